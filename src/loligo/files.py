@@ -1,0 +1,37 @@
+"""Write files so that a kill or a full disk leaves the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target`` to write a file or folder at; move it there on success.
+
+    The move is atomic for a file. An error inside leaves ``target`` as it was and removes the temporary.
+    An OSError (full disk, no permission) is raised again with ``target`` named in its message.
+    """
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        new = temporary / target.name
+        yield new
+        if new.is_file():
+            with new.open("rb") as stream:
+                os.fsync(stream.fileno())
+        if target.is_dir():
+            target.rename(temporary / "old")
+        new.replace(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"cannot write {target}: {reason}; the previous one, if any, is intact") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)

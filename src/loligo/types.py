@@ -1,0 +1,37 @@
+"""The nouns that every layer shares: they carry geometry, units and source, and import no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image with where it came from and what its numbers mean."""
+
+    pixels: npt.NDArray[np.float32]
+    """(C, H, W) float32 in [0, 1]; 0 is black."""
+    source: Path
+    """The file that it was read from."""
+    spacing: tuple[float, float] | None = None
+    """(row, column) distance of pixel centres in mm; None where the file does not say."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a method says of a batch of N images. Higher is more abnormal; raw and unbounded."""
+
+    image: Tensor
+    """(N,) float32: one score an image."""
+    map: Tensor | None = None
+    """(N, 1, H, W) float32: how abnormal each place is."""
+    reconstruction: Tensor | None = None
+    """(N, C, H, W) float32 in [0, 1]: the normal image that the method sees in each."""
