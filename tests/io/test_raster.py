@@ -1,0 +1,180 @@
+import struct
+import zlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from loligo import io
+from loligo.io import raster
+
+
+def noise(height=20, width=30, dtype=np.uint8, channels=()):
+    values = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (height, width, *channels))
+    return values.astype(dtype)
+
+
+def png(width, height, depth, colour_type, rows=b""):
+    """Write a PNG by hand: Pillow cannot write all that it may be given to read."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def refuse(path, match):
+    with pytest.raises(io.UnreadableImage, match=match) as caught:
+        io.read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".TIFF"])
+def test_8_bit_grey_is_divided_by_255(tmp_path, suffix):
+    values, path = noise(), tmp_path / f"a{suffix}"
+    PIL.Image.fromarray(values).save(path)
+    image = io.read(path)
+    assert (image.pixels.dtype, image.pixels.shape) == (np.float32, (1, 20, 30))
+    assert (image.source, image.spacing) == (path, None)
+    np.testing.assert_array_equal(image.pixels[0], values.astype(np.float32) / 255)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_grey_keeps_all_its_levels(tmp_path, suffix):
+    values, path = noise(dtype=np.uint16), tmp_path / f"a{suffix}"
+    PIL.Image.fromarray(values).save(path)
+    np.testing.assert_array_equal(np.rint(io.read(path).pixels[0] * 65535), values)
+
+
+def test_16_bit_tiff_whose_zero_is_white_is_inverted(tmp_path):
+    values, path = noise(dtype=np.uint16), tmp_path / "a.tif"
+    PIL.Image.fromarray(values).save(path, tiffinfo={262: 0})
+    with PIL.Image.open(path) as opened:
+        assert opened.tag_v2[262] == 0
+    np.testing.assert_array_equal(np.rint(io.read(path).pixels[0] * 65535), 65535 - values.astype(int))
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    PIL.Image.fromarray(noise() > 127).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(io.read(tmp_path / "a.png").pixels[0], noise() > 127)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])
+def test_equal_channels_are_folded(tmp_path, mode):
+    grey = PIL.Image.fromarray(noise())
+    grey.convert(mode).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(io.read(tmp_path / "a.png").pixels, io_grey(grey))
+
+
+def io_grey(image):
+    return np.asarray(image, np.float32)[None] / 255
+
+
+def test_grey_jpeg_with_three_channels_may_differ_by_two_levels(tmp_path):
+    path = tmp_path / "a.jpg"
+    PIL.Image.fromarray(np.full((16, 16, 3), (100, 100, 102), np.uint8)).save(path, quality=100)
+    with PIL.Image.open(path) as opened:
+        assert np.ptp(np.asarray(opened), axis=2).max() in (1, 2)
+    assert io.read(path).pixels.shape == (1, 16, 16)
+    PIL.Image.fromarray(np.full((16, 16, 3), (100, 100, 102), np.uint8)).save(tmp_path / "a.png")
+    refuse(tmp_path / "a.png", "in colour .channels differ by 2 of 255, allowed 0")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_colour_photo_is_refused(tmp_path, suffix):
+    PIL.Image.fromarray(noise(channels=(3,))).save(tmp_path / f"a{suffix}")
+    refuse(tmp_path / f"a{suffix}", "is in colour .*convert it to grey")
+
+
+def test_coloured_palette_is_refused(tmp_path):
+    PIL.Image.fromarray(noise(channels=(3,))).quantize(8).save(tmp_path / "a.png")
+    refuse(tmp_path / "a.png", "is in colour")
+
+
+def test_transparency_is_refused(tmp_path):
+    image = PIL.Image.fromarray(noise()).convert("LA")
+    image.putpixel((0, 0), (9, 254))
+    image.save(tmp_path / "a.png")
+    refuse(tmp_path / "a.png", "partly transparent")
+
+
+def test_deep_grey_with_a_transparent_value_is_refused(tmp_path):
+    PIL.Image.fromarray(noise(dtype=np.uint16)).save(tmp_path / "a.png", transparency=5)
+    refuse(tmp_path / "a.png", "16-bit grey with a transparent value")
+
+
+def test_16_bit_channels_that_would_lose_precision_are_refused(tmp_path):
+    values = np.repeat(noise(dtype=np.uint16)[..., None], 3, 2).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    (tmp_path / "a.png").write_bytes(png(30, 20, 16, 2, rows))
+    refuse(tmp_path / "a.png", "16-bit pixels that are not one unsigned grey channel")
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan])
+def test_float_pixels_are_refused(tmp_path, value):
+    PIL.Image.fromarray(np.full((4, 4), value, np.float32)).save(tmp_path / "a.tif")
+    refuse(tmp_path / "a.tif", "mode F have no grey range")
+
+
+def test_32_bit_pixels_are_refused(tmp_path):
+    PIL.Image.fromarray(np.full((4, 4), 70000, np.int32)).save(tmp_path / "a.tif")
+    refuse(tmp_path / "a.tif", "mode I have no grey range")
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_several_frames_are_refused(tmp_path, suffix):
+    frames = [PIL.Image.fromarray(noise()), PIL.Image.fromarray(255 - noise())]
+    frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:])
+    refuse(tmp_path / f"a{suffix}", "holds 2 frames where one is allowed")
+
+
+def test_exif_orientation_is_respected(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to view
+    PIL.Image.fromarray(noise()).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(
+        io.read(tmp_path / "a.png").pixels[0], np.rot90(noise() / np.float32(255), -1)
+    )
+
+
+def test_60000_by_60000_is_refused_by_its_header(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(60000, 60000, 8, 0))
+    refuse(tmp_path / "a.png", "more than 80,000,000 pixels")
+
+
+@pytest.mark.parametrize("side", [9000, 10000])
+def test_limit_lies_below_pillows_own(tmp_path, side, recwarn):
+    (tmp_path / "a.png").write_bytes(png(side, side, 8, 0))
+    refuse(tmp_path / "a.png", f"{side} x {side} is more than 80,000,000 pixels")
+    assert raster.MAX_PIXELS < PIL.Image.MAX_IMAGE_PIXELS
+
+
+def test_broken_files_are_refused(tmp_path):
+    (tmp_path / "text.png").write_text("not an image")
+    refuse(tmp_path / "text.png", "its content is not PNG, JPEG, BMP, TIFF")
+    (tmp_path / "zero.jpg").touch()
+    refuse(tmp_path / "zero.jpg", "its content is not")
+    refuse(tmp_path / "absent.png", "No such file")
+    (tmp_path / "folder.png").mkdir()
+    refuse(tmp_path / "folder.png", "Is a directory")
+
+
+@pytest.mark.parametrize("suffix", io.SUFFIXES)
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_truncated_files_are_refused(tmp_path, suffix, part):
+    path = tmp_path / f"a{suffix}"
+    PIL.Image.fromarray(noise(64, 64)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(part * len(whole))])
+    refuse(path, ".")
+
+
+def test_unknown_suffix_names_the_allowed_ones(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.gif: suffix '\.gif' is not one of \.png, \.jpg"):
+        io.read(tmp_path / "a.gif")
