@@ -1,0 +1,31 @@
+"""Index known data sets as manifests: one module a source, one line here."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from loligo.data.sources import chexpert, covidx, folder, zhanglab
+
+SOURCES: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "folder": folder.index,
+    "zhanglab": zhanglab.index,
+    "chexpert": chexpert.index,
+    "covidx": covidx.index,
+}
+"""Each source's ``index``; call that function itself to set the options of its own."""
+
+
+def index(source: str, root: Path) -> pd.DataFrame:
+    """List the images of a known ``source`` below ``root`` as a checked manifest, with the source's defaults.
+
+    Raises ``ValueError`` for an unknown source, ``FileNotFoundError`` where ``root`` is laid out otherwise.
+    """
+    if source not in SOURCES:
+        near = difflib.get_close_matches(source, SOURCES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "no name is near"
+        raise ValueError(f"source {source!r} is not one of {', '.join(SOURCES)}; {hint}")
+    return SOURCES[source](root)

@@ -1,0 +1,183 @@
+"""Read, write and check manifests: tables of images and what is known of each.
+
+Columns are ``path, split, label, patient, mask, source`` and whatever else a source knows.
+``split`` is train, calibration, validation or test; ``label`` is 0 normal, 1 abnormal or empty (Int64 <NA>);
+``patient``, ``mask`` and ``source`` are text, empty where unknown. Paths are absolute in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from loligo.data.splits import SPLITS, hold_out
+from loligo.files import replacing
+from loligo.io import SUFFIXES
+
+REQUIRED, OPTIONAL = ("path", "split"), ("label", "patient", "mask", "source")
+MANIFEST_SUFFIXES = (".csv", ".parquet")
+CALIBRATION_FRACTION = 0.10
+"""Share of the patients of a plain folder of normals that is held out to calibrate on."""
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read and check a CSV or Parquet manifest; relative ``path`` and ``mask`` start at its own folder.
+
+    Raises ``FileNotFoundError``, or ``ValueError`` that names the manifest and what ``check`` found in it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"manifest {path} does not exist")
+    try:
+        frame = check(_read_table(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    folder = path.absolute().parent
+    for column in ("path", "mask"):
+        frame[column] = frame[column].map(lambda entry: str(folder / entry) if entry else "")
+    return frame
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
+    """Check and write a manifest as CSV or Parquet, by suffix; paths below its folder become relative."""
+    frame, folder = check(frame), path.absolute().parent
+    for column in ("path", "mask"):
+        frame[column] = frame[column].map(lambda entry: _below(folder, entry) if entry else "")
+    suffix = _suffix(path)
+    with replacing(path) as new:
+        if suffix == ".csv":
+            frame.to_csv(new, index=False)
+        else:
+            frame.to_parquet(new, index=False)
+
+
+def check(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a checked copy, optional columns filled with empty, ``label`` as Int64, index 0..N-1.
+
+    Raises ``ValueError`` for no rows, a missing column, an empty or repeated path, an unknown split or
+    label, an abnormal image in train or calibration, and a patient in more than one split.
+    """
+    if missing := [name for name in REQUIRED if name not in frame]:
+        raise ValueError(f"column {_some(missing)} is missing; found {_some(frame.columns)}")
+    if frame.empty:
+        raise ValueError("the manifest has no rows")
+    frame = frame.reset_index(drop=True)
+    for name in (*REQUIRED, *OPTIONAL):
+        if name != "label":
+            frame[name] = _text(frame[name]) if name in frame else ""
+    frame["label"] = _labels(frame)
+    _check_rows(frame)
+    _check_patients(frame)
+    return frame
+
+
+def resolve(
+    data: str | Path | Sequence[str | Path], *, purpose: Literal["train", "score"], seed: int = 0
+) -> pd.DataFrame:
+    """Turn a manifest, a folder or image files into a checked manifest.
+
+    A manifest is taken as it is, and the caller picks splits from it. Of a folder, class and split folders
+    are recognised (see ``sources.folder``). To ``train``, every other image counts as normal, and where the
+    folder holds no calibration split, ``CALIBRATION_FRACTION`` of the training patients becomes it. To
+    ``score``, every other image has no label, and what lies in no split folder is ``test``.
+
+    Raises ``FileNotFoundError`` for a path that does not exist and ``ValueError`` for what holds no images.
+    """
+    paths = [Path(data)] if isinstance(data, str | Path) else [Path(path) for path in data]
+    if absent := [path for path in paths if not path.exists()]:
+        raise FileNotFoundError(
+            f"{_some(absent)}: no such file or folder; give a manifest, a folder or image files"
+        )
+    if len(paths) == 1 and paths[0].suffix.lower() in MANIFEST_SUFFIXES:
+        return read(paths[0])
+    from loligo.data.sources import folder  # sources check what they index, so they import this module
+
+    loose: Literal["train", "test"] = "train" if purpose == "train" else "test"
+    found = folder.index(paths[0], loose) if len(paths) == 1 and paths[0].is_dir() else _files(paths, loose)
+    if purpose == "score":
+        return found
+    found["label"] = found["label"].mask(found["split"].isin(("train", "calibration")), 0)
+    if (found["split"] == "calibration").any():
+        return found
+    return hold_out(found, "calibration", CALIBRATION_FRACTION, seed)
+
+
+def _files(paths: Sequence[Path], split: str) -> pd.DataFrame:
+    """List image files as rows without label."""
+    if odd := [path for path in paths if path.suffix.lower() not in SUFFIXES]:
+        raise ValueError(
+            f"{_some(odd)}: not image files ({', '.join(SUFFIXES)}); give one manifest or folder, or images"
+        )
+    return check(pd.DataFrame({"path": [str(path.absolute()) for path in paths], "split": split}))
+
+
+def _suffix(path: Path) -> str:
+    """Return the lower-case suffix of a manifest, or raise."""
+    if (suffix := path.suffix.lower()) not in MANIFEST_SUFFIXES:
+        raise ValueError(f"{path}: a manifest ends in {' or '.join(MANIFEST_SUFFIXES)}, not {path.suffix!r}")
+    return suffix
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """Read all columns that we know as text, so that patient 007 stays 007 and NA a name."""
+    if _suffix(path) == ".parquet":
+        return pd.read_parquet(path)
+    return pd.read_csv(
+        path, dtype=dict.fromkeys((*REQUIRED, *OPTIONAL), str), keep_default_na=False, na_values=[""]
+    )
+
+
+def _below(folder: Path, entry: str) -> str:
+    """Write ``entry`` relative to ``folder`` where it lies below it, else absolute."""
+    path = Path(entry).absolute()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def _text(column: pd.Series[str]) -> pd.Series[str]:
+    """Turn a column into text, empty where it has no value."""
+    return column.astype(object).where(column.notna(), "").astype(str)
+
+
+def _labels(frame: pd.DataFrame) -> pd.Series[int]:
+    """Return the labels as Int64 of 0, 1 and <NA>."""
+    given = frame["label"] if "label" in frame else pd.Series("", index=frame.index)
+    text = _text(given).str.strip()
+    known = text.map({"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": pd.NA})
+    if (wrong := known.isna() & (text != "")).any():
+        raise ValueError(
+            f"label {_some(sorted(set(text[wrong])))} is not 0 (normal), 1 (abnormal) or empty (unknown)"
+        )
+    return known.astype("Int64")
+
+
+def _check_rows(frame: pd.DataFrame) -> None:
+    """Raise for what is wrong with single rows."""
+    if (empty := frame["path"] == "").any():
+        raise ValueError(f"path is empty in {int(empty.sum())} row(s), the first is row {empty.argmax() + 1}")
+    if (twice := frame["path"].duplicated()).any():
+        raise ValueError(f"path stands in more than one row: {_some(frame['path'][twice].unique())}")
+    if unknown := set(frame["split"]) - set(SPLITS):
+        raise ValueError(f"split {_some(sorted(map(repr, unknown)))} is not one of {', '.join(SPLITS)}")
+    if (sick := (frame["label"] == 1).fillna(False) & frame["split"].isin(("train", "calibration"))).any():
+        raise ValueError(
+            f"{int(sick.sum())} abnormal image(s) (label 1) in train or calibration,"
+            f" which learn from normals alone: {_some(frame['path'][sick])}; move them to validation or test"
+        )
+
+
+def _check_patients(frame: pd.DataFrame) -> None:
+    """Raise where a known patient stands in more than one split."""
+    known = frame[frame["patient"] != ""]
+    splits = known.groupby("patient")["split"].nunique()
+    if len(shared := splits.index[splits > 1]):
+        raise ValueError(
+            f"{len(shared)} patient(s) stand in more than one split: {_some(shared)}; keep each in one"
+        )
+
+
+def _some(things: Iterable[object]) -> str:
+    """List the first ten things, and how many more there are."""
+    names = [str(thing) for thing in things]
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -1,0 +1,112 @@
+"""Index a folder of images by its sub-folders: ``split/class/file``, ``class/file`` or plain files.
+
+Names are read case-insensitively. A class named as in ``NORMAL`` has label 0 and, where there is at least one
+such class, every other class has label 1; without one no label is known. Abnormal images of a train or
+calibration folder, from which nothing may learn, are put aside into ``validation``. Files below a
+``ground_truth`` folder (MVTec's layout) are masks: ``ground_truth/crack/000_mask.png`` is that of
+``test/crack/000.png``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from loligo.data import manifest
+from loligo.io import SUFFIXES
+
+NORMAL = ("normal", "good", "no finding", "healthy", "negative")
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "calibration": "calibration",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+MASKS = "ground_truth"
+
+
+@dataclass(frozen=True)
+class _Found:
+    path: Path
+    split: str  # empty where no folder says
+    group: str  # the class folder, empty where there is none
+    key: str  # where a mask of it lies below ``ground_truth``, without suffix
+
+
+def index(root: Path, loose: Literal["train", "test"] = "train") -> pd.DataFrame:
+    """List the images below ``root`` in order of path; those that lie in no split folder are ``loose``.
+
+    Raises ``FileNotFoundError`` where there is no image and ``ValueError`` for a mask without its one image.
+    """
+    files = [path for path in sorted(root.absolute().rglob("*")) if _is_image(path, root.absolute())]
+    masks = [path for path in files if MASKS in _folders(path, root)]
+    images = [_place(path, root) for path in files if MASKS not in _folders(path, root)]
+    if not images:
+        raise FileNotFoundError(f"no image ({', '.join(SUFFIXES)}) below {root}")
+    has_normal = any(_is_normal(image.group) for image in images)
+    label = [int(not _is_normal(image.group)) if has_normal and image.group else None for image in images]
+    split = [_allowed(image.split or loose, abnormal) for image, abnormal in zip(images, label, strict=True)]
+    paths = [str(image.path) for image in images]
+    return manifest.check(
+        pd.DataFrame(
+            {
+                "path": paths,
+                "split": split,
+                "label": label,
+                "mask": _match(images, masks, root),
+                "source": "folder",
+            }
+        )
+    )
+
+
+def _is_image(path: Path, root: Path) -> bool:
+    """Tell a readable suffix; hidden files and folders are none of ours."""
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
+    return not hidden and path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _folders(path: Path, root: Path) -> list[str]:
+    """Name the folders between ``root`` and the file, in lower case."""
+    return [part.lower() for part in path.relative_to(root.absolute()).parts[:-1]]
+
+
+def _place(path: Path, root: Path) -> _Found:
+    """Read split and class from where a file lies."""
+    names = _folders(path, root)
+    split = SPLIT_NAMES.get(names[0], "") if names else ""
+    below = names[1:] if split else names
+    return _Found(path, split, below[0] if below else "", "/".join([*below, path.stem]))
+
+
+def _is_normal(group: str) -> bool:
+    """Tell a class folder of normals by its name."""
+    return group.replace("_", " ").replace("-", " ").strip() in NORMAL
+
+
+def _allowed(split: str, label: int | None) -> str:
+    """Put abnormal images aside from the splits that learn from normals alone."""
+    return "validation" if label == 1 and split in ("train", "calibration") else split
+
+
+def _match(images: list[_Found], masks: list[Path], root: Path) -> list[str]:
+    """Return the mask of each image, or empty; raise for a mask that has not one image."""
+    by_key = {}
+    for mask in masks:
+        names = _folders(mask, root)
+        below = names[names.index(MASKS) + 1 :]
+        by_key["/".join([*below, mask.stem.removesuffix("_mask")])] = mask
+    keys = [image.key for image in images]
+    for key, mask in by_key.items():
+        if (count := keys.count(key)) != 1:
+            raise ValueError(
+                f"mask {mask} belongs to {count} images, and must to one: {key}.* in a split folder"
+            )
+    return [str(by_key.get(key, "")) for key in keys]

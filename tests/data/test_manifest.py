@@ -1,0 +1,142 @@
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+
+from loligo.data import manifest
+
+
+def frame(**columns):
+    return pd.DataFrame({"path": ["/d/a.png", "/d/b.png"], "split": ["train", "test"]} | columns)
+
+
+def save(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+
+
+def test_check_fills_what_is_optional():
+    checked = manifest.check(frame(age=[3, 4]))
+    assert checked["label"].dtype == "Int64"
+    assert checked["label"].isna().all()
+    assert (checked[["patient", "mask", "source"]] == "").all(axis=None)
+    assert list(checked["age"]) == [3, 4]
+
+
+@pytest.mark.parametrize("label", [[0, 1], [0.0, 1.0], ["0", "1"], pd.array([0, 1], "Int64")])
+def test_check_takes_labels_of_any_kind(label):
+    assert list(manifest.check(frame(label=label))["label"]) == [0, 1]
+
+
+@pytest.mark.parametrize("none", [None, np.nan, "", pd.NA])
+def test_check_takes_any_empty_label_and_patient(none):
+    checked = manifest.check(frame(label=[0, none], patient=["p", none]))
+    assert list(checked["label"].isna()) == [False, True]
+    assert list(checked["patient"]) == ["p", ""]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"split": ["train", "dev"]}, "split 'dev' is not one of train, calibration, validation, test"),
+        ({"label": [0, 2]}, r"label 2 is not 0 \(normal\), 1 \(abnormal\) or empty"),
+        (
+            {"label": ["1", "0"]},
+            r"1 abnormal image\(s\) \(label 1\) in train or calibration.*/d/a\.png; move",
+        ),
+        ({"path": ["/d/a.png"] * 2}, r"path stands in more than one row: /d/a\.png"),
+        ({"path": ["/d/a.png", ""]}, r"path is empty in 1 row\(s\), the first is row 2"),
+        ({"patient": ["p7", "p7"]}, r"1 patient\(s\) stand in more than one split: p7"),
+    ],
+)
+def test_check_names_what_is_wrong(columns, message):
+    with pytest.raises(ValueError, match=message):
+        manifest.check(frame(**columns))
+
+
+def test_check_names_ten_overlapping_patients_and_counts_the_rest():
+    n = 13
+    rows = {"path": [f"{i}" for i in range(2 * n)], "split": ["train"] * n + ["test"] * n}
+    with pytest.raises(ValueError, match=r"13 patient\(s\).*: 0, 1, 10, .* and 3 more; keep each in one"):
+        manifest.check(pd.DataFrame(rows | {"patient": [*map(str, range(n))] * 2}))
+
+
+def test_missing_column_and_no_rows_fail():
+    with pytest.raises(ValueError, match="column split is missing; found path"):
+        manifest.check(frame()[["path"]])
+    with pytest.raises(ValueError, match="the manifest has no rows"):
+        manifest.check(frame().head(0))
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
+def test_written_manifest_reads_back_and_moves_with_its_folder(tmp_path, name):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    first, second = tmp_path / "first", tmp_path / "second"
+    written = manifest.check(
+        frame(
+            path=[str(first / "x" / "a.png"), "/far/b.png"],
+            mask=["", str(first / "a_mask.png")],
+            patient=["007", "NA"],
+            label=[0, None],
+        )
+    )
+    manifest.write(written, first / name)
+    pd.testing.assert_frame_equal(manifest.read(first / name), written)
+    first.rename(second)
+    moved = manifest.read(second / name)
+    assert list(moved["path"]) == [str(second / "x" / "a.png"), "/far/b.png"]
+    assert moved["mask"][1] == str(second / "a_mask.png")
+
+
+def test_read_names_the_manifest(tmp_path):
+    (tmp_path / "m.csv").write_text("path,split\na.png,dev\n")
+    with pytest.raises(ValueError, match=r"m\.csv: split 'dev'"):
+        manifest.read(tmp_path / "m.csv")
+    (tmp_path / "zero.csv").touch()
+    with pytest.raises(ValueError, match=r"zero\.csv: "):
+        manifest.read(tmp_path / "zero.csv")
+    with pytest.raises(FileNotFoundError, match=r"none\.csv does not exist"):
+        manifest.read(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match=r"a manifest ends in \.csv or \.parquet, not '\.txt'"):
+        manifest.write(frame(), tmp_path / "m.txt")
+
+
+def test_resolve_plain_folder(tmp_path):
+    save(*(tmp_path / f"{i}.png" for i in range(20)))
+    train = manifest.resolve(tmp_path, purpose="train")
+    assert (train["label"] == 0).all()
+    assert train["split"].value_counts().to_dict() == {"train": 18, "calibration": 2}
+    score = manifest.resolve(str(tmp_path), purpose="score")
+    assert set(score["split"]) == {"test"}
+    assert score["label"].isna().all()
+
+
+def test_resolve_class_folders(tmp_path):
+    save(*(tmp_path / name / f"{i}.png" for name in ("NORMAL", "PNEUMONIA") for i in range(10)))
+    score = manifest.resolve(tmp_path, purpose="score")
+    assert (set(score["split"]), score["label"].sum()) == ({"test"}, 10)
+    train = manifest.resolve(tmp_path, purpose="train")
+    assert train["split"].value_counts().to_dict() == {"validation": 10, "train": 9, "calibration": 1}
+
+
+def test_resolve_files_and_manifest(tmp_path):
+    save(tmp_path / "a.png", tmp_path / "b.png")
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    assert list(manifest.resolve(files, purpose="score")["path"]) == [str(path) for path in files]
+    manifest.write(frame(path=[str(path) for path in files]), tmp_path / "m.csv")
+    taken = manifest.resolve(tmp_path / "m.csv", purpose="train")
+    assert list(taken["split"]) == ["train", "test"]
+
+
+def test_resolve_refuses_what_it_cannot_take(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such file or folder; give a manifest"):
+        manifest.resolve(tmp_path / "nowhere", purpose="score")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"notes\.txt: not image files"):
+        manifest.resolve([tmp_path / "notes.txt"], purpose="score")
+    with pytest.raises(FileNotFoundError, match="no image .* below"):
+        manifest.resolve(tmp_path, purpose="score")
+    with pytest.raises(ValueError, match="the manifest has no rows"):
+        manifest.resolve([], purpose="score")
