@@ -1,0 +1,43 @@
+import torch
+
+from loligo.data.transforms import jitter
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_jitter_depends_on_its_generator_alone():
+    x = torch.rand(4, 1, 16, 16, generator=generator())
+    torch.manual_seed(1)
+    first = jitter(x, generator(3))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert torch.equal(first, jitter(x, generator(3)))
+    assert torch.equal(before, torch.get_rng_state())
+    assert not torch.equal(first, jitter(x, generator(4)))
+    assert (first.shape, first.dtype) == (x.shape, torch.float32)
+
+
+def test_no_shift_and_no_zoom_give_the_image_back():
+    x = torch.rand(2, 3, 9, 9, generator=generator())
+    torch.testing.assert_close(jitter(x, generator(), shift=0, scale=(1, 1)), x)
+
+
+def test_shift_keeps_to_its_bound_and_differs_between_images():
+    x = torch.zeros(64, 1, 101, 101)
+    x[:, :, 50, 50] = 1
+    moved = jitter(x, generator(), shift=0.1, scale=(1, 1))[:, 0]
+    places = torch.arange(101.0)
+    rows = (moved.sum(2) * places).sum(1) / moved.sum((1, 2))
+    assert (rows - 50).abs().max() <= 0.1 * 101
+    assert (rows - 50).abs().max() > 0.07 * 101
+    assert rows.std() > 1
+
+
+def test_zoom_of_two_doubles_a_square_and_outside_is_black():
+    x = torch.zeros(1, 1, 64, 64)
+    x[..., 24:40, 24:40] = 1
+    assert 900 < jitter(x, generator(), shift=0, scale=(2, 2)).sum() < 1150  # 32 x 32 = 1024
+    smaller = jitter(torch.ones(1, 1, 64, 64), generator(), shift=0, scale=(0.5, 0.5))
+    assert smaller[..., 0, 0] == 0
