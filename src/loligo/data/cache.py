@@ -1,0 +1,236 @@
+"""Decode and resize images once into a file on disk, and map it into memory, so that epochs cost no decoding.
+
+A cache entry is a folder named by the content of its images and masks, their order, the size and the format's
+version. It is built under a temporary name and moved, so that a kill leaves no half of one and two processes
+may share it: whoever comes second uses what is there. Whole entries are never deleted; you may delete any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import PIL.Image
+import torch
+from tqdm import tqdm
+
+from loligo import io
+
+FORMAT_VERSION = 1
+"""Part of each entry's name: raise it whenever the same files would give other pixels."""
+_WHITE = 65535  # 16-bit grey that stands for 1.0
+_AT_ONCE = 64  # images decoded before they are written: bounds the memory used
+_ABANDONED = 3 * 24 * 3600.0  # seconds after which an unfinished entry is the remains of a kill
+_PIXELS, _INDEX = "pixels.u16", "index.json"
+
+_Row = tuple[str, str]  # image path, mask path or empty
+_Result = npt.NDArray[np.uint16] | str  # (1, S, S), or the reason for rejecting it
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images ready to learn from or to score, with the manifest rows that they belong to."""
+
+    rows: pd.DataFrame
+    """Manifest rows of the accepted images, index 0..N-1."""
+    pixels: npt.NDArray[np.uint16]
+    """(N, 1, S, S) uint16 mapped read-only from disk; 0..65535 stand for [0, 1]."""
+    rejected: pd.DataFrame
+    """Columns path, reason: the images that could not be used."""
+
+    def __len__(self) -> int:
+        """Count the accepted images."""
+        return len(self.rows)
+
+    def batch(self, indices: Any) -> torch.Tensor:
+        """Copy the images at ``indices`` (n,), a list, array or tensor, as (n, 1, S, S) float32 in [0, 1]."""
+        chosen = self.pixels[np.asarray(indices)]
+        return torch.from_numpy(chosen.astype(np.float32) / np.float32(_WHITE))
+
+
+def load(
+    rows: pd.DataFrame, size: int, *, strict: bool = False, folder: Path | None = None, progress: bool = True
+) -> Dataset:
+    """Load manifest ``rows`` at ``size`` x ``size`` pixels through the cache in ``folder``.
+
+    Images are squashed: their aspect ratio is not kept. Reduction is bilinear with antialiasing, in float32,
+    then rounded to 16 bit. ``folder`` is ``$LOLIGO_CACHE`` or ``~/.cache/loligo`` unless given. ``progress``
+    draws a bar where standard error is a terminal.
+
+    A file that is unreadable, or whose mask is unreadable or of another size, goes to ``rejected``; with
+    ``strict`` the first one raises ``ValueError``, as having no image left always does. Raises ``OSError``
+    naming the folder where the cache cannot be written.
+    """
+    if size < 1:
+        raise ValueError(f"size {size} is not a positive number of pixels")
+    if rows.empty:
+        raise ValueError("there are no images to load; does the manifest have rows of this split?")
+    folder = folder or Path(os.environ.get("LOLIGO_CACHE") or Path.home() / ".cache" / "loligo")
+    masks = rows["mask"].fillna("") if "mask" in rows else [""] * len(rows)
+    pairs = [(str(path), str(mask)) for path, mask in zip(rows["path"], masks, strict=True)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        entry = folder / _key(pool, pairs, size)
+        pixels, reasons = _open(entry, size) or _build(pool, pairs, size, entry, progress)
+    return _dataset(rows.reset_index(drop=True), pixels, reasons, strict)
+
+
+def read_mask(path: Path) -> npt.NDArray[np.bool_]:
+    """Read a mask as (H, W) bool: true wherever the pixel is not 0.
+
+    Raises ``ValueError`` for what ``io.read`` refuses and for JPEG, whose compression moves the edges.
+    """
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        raise ValueError(f"{path}: a mask cannot be JPEG, which blurs its edges; save it as PNG")
+    mask: npt.NDArray[np.bool_] = io.read(path).pixels[0] > 0
+    return mask
+
+
+def _dataset(
+    rows: pd.DataFrame, pixels: npt.NDArray[np.uint16], reasons: dict[int, str], strict: bool
+) -> Dataset:
+    """Pair the pixels with their rows, and set the rejected ones apart."""
+    bad = rows.loc[list(reasons), ["path"]].assign(reason=list(reasons.values())).reset_index(drop=True)
+    if reasons and (strict or len(bad) == len(rows)):
+        count = "" if strict else f"all {len(bad)} images were rejected, the first: "
+        raise ValueError(f"{count}{bad['path'][0]}: {bad['reason'][0]}")
+    return Dataset(rows.drop(index=list(reasons)).reset_index(drop=True), pixels, bad)
+
+
+def _key(pool: ThreadPoolExecutor, pairs: list[_Row], size: int) -> str:
+    """Name a cache entry by all that decides its content."""
+    whole = hashlib.sha256(f"{FORMAT_VERSION} {size} {len(pairs)}".encode())
+    for image, mask in zip(*(pool.map(_digest, paths) for paths in _columns(pairs)), strict=True):
+        whole.update(f"\n{image} {mask}".encode())
+    return whole.hexdigest()[:32]
+
+
+def _columns(pairs: list[_Row]) -> tuple[list[str], list[str]]:
+    """Take pairs apart into image paths and mask paths."""
+    return [image for image, _ in pairs], [mask for _, mask in pairs]
+
+
+def _digest(path: str) -> str:
+    """Hash a file's content and suffix, or say why it cannot be opened: should it appear, that is noticed."""
+    if not path:
+        return "none"
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() + Path(path).suffix.lower()
+    except OSError as error:
+        return f"errno {error.errno}"
+
+
+def _open(entry: Path, size: int) -> tuple[npt.NDArray[np.uint16], dict[int, str]] | None:
+    """Map a whole cache entry; None where there is none, or not all of it, or not what was written."""
+    try:
+        index = json.loads((entry / _INDEX).read_text(encoding="utf-8"))
+        shape = (index["count"], 1, size, size)
+        pixels = (
+            np.memmap(entry / _PIXELS, dtype="<u2", mode="r", shape=shape)
+            if shape[0]
+            else np.empty(shape, "<u2")
+        )
+        if (entry / _PIXELS).stat().st_size != pixels.nbytes or zlib.crc32(pixels.data) != index["crc32"]:
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pixels, {int(row): reason for row, reason in index["reasons"].items()}
+
+
+def _build(
+    pool: ThreadPoolExecutor, pairs: list[_Row], size: int, entry: Path, progress: bool
+) -> tuple[npt.NDArray[np.uint16], dict[int, str]]:
+    """Write a cache entry, move it into place unless another process was first, and map it."""
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(entry.parent)
+        with tempfile.TemporaryDirectory(
+            prefix=".building-", dir=entry.parent, ignore_cleanup_errors=True
+        ) as temporary:
+            new = Path(temporary, entry.name)
+            new.mkdir()
+            _write(pool, pairs, size, new, progress)
+            _publish(new, entry, size)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write the image cache in {entry.parent}: {error.strerror or error};"
+            " free space there, or set LOLIGO_CACHE to a folder that can be written",
+        ) from error
+    found = _open(entry, size)
+    if found is None:
+        raise OSError(f"cache {entry} changed while it was built; remove it and run again")
+    return found
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed builds have left behind."""
+    for left in folder.glob(".building-*"):
+        with suppress(FileNotFoundError):  # another process may just have finished it
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _publish(new: Path, entry: Path, size: int) -> None:
+    """Move a finished entry into place; a broken one there is removed, a whole one kept."""
+    if entry.exists() and _open(entry, size) is None:
+        shutil.rmtree(entry, ignore_errors=True)
+    try:
+        new.rename(entry)
+    except OSError:
+        if not entry.exists():
+            raise
+
+
+def _write(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, new: Path, progress: bool) -> None:
+    """Stream the decoded images into one file, in order, and write the index after them."""
+    reasons: dict[int, str] = {}
+    crc = count = 0
+    with (new / _PIXELS).open("wb") as stream:
+        for row, result in enumerate(_decoded(pool, pairs, size, progress)):
+            if isinstance(result, str):
+                reasons[row] = result
+                continue
+            data = result.tobytes()
+            stream.write(data)
+            crc, count = zlib.crc32(data, crc), count + 1
+    (new / _INDEX).write_text(
+        json.dumps({"count": count, "crc32": crc, "reasons": reasons}), encoding="utf-8"
+    )
+
+
+def _decoded(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, progress: bool) -> Iterator[_Result]:
+    """Decode in parallel, in order, a bounded number at a time."""
+    with tqdm(total=len(pairs), desc="decode", unit="image", disable=None if progress else True) as bar:
+        for start in range(0, len(pairs), _AT_ONCE):
+            for result in pool.map(lambda pair: _decode(pair, size), pairs[start : start + _AT_ONCE]):
+                bar.update()
+                yield result
+
+
+def _decode(pair: _Row, size: int) -> _Result:
+    """Read one image at (1, S, S), or say why it is rejected."""
+    path, mask = pair
+    try:
+        grey = io.read(Path(path)).pixels[0]
+        if mask and (shape := read_mask(Path(mask)).shape) != grey.shape:
+            return f"its mask {mask} has (height, width) {shape}, the image {grey.shape}"
+    except ValueError as error:
+        return str(error).removeprefix(f"{path}: ")
+    resized = PIL.Image.fromarray(grey).resize((size, size), PIL.Image.Resampling.BILINEAR)
+    levels: npt.NDArray[np.uint16] = np.rint(np.clip(np.asarray(resized), 0, 1) * _WHITE).astype("<u2")
+    return levels[None]
