@@ -136,7 +136,7 @@ def test_resolve_refuses_what_it_cannot_take(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match=r"notes\.txt: not image files"):
         manifest.resolve([tmp_path / "notes.txt"], purpose="score")
-    with pytest.raises(FileNotFoundError, match="no image .* below"):
+    with pytest.raises(FileNotFoundError, match=r"no image .* below"):
         manifest.resolve(tmp_path, purpose="score")
     with pytest.raises(ValueError, match="the manifest has no rows"):
         manifest.resolve([], purpose="score")

@@ -86,6 +86,7 @@ def _rows(root: Path, name: str, uncertainty: Uncertainty) -> pd.DataFrame:
     table = pd.read_csv(root / name)
     if missing := [column for column in _COLUMNS if column not in table]:
         raise ValueError(f"{root / name}: column {', '.join(missing)} is missing")
+    side = table["Frontal/Lateral"].str.lower()
     return pd.DataFrame(
         {
             "path": table["Path"].map(lambda path: str(root.joinpath(*PurePosixPath(path).parts[1:]))),
@@ -95,8 +96,8 @@ def _rows(root: Path, name: str, uncertainty: Uncertainty) -> pd.DataFrame:
             "source": "chexpert",
             "sex": table["Sex"],
             "age": table["Age"],
-            "view": table["AP/PA"].fillna(""),
-            "side": table["Frontal/Lateral"].str.lower(),
+            "view": table["AP/PA"].fillna(side),
+            "side": side,
             "labeller": _LABELLERS[name],
         }
     )

@@ -9,6 +9,7 @@ calibration folder, from which nothing may learn, are put aside into ``validatio
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -104,8 +105,9 @@ def _match(images: list[_Found], masks: list[Path], root: Path) -> list[str]:
         below = names[names.index(MASKS) + 1 :]
         by_key["/".join([*below, mask.stem.removesuffix("_mask")])] = mask
     keys = [image.key for image in images]
+    times = Counter(keys)
     for key, mask in by_key.items():
-        if (count := keys.count(key)) != 1:
+        if (count := times[key]) != 1:
             raise ValueError(
                 f"mask {mask} belongs to {count} images, and must to one: {key}.* in a split folder"
             )
