@@ -1,0 +1,26 @@
+"""The registry of methods: one line each; a module is imported when its method is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from loligo.names import nearest
+
+if TYPE_CHECKING:
+    from loligo.methods.base import Method
+
+METHODS = {
+    "ae": ("Autoencoder", "convolutional autoencoder, scored by reconstruction error"),
+    "gaussian": ("Gaussian", "principal components of pixels, scored by Mahalanobis distance; no training"),
+    "squid": ("Squid", "memory queues, feature in-painting and a discriminator (CVPR 2023)"),
+}
+"""Name of the method and of its module: (class, summary)."""
+
+
+def get(name: str) -> type[Method]:
+    """Import and return a method's class; ValueError with the nearest name where there is none."""
+    if name not in METHODS:
+        raise ValueError(f"there is no method {name!r}; {nearest(name, METHODS)}")
+    found: type[Method] = getattr(importlib.import_module(f"loligo.methods.{name}"), METHODS[name][0])
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +24,5 @@ def index(source: str, root: Path) -> pd.DataFrame:
     Raises ``ValueError`` for an unknown source, ``FileNotFoundError`` where ``root`` is laid out otherwise.
     """
     if source not in SOURCES:
-        near = difflib.get_close_matches(source, SOURCES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "no name is near"
-        raise ValueError(f"source {source!r} is not one of {', '.join(SOURCES)}; {hint}")
+        raise ValueError(f"source {source!r} is not one of {', '.join(SOURCES)}; {nearest(source, SOURCES)}")
     return SOURCES[source](root)

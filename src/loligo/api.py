@@ -1,0 +1,237 @@
+"""The verbs of loligo: train, score, evaluate, report. The command line calls these and nothing else."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from loligo import evaluate as evaluation
+from loligo import methods
+from loligo import report as reports
+from loligo.calibrate import Calibration
+from loligo.config import TrainConfig
+from loligo.data import cache, manifest
+from loligo.data.cache import Dataset
+from loligo.files import replacing
+from loligo.methods.base import MethodConfig
+from loligo.names import nearest
+from loligo.runs import Run, build
+from loligo.score import Scorer, batches, raw_scores, score_table
+
+Paths = str | Path | Sequence[str | Path]
+
+
+def train(
+    method: str,
+    data: Paths | pd.DataFrame,
+    out: str | Path,
+    *,
+    preset: str | None = None,
+    options: dict[str, Any] | None = None,
+    train: TrainConfig | dict[str, Any] | None = None,
+    strict: bool = False,
+) -> Run:
+    """Train ``method`` on the normals of ``data`` into the run folder ``out``, and calibrate it.
+
+    ``data`` is a manifest (path or frame), a folder of images, or files; a folder is indexed on the fly and a tenth of
+    its patients held out for calibration. ``options`` and ``train`` replace defaults of the method's Config and of
+    `TrainConfig`; ``preset`` names a set of both. A training that was cut off goes on where it stopped. Images that
+    cannot be read are listed in rejected.csv, unless ``strict``. Raises ValueError for unknown names or unfit data.
+    """
+    run = plan(method, out, preset, options or {}, train or {})
+    if run.trained:
+        raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
+    rows = manifest.check(data) if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="train")
+    _require(rows, "train")
+    _keep_manifest(run, rows)
+    normals = _load(run, rows, "train", strict)
+    held_out = _load(run, rows, "calibration", strict)
+    run.reject(pd.concat([normals.rejected, held_out.rejected], ignore_index=True))
+    run.save()
+    from loligo import train as training  # here, so that scoring needs no Lightning
+
+    torch.manual_seed(run.train.seed)
+    model, start = run.new_model(), time.perf_counter()
+    watch = _Watch(run, rows) if run.train.watch else None
+    history = training.fit(model, normals, run.train, run.folder, watch)
+    run.save_model(model)
+    run.about["cost"] = _cost(history, time.perf_counter() - start)
+    run.about["data"] = {"train": len(normals), "calibration": len(held_out), "rejected": len(normals.rejected)}
+    run.save()
+    calibrate(run, held_out)
+    return run
+
+
+def plan(method: str, out: str | Path, preset: str | None, options: dict[str, Any], train: Any) -> Run:
+    """Return the run that is to be made in ``out``; ValueError where another one was begun there."""
+    kind = methods.get(method)
+    if preset is not None and preset not in kind.presets:
+        raise ValueError(f"{method} has no preset {preset!r}; {nearest(preset, kind.presets)}")
+    given = kind.presets[preset] if preset else {}
+    config = build(kind.Config, {k: v for k, v in given.items() if not k.startswith("train.")} | options, method)
+    if not isinstance(train, TrainConfig):
+        preset_train = {k.removeprefix("train."): v for k, v in given.items() if k.startswith("train.")}
+        train = build(TrainConfig, preset_train | train, "train")
+    run = Run(Path(out), method, config, train, {"data": {}, "cost": {}})
+    if (run.folder / "config.yaml").exists():
+        before = Run.load(run.folder)
+        if (before.method, before.method_config, before.train) != (method, config, train):
+            raise ValueError(
+                f"{run.folder} was begun with other options ({_difference(before, run)}); "
+                "repeat those to go on with it, or choose another folder"
+            )
+    return run
+
+
+def _difference(before: Run, now: Run) -> str:
+    """Name the first option in which two runs differ."""
+    pairs: list[tuple[str, Any, Any]] = [("method", before.method, now.method)]
+    for name, a, b in (("method", before.method_config, now.method_config), ("train", before.train, now.train)):
+        pairs += [(f"{name}.{k}", v, vars(b).get(k)) for k, v in vars(a).items()]
+    name, old, new = next(pair for pair in pairs if pair[1] != pair[2])
+    return f"{name} was {old!r}, is now {new!r}"
+
+
+def calibrate(run: Run, normals: Dataset, false_alarm_rate: float = 0.05) -> Calibration:
+    """Score held-out normals, and write from them calibration.json: p-values, threshold, colours of maps."""
+    scorer = Scorer(run.model(), run.train.precision)
+    values, peaks = [], []
+    for _, scores in batches(scorer, normals):
+        values.append(scores.image.double().numpy())
+        if scores.map is not None:
+            peaks.append(scores.map.flatten(1).quantile(0.999, dim=1).numpy())
+    scale = float(np.median(np.concatenate(peaks))) * 3 if peaks else 1.0
+    calibration = replace(Calibration.fit(np.concatenate(values), false_alarm_rate), map_scale=scale or 1.0)
+    calibration.save(run.folder / "calibration.json")
+    return calibration
+
+
+def score(
+    run: Run | str | Path,
+    data: Paths | pd.DataFrame | None = None,
+    out: str | Path | None = None,
+    *,
+    splits: Sequence[str] = ("test",),
+    maps: bool = True,
+    batch_size: int = 16,
+    strict: bool = False,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Score images with a trained run; write scores.csv, maps/ and rejected.csv to ``out``; return the table.
+
+    ``data`` is a folder, files or a manifest; without it, the ``splits`` of the manifest that the run was trained on are
+    scored. ``out`` is the run folder unless given.
+    """
+    run = run if isinstance(run, Run) else Run.load(run)
+    folder = Path(out) if out else run.folder
+    calibration = Calibration.load(run.folder / "calibration.json")
+    if data is None:
+        rows = run.manifest()
+        rows = rows[rows["split"].isin(splits)].reset_index(drop=True)
+    else:
+        rows = manifest.check(data) if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="score")
+    if rows.empty:
+        raise ValueError(f"there is nothing to score: the run's manifest has no image in {', '.join(splits)}")
+    images = cache.load(rows, run.method_config.size, strict=strict)
+    scorer = Scorer(run.model(), run.train.precision, device)
+    table = score_table(scorer, images, calibration, folder / "maps" if maps else None, batch_size)
+    with replacing(folder / "scores.csv") as path:
+        table.to_csv(path, index=False)
+    with replacing(folder / "rejected.csv") as path:
+        images.rejected.to_csv(path, index=False)
+    return table
+
+
+def evaluate(run: Run | str | Path, results: str | Path | None = None) -> dict[str, Any]:
+    """Measure the scores of a run against their labels, under both protocols; append them to a results table."""
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    found = evaluation.evaluate(folder)
+    if results:
+        from loligo.results import append
+
+        append(Path(results), Run.load(folder), found)
+    return found
+
+
+def report(run: Run | str | Path) -> Path:
+    """Write report.html of a run folder; return its path."""
+    run = run if isinstance(run, Run) else Run.load(run)
+    return reports.write(run.folder, embedding=_embedding(run))
+
+
+class _Watch:
+    """Score the validation and test images after each epoch, into epochs.csv; looks on, decides nothing."""
+
+    def __init__(self, run: Run, rows: pd.DataFrame) -> None:
+        watched = rows[rows["split"].isin(["validation", "test"])]
+        if watched.empty:
+            raise ValueError("train.watch needs validation or test images in the manifest; it has none")
+        self.run, self.path = run, run.folder / "epochs.csv"
+        self.data = cache.load(watched, run.method_config.size)
+
+    def __call__(self, model: Any, epoch: int, weights: str) -> None:
+        values = raw_scores(Scorer(model, self.run.train.precision), self.data, progress=False)
+        rows = self.data.rows[["path", "split", "label"]].assign(epoch=epoch, weights=weights, score=values)
+        if self.path.exists():
+            before = pd.read_csv(self.path, dtype={"label": "Int64"})
+            again = (before["epoch"] > epoch) | ((before["epoch"] == epoch) & (before["weights"] == weights))
+            rows = pd.concat([before[~again], rows], ignore_index=True)
+        with replacing(self.path) as path:
+            rows.to_csv(path, index=False)
+
+
+def _require(rows: pd.DataFrame, split: str) -> None:
+    if not (rows["split"] == split).any():
+        raise ValueError(f"the data has no image in split {split!r}; its splits: {dict(rows['split'].value_counts())}")
+
+
+def _load(run: Run, rows: pd.DataFrame, split: str, strict: bool) -> Dataset:
+    _require(rows, split)
+    return cache.load(rows[rows["split"] == split], run.method_config.size, strict=strict)
+
+
+def _keep_manifest(run: Run, rows: pd.DataFrame) -> None:
+    """Keep the manifest with the run; one that is resumed must be given the same training images."""
+    path = run.folder / "manifest.csv"
+    if path.exists():
+        before = manifest.read(path)
+        if set(before["path"][before["split"] == "train"]) != set(rows["path"][rows["split"] == "train"]):
+            raise ValueError(f"{run.folder} was begun on other training images; see {path}, or choose another folder")
+    manifest.write(rows, path)
+
+
+def _cost(history: pd.DataFrame, seconds: float) -> dict[str, Any]:
+    """Return what a training took; a resumed one counts all its epochs."""
+    cost: dict[str, Any] = {
+        "train_seconds": round(float(history["seconds"].sum()) if len(history) else seconds, 2),
+        "images_per_s": round(float(history["images_per_s"].median()), 2) if len(history) else None,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+    }
+    return cost
+
+
+def _embedding(run: Run, most: int = 200) -> Any:
+    """Return encoder features of scored images beside memory contents, where the method has any."""
+    table = evaluation.read_scores(run.folder)
+    chosen = table.groupby(table["label"].fillna(-1), group_keys=False).head(most).reset_index(drop=True)
+    data = cache.load(chosen, run.method_config.size)
+    model, features, memory = run.model(), [], None
+    with torch.inference_mode():
+        for start in range(0, len(data), 16):
+            found = model.embed(data.batch(np.arange(start, min(start + 16, len(data)))))
+            if found is None:
+                return None
+            features.append(found[0].float().numpy())
+            memory = found[1].float().numpy()
+    return reports.Embedding(np.concatenate(features), memory, data.rows["label"].to_numpy())

@@ -1,0 +1,233 @@
+"""The command line: one function a subcommand; each imports what it needs, so that --help is quick."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from loligo import __version__
+from loligo.names import nearest
+
+NOTICE = "Research use only: not a medical device."
+
+
+def index(argv: list[str]) -> None:
+    """write a manifest of a folder of images: loligo index folder|zhanglab|chexpert|covidx DIR -o manifest.csv"""
+    from loligo.data import manifest, sources
+
+    name = _leading(argv, "SOURCE", sorted(sources.SOURCES))
+    parser = _parser("index", f"loligo index {name} DIR -o manifest.csv [options]")
+    parser.add_argument("root", metavar="DIR", type=Path, help="folder that holds the images")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="manifest to write: .csv or .parquet")
+    function = sources.SOURCES[name]
+    keys = parser.add_function_arguments(function, skip={"root"})
+    given = _parse(parser, argv[1:])
+    frame = function(given.root, **{key: given[key] for key in keys})
+    manifest.write(manifest.check(frame), given.out)
+    counts = frame.groupby(["split", frame["label"].map({0: "normal", 1: "abnormal"}).fillna("unknown")]).size()
+    for (split, label), count in counts.items():
+        print(f"{split:12} {label:9} {count:7}")
+    print(f"{given.out}: {len(frame)} images")
+
+
+def train(argv: list[str]) -> None:
+    """learn from normal images: loligo train METHOD --data normals/ --out runs/a"""
+    from loligo import api, methods
+    from loligo.config import TrainConfig
+
+    name = _leading(argv, "METHOD", sorted(methods.METHODS))
+    kind = methods.get(name)
+    parser = _parser("train", f"loligo train {name} --data PATH --out RUN [options]")
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
+    parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
+    parser.add_argument("--preset", choices=sorted(kind.presets), help="named set of options, the others on top")
+    parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
+    parser.add_class_arguments(kind.Config, "method")
+    parser.add_class_arguments(TrainConfig, "train")
+    _use_preset(parser, kind.presets, argv)
+    given = _parse(parser, argv[1:])
+    options, settings = (vars(given[key].clone()) for key in ("method", "train"))
+    run = api.train(
+        name, _data(given.data), given.out, options=options, train=TrainConfig(**settings), strict=given.strict
+    )
+    print(f"{run.folder}: trained on {run.about['data']['train']} normal images; now: loligo score {run.folder} new/")
+    _tell_rejected(run.folder)
+
+
+def _use_preset(parser: Any, presets: dict[str, dict[str, Any]], argv: list[str]) -> None:
+    """Make the values of the preset named in argv the defaults that other options override."""
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--preset")
+    for key, value in presets.get(chosen.parse_known_args(argv)[0].preset or "", {}).items():
+        parser.set_defaults({key if key.startswith("train.") else f"method.{key}": value})
+
+
+def score(argv: list[str]) -> None:
+    """score images with a trained run: loligo score RUN PATH... (without PATH: its manifest's test split)"""
+    from loligo import api
+
+    parser = _parser("score", "loligo score RUN [PATH ...] [options]")
+    parser.add_argument("run", metavar="RUN", help="run folder made by loligo train")
+    parser.add_argument("paths", metavar="PATH", nargs="*", help="folder, files or manifest; else the test split")
+    parser.add_argument("--out", help="folder for scores.csv and maps; else the run folder")
+    parser.add_argument("--splits", nargs="+", default=["test"], help="splits of the run's manifest to score")
+    parser.add_argument("--maps", choices=["yes", "no"], default="yes", help="write a heat map for each image")
+    parser.add_argument("--batch_size", type=int, default=16, help="images at once; no score depends on it")
+    parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
+    given = _parse(parser, argv)
+    table = api.score(
+        given.run,
+        _data(given.paths) if given.paths else None,
+        given.out,
+        splits=given.splits,
+        maps=given.maps == "yes",
+        batch_size=given.batch_size,
+        strict=given.strict,
+    )
+    folder = Path(given.out or given.run)
+    print(f"{folder / 'scores.csv'}: {len(table)} images, {int(table['flag'].sum())} flagged. {NOTICE}")
+    _tell_rejected(folder)
+
+
+def evaluate(argv: list[str]) -> None:
+    """measure scores against labels, under the clean and the paper protocol: loligo evaluate RUN"""
+    from loligo import api
+
+    parser = _parser("evaluate", "loligo evaluate RUN [options]")
+    parser.add_argument("run", metavar="RUN", help="run folder with scores.csv")
+    parser.add_argument("--results", help="table (CSV) to which a row a protocol is appended")
+    given = _parse(parser, argv)
+    print(metrics_table(api.evaluate(given.run, given.results)))
+
+
+def metrics_table(found: dict[str, Any]) -> str:
+    """Return the metrics of both protocols side by side as text."""
+    clean, paper = found["clean"], found["paper"]
+    lines = [f"{'':22}{'clean':>22}{'paper':>22}"]
+    intervals = [f"{p['auc']:.3f} ({p['auc_low']:.3f}-{p['auc_high']:.3f})" for p in (clean, paper)]
+    lines.append(f"{'AUC (95 % interval)':22}{intervals[0]:>22}{intervals[1]:>22}")
+    for key in ("ap", "accuracy", "f1", "sensitivity", "specificity"):
+        lines.append(f"{key:22}{clean[key]:>22.3f}{paper[key]:>22.3f}")
+    lines += [f"clean: {clean['note']}", f"paper: {paper['note']}"]
+    for title in ("pixel", "kinds"):
+        if title in found:
+            lines.append(f"{title}: " + ", ".join(f"{k} {v:.4g}" for k, v in found[title].items()))
+    return "\n".join([*lines, NOTICE])
+
+
+def report(argv: list[str]) -> None:
+    """write report.html, one file with all results and pictures: loligo report RUN"""
+    from loligo import api
+
+    parser = _parser("report", "loligo report RUN")
+    parser.add_argument("run", metavar="RUN", help="run folder with scores.csv")
+    print(api.report(_parse(parser, argv).run))
+
+
+def demo(argv: list[str]) -> None:
+    """train squid, ae and gaussian on made digits, score them, write the report: loligo demo [--out runs/demo]"""
+    from loligo import demo
+
+    parser = _parser("demo", "loligo demo [options]")
+    parser.add_function_arguments(demo.run)
+    demo.run(**vars(_parse(parser, argv)))
+
+
+def list_methods(argv: list[str]) -> None:
+    """list the methods"""
+    from loligo.methods import METHODS
+
+    _parse(_parser("methods", "loligo methods"), argv)
+    for name, (_, summary) in METHODS.items():
+        print(f"{name:12} {summary}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "index": index,
+    "train": train,
+    "score": score,
+    "evaluate": evaluate,
+    "report": report,
+    "demo": demo,
+    "methods": list_methods,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a subcommand; what is wrong with input is told in one line, with exit status 2."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return
+    if args[0] == "--version":
+        print(f"loligo {__version__}")
+        return
+    if args[0] not in COMMANDS:
+        _fail(f"there is no command {args[0]!r}; {nearest(args[0], COMMANDS)}")
+    try:
+        COMMANDS[args[0]](args[1:])
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("LOLIGO_DEBUG"):
+            raise
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on with a training")
+
+
+def usage() -> str:
+    """Return the help of the command itself."""
+    lines = [f"{name:10} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    head = "loligo: unsupervised anomaly detection for radiology. Learn from normal images, score new ones.\n"
+    return "\n".join([head, *lines, "", "loligo COMMAND --help shows its options. " + NOTICE])
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"loligo: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _leading(argv: list[str], what: str, allowed: list[str]) -> str:
+    """Return the first argument, which must be one of ``allowed``: the others depend on it."""
+    if not argv or argv[0].startswith("-"):
+        _fail(f"the first argument is {what}: one of {', '.join(allowed)}")
+    if argv[0] not in allowed:
+        _fail(f"there is no {what.lower()} {argv[0]!r}; {nearest(argv[0], allowed)}")
+    return argv[0]
+
+
+def _parser(name: str, use: str) -> Any:
+    import jsonargparse
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    doc = (COMMANDS[name].__doc__ or "").split(":")[0]
+    return jsonargparse.ArgumentParser(prog=f"loligo {name}", usage=use, description=doc, exit_on_error=False)
+
+
+def _parse(parser: Any, argv: list[str]) -> Any:
+    """Parse; an unknown option is answered with the nearest known one."""
+    known = [option for option in parser._option_string_actions if option.startswith("--")]
+    for word in argv:
+        option = word.split("=")[0]
+        if option.startswith("--") and option not in known:
+            _fail(f"{parser.prog} has no option {option}; {nearest(option, known)}")
+    try:
+        return parser.parse_args(argv)
+    except (argparse.ArgumentError, TypeError) as error:
+        _fail(" ".join(str(error).split()))
+
+
+def _data(paths: list[str]) -> str | list[str]:
+    return paths[0] if len(paths) == 1 else paths
+
+
+def _tell_rejected(folder: Path) -> None:
+    import pandas as pd
+
+    count = len(pd.read_csv(folder / "rejected.csv"))
+    if count:
+        print(f"{count} files could not be used; see {folder / 'rejected.csv'} for the reasons", file=sys.stderr)

@@ -1,0 +1,37 @@
+"""How a training goes, whatever the method. Imports no torch, so that the command line stays quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["auto", "bf16", "float32"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a method is trained, whatever the method."""
+
+    epochs: int = 60
+    """Passes over the training images, shared out among the method's phases."""
+    batch_size: int = 16
+    """Images a step."""
+    seed: int = 0
+    """Of initial weights, order, augmentation and dropout."""
+    augment: bool = True
+    """Shift by up to 5 % and scale by 0.95 to 1.05 at random."""
+    precision: Precision = "auto"
+    """bf16 autocast, float32, or bf16 where the processor computes in it."""
+    average: float = 0.0
+    """Epochs over which weights are averaged exponentially; 0 keeps those of the last step."""
+    watch: bool = False
+    """Score validation and test images after each epoch into epochs.csv; needed for the papers' protocol only."""
+    device: str = "auto"
+    """Accelerator, as Lightning names them: auto, cpu, cuda, mps."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.average < 0:
+            raise ValueError(f"train.average is {self.average}; it must be 0 (off) or a number of epochs")

@@ -1,0 +1,139 @@
+"""Measure a scored run against its labels, under two protocols that are always named.
+
+clean: no label is used anywhere before this page; the threshold is a quantile of held-out normals. The headline.
+paper: as the published tables: a labelled validation set picks the epoch, and accuracy and F1 are at the threshold that
+is best on the test labels. Only to compare with those tables.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image as PilImage
+
+from loligo import metrics
+from loligo.calibrate import Calibration
+from loligo.data.cache import read_mask
+from loligo.files import replacing
+
+Metrics = dict[str, Any]
+
+
+def evaluate(folder: Path) -> Metrics:
+    """Return the metrics of the scores in a run folder, and write them to metrics.json.
+
+    Raises ValueError where there are no scores, or no labels of both kinds in the test split.
+    """
+    table = read_scores(folder)
+    test = labelled(table, "test")
+    if test["label"].nunique() < 2:
+        counts = dict(test["label"].value_counts())
+        raise ValueError(
+            f"{folder / 'scores.csv'} has test labels {counts}; metrics need normal (0) and abnormal (1) images there"
+        )
+    calibration = Calibration.load(folder / "calibration.json")
+    found: Metrics = {"clean": clean(test, calibration), "paper": paper(test, folder)}
+    if (test["mask"] != "").any() and (test["map"] != "").any():
+        found["pixel"] = pixels(test, folder)
+    if "kind" in test:
+        found["kinds"] = by_kind(test)
+    with replacing(folder / "metrics.json") as path:
+        path.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    return found
+
+
+def read_scores(folder: Path) -> pd.DataFrame:
+    """Read scores.csv of a run folder."""
+    path = folder / "scores.csv"
+    if not path.is_file():
+        raise ValueError(f"{folder} has no scores.csv; make it with 'loligo score {folder}'")
+    table = pd.read_csv(path, dtype={"label": "Int64", "patient": "string"})
+    text = [c for c in ("map", "mask", "patient", "reconstruction", "overlay") if c in table]
+    return table.assign(**{c: table[c].fillna("").astype(str) for c in text})
+
+
+def labelled(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return the rows of a split that carry a label."""
+    rows = table[(table["split"] == split) & table["label"].notna()]
+    return rows.reset_index(drop=True)
+
+
+def clean(test: pd.DataFrame, calibration: Calibration) -> Metrics:
+    """Measure ranking, and accuracy at the threshold that held-out normals set."""
+    found = _measure(test, calibration.threshold)
+    return found | {"false_alarm_rate": calibration.false_alarm_rate, "note": "threshold from held-out normals"}
+
+
+def paper(test: pd.DataFrame, folder: Path) -> Metrics:
+    """Measure as the published tables do: labelled choice of epoch where there are scores by epoch, and of threshold."""
+    epoch, note = None, "the last epoch: there are no scores of a labelled validation set by epoch"
+    if (folder / "epochs.csv").is_file():
+        epochs = pd.read_csv(folder / "epochs.csv", dtype={"label": "Int64"})
+        aucs = auc_by_epoch(epochs, "validation")
+        if len(aucs):
+            epoch = int(aucs["auc"].idxmax())
+            note = f"epoch {epoch} of {len(aucs)}, best on labelled validation ({aucs['auc'][epoch]:.3f})"
+            test = labelled(epochs[(epochs["epoch"] == epoch) & (epochs["weights"] == "last")], "test")
+    threshold = metrics.best_accuracy_threshold(_labels(test), _scores(test))
+    return _measure(test, threshold) | {"epoch": epoch, "note": note + "; threshold best on test labels"}
+
+
+def auc_by_epoch(epochs: pd.DataFrame, split: str, weights: str = "last") -> pd.DataFrame:
+    """Return the AUC of a labelled split after each epoch: index epoch, column auc; empty where labels lack a kind."""
+    rows = labelled(epochs[epochs["weights"] == weights], split)
+    if rows["label"].nunique() < 2:
+        return pd.DataFrame({"auc": []})
+    aucs = {e: metrics.roc_auc(_labels(part), _scores(part)) for e, part in rows.groupby("epoch")}
+    return pd.DataFrame({"auc": pd.Series(aucs)})
+
+
+def pixels(test: pd.DataFrame, folder: Path) -> Metrics:
+    """Measure the maps against the masks, at the masks' size; normal images count as masks of nothing."""
+    rows = test[(test["map"] != "") & ((test["mask"] != "") | (test["label"] == 0))]
+    maps, masks = [], []
+    for row in rows.itertuples():
+        heat = np.load(folder / str(row.map), allow_pickle=False)
+        mask = read_mask(Path(str(row.mask))) if row.mask else np.zeros(heat.shape, bool)
+        if mask.shape != heat.shape:
+            size = (mask.shape[1], mask.shape[0])
+            heat = np.asarray(PilImage.fromarray(heat).resize(size, PilImage.Resampling.BILINEAR))
+        maps.append(heat.ravel())
+        masks.append(mask.ravel())
+    return dict(metrics.pixel_metrics(maps, masks)) | {"images": len(maps)}
+
+
+def by_kind(test: pd.DataFrame) -> dict[str, float]:
+    """Return the AUC of each kind of abnormal image against all normal ones."""
+    normal = test[test["label"] == 0]
+    kinds = test.loc[test["label"] == 1, "kind"].unique()
+    groups = {kind: pd.concat([normal, test[(test["kind"] == kind) & (test["label"] == 1)]]) for kind in sorted(kinds)}
+    return {kind: metrics.roc_auc(_labels(group), _scores(group)) for kind, group in groups.items()}
+
+
+def _measure(test: pd.DataFrame, threshold: float) -> Metrics:
+    labels, scores = _labels(test), _scores(test)
+    patients = test["patient"].to_numpy() if "patient" in test and (test["patient"] != "").all() else None
+    auc, low, high = metrics.roc_auc_interval(labels, scores, groups=patients)
+    return {
+        "auc": auc,
+        "auc_low": low,
+        "auc_high": high,
+        "ap": metrics.average_precision(labels, scores),
+        **metrics.confusion(labels, scores, threshold),
+        "threshold": threshold,
+        "n_normal": int((labels == 0).sum()),
+        "n_abnormal": int((labels == 1).sum()),
+    }
+
+
+def _labels(table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    return table["label"].to_numpy(dtype=np.int64)
+
+
+def _scores(table: pd.DataFrame) -> npt.NDArray[np.float64]:
+    return table["score"].to_numpy(dtype=np.float64)

@@ -1,0 +1,76 @@
+"""Convolutional autoencoder, the oldest baseline (Sakurada & Yairi 2014; Baur et al. 2021, 2004.03271).
+
+The image is squeezed through a narrow code and rebuilt; what was never seen in training is rebuilt badly, so the
+squared error is the score. Departure from any one paper: none is canonical; this is Baur's spatial-code layout with
+batch norm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from loligo.methods.base import Method, MethodConfig, Phase, Turn
+from loligo.nn.conv import ConvNorm, upsample
+from loligo.types import Scores
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig(MethodConfig):
+    """Options of the autoencoder."""
+
+    width: int = 16
+    """Channels at full size; each level doubles them."""
+    levels: int = 4
+    """Halvings of height and width."""
+    code: int = 16
+    """Channels of the code, which has size / 2**levels pixels a side."""
+    learning_rate: float = 1e-3
+    """Adam's rate, falling to a tenth by a cosine."""
+
+
+class Autoencoder(Method):
+    """See the module's docstring."""
+
+    Config = AutoencoderConfig
+    config: AutoencoderConfig
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__(config)
+        if config.size % (1 << config.levels):
+            raise ValueError(f"size {config.size} must be a multiple of 2**levels = {1 << config.levels}")
+        widths = [config.width << i for i in range(config.levels + 1)]
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.encoder = nn.Sequential(
+            ConvNorm(config.channels, config.width),
+            *(ConvNorm(a, b, stride=2) for a, b in pairs),
+            nn.Conv2d(widths[-1], config.code, 1),
+        )
+        self.bottom = ConvNorm(config.code, widths[-1], kernel=1)
+        self.ups = nn.ModuleList(ConvNorm(b, a) for a, b in reversed(pairs))
+        self.out = nn.Conv2d(config.width, config.channels, 3, padding=1)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Train everything on one loss."""
+        rate = self.config.learning_rate
+        turn = Turn("reconstruction", ("encoder", "bottom", "ups", "out"), learning_rate=rate, final_rate=0.1)
+        return (Phase("reconstruction", (turn,)),)
+
+    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+        """Return the mean squared error."""
+        return {"reconstruction": F.mse_loss(self(x), x)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rebuild (N, C, H, W) in [0, 1]."""
+        x = self.bottom(self.encoder(x))
+        for up in self.ups:
+            x = up(upsample(x))
+        return self.out(x).float().sigmoid()
+
+    def score(self, x: Tensor) -> Scores:
+        """Score by the mean of the squared error, which is also the map."""
+        rebuilt = self(x)
+        error = (x - rebuilt).square().mean(1, keepdim=True)
+        return Scores(error.mean((1, 2, 3)), error, rebuilt)

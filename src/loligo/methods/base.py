@@ -1,0 +1,85 @@
+"""The contract of a method: a small module that knows nothing of training loops, files or thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from loligo.types import Scores
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One loss, the submodules that it moves by Adam, and how often."""
+
+    loss: str
+    """The key in what `Method.losses` returns that is minimised."""
+    modules: tuple[str, ...]
+    """Names of the submodules whose parameters move; no gradient is computed for others."""
+    every: int = 1
+    """The turn is taken at every so-many-th step."""
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    final_rate: float = 1.0
+    """Share of the learning rate that its cosine ends at; 1 keeps it constant."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A share of the epochs, in which the turns are taken in order at each step."""
+
+    name: str
+    turns: tuple[Turn, ...]
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """What every method has. Subclasses add their own, one line of meaning a field."""
+
+    size: int = 128
+    """Height and width of the images that it sees, in pixels."""
+    channels: int = 1
+    """Channels of the images that it sees."""
+
+
+class Method(nn.Module):
+    """Learn from normal images (N, C, H, W) float32 in [0, 1]; score new ones, higher for more abnormal.
+
+    A subclass says how it is trained: by `phases` and `losses`, or, where nothing is learnt by gradient, by `fit`.
+    """
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Named settings: values that replace those of the Config, or of the training where the key says ``train.``."""
+    config: MethodConfig
+
+    def __init__(self, config: MethodConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Return how it is trained; empty where `fit` does it."""
+        return ()
+
+    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+        """Return scalar losses of a batch; all are logged, the one named ``turn`` is minimised."""
+        raise NotImplementedError(f"{type(self).__name__} is not trained by gradient")
+
+    def after_step(self, turn: str) -> None:
+        """Do what is due once the parameters of a turn have moved, such as writing a memory."""
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Learn what is not learnt by gradient: once the phases are over, in eval mode, batches in a fixed order."""
+
+    def score(self, x: Tensor) -> Scores:
+        """Score a batch (N, C, H, W) in eval mode; an image's score does not depend on the others."""
+        raise NotImplementedError
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return (N, L, D) features and (L, m, D) memory contents, L places in an image; None where there are none."""
+        return None

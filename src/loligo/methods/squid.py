@@ -1,0 +1,298 @@
+"""SQUID: space-aware memory queues for in-painting and detecting anomalies (Xiang et al., CVPR 2023, 2111.13495).
+
+Patches of a radiograph are encoded, each replaced by what a memory of recent normal patches at that place says of its
+neighbours, and decoded: a normal image is rebuilt, an abnormal one is not. A teacher decoder without memory guides the
+student by distillation. A discriminator that learnt to tell rebuilt images from real ones gives the score.
+
+Departures: the generator's turn is taken before the discriminator's and both share one forward pass of the generator,
+which the reference computes twice; the generator so meets the discriminator of the step before. Everything else where
+paper and reference code differ is an option; the defaults are the reference's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from loligo.methods.base import Method, MethodConfig, Phase, Turn
+from loligo.nn.conv import Unit, upsample
+from loligo.nn.discriminator import Discriminator, Statistics
+from loligo.nn.inpaint import Inpaint, NeighbourAttention
+from loligo.nn.memory import Memory, MemoryMatrix, MemoryQueue, Shrinkage
+from loligo.nn.patches import cut, stitch
+from loligo.types import Scores
+
+
+@dataclass(frozen=True)
+class SquidConfig(MethodConfig):
+    """Options of SQUID; the defaults are those of the reference code for ZhangLab."""
+
+    width: int = 32
+    """Channels of the stem; each level doubles them."""
+    levels: int = 4
+    """Stride-2 units in the encoder."""
+    grid: int = 2
+    """Patches a side."""
+    memory: Literal["queue", "matrix", "none"] = "queue"
+    """Memory at the bottleneck: recent features, learnt slots, or the feature itself."""
+    slots: int = 200
+    """Slots of each memory."""
+    space_aware: bool = True
+    """One memory a patch position, or one for all."""
+    shrinkage: Shrinkage = "gumbel"
+    """How similarities become addressing weights."""
+    k: int = 5
+    """Slots that Gumbel shrinkage keeps."""
+    strict_top_k: bool = True
+    """Keep only weights above the k-th largest, k - 1 slots, as the reference code does."""
+    inpainting: Literal["feature", "pixel", "none"] = "feature"
+    """Attend to the neighbours' features; or blank a patch of pixels and rebuild it; or neither."""
+    mask_neighbours: bool = False
+    """Leave neighbours outside the image out of the attention; the reference lets them in as zeros."""
+    shortcut_ratio: float = 0.95
+    """Share of places at which training lets the in-painted feature through; the others keep the original."""
+    decoder_memory: Literal["quadrant", "image", "none"] = "quadrant"
+    """Position by which the decoder's matrices are indexed: within each patch (reference) or within the image."""
+    distillation: bool = True
+    """Train a teacher decoder and draw the student's features towards its own."""
+    discriminator_statistics: Statistics = "image"
+    """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
+    score: Literal["discriminator", "reconstruction", "both"] = "discriminator"
+    """Image score: minus the logit, the mean squared error, or the sum of both in units of their spread."""
+    reconstruction_weight: float = 10.0
+    teacher_weight: float = 0.01
+    distillation_weight: float = 0.001
+    adversarial_weight: float = 0.005
+    learning_rate: float = 1e-4
+    """Adam's rate for generator and discriminator; the generator's falls to a tenth by a cosine."""
+
+
+class Encoder(nn.Module):
+    """Encode patches; return the bottleneck and what each level took in, finest first."""
+
+    def __init__(self, channels: int, width: int, levels: int) -> None:
+        super().__init__()
+        self.stem = Unit(channels, width)
+        self.downs = nn.ModuleList(Unit(width << i, width << (i + 1), stride=2) for i in range(levels))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Map (N * L, C, h, w) to (N * L, width * 2**levels, h / 2**levels, w / 2**levels) and the skips."""
+        x, skips = self.stem(x), []
+        for down in self.downs:
+            skips.append(x)
+            x = down(x)
+        return x, skips
+
+
+class DecoderMemory(nn.Module):
+    """Read learnt slots for every part of a feature map; a masked shortcut lets the original through in training."""
+
+    def __init__(self, channels: int, size: int, config: SquidConfig) -> None:
+        super().__init__()
+        self.grid, self.quadrants = config.grid, config.decoder_memory == "quadrant"
+        self.shortcut_ratio = config.shortcut_ratio
+        side = size // config.grid if self.quadrants else size
+        self.memory = MemoryMatrix(
+            config.slots, channels * side**2, config.grid**2, config.shrinkage, config.k, config.strict_top_k
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the patches (N * L, C, h, w) to the same shape."""
+        parts = cut(x, self.grid) if self.quadrants else x
+        flat = parts.permute(0, 2, 3, 1).reshape(len(parts) // self.grid**2, self.grid**2, -1)  # (N, L, h * w * C)
+        n, c, h, w = parts.shape
+        read = self.memory(flat).reshape(n, h, w, c).permute(0, 3, 1, 2)
+        return masked_shortcut(stitch(read, self.grid) if self.quadrants else read, x, self)
+
+
+def masked_shortcut(new: Tensor, old: Tensor, module: DecoderMemory | Squid) -> Tensor:
+    """Return ``new`` (N, C, h, w), in training ``old`` at a share of places drawn at random."""
+    ratio = module.shortcut_ratio
+    if not module.training or ratio >= 1:
+        return new
+    mask = torch.rand(len(new), 1, *new.shape[2:], device=new.device) < ratio
+    return torch.where(mask, new, old)
+
+
+class Decoder(nn.Module):
+    """Decode patches: two levels with skips and, in the student, memories; then stitched to an image."""
+
+    def __init__(self, config: SquidConfig, with_memory: bool) -> None:
+        super().__init__()
+        self.grid, levels = config.grid, config.levels
+        widths = [config.width << i for i in range(levels, -1, -1)]  # bottleneck first
+        self.units = nn.ModuleList(
+            Unit(a + b * (i < 2), b) for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+        )
+        patch = config.size // config.grid
+        self.memories = nn.ModuleList(
+            DecoderMemory(widths[i + 1], patch >> (levels - 1 - i), config) for i in range(2 * with_memory)
+        )
+        self.out = nn.Conv2d(config.width, config.channels, 1)
+
+    def forward(self, x: Tensor, skips: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Map (N * L, D, h, w) to the image (N, C, H, W) in [0, 1] and the features of every level."""
+        features = []
+        for i, unit in enumerate(self.units):
+            if i == 2:
+                x = stitch(x, self.grid)
+            x = upsample(x)
+            x = unit(torch.cat([skips[-1 - i], x], 1) if i < 2 else x)
+            if i < len(self.memories):
+                x = self.memories[i](x)
+            features.append(x)
+        return self.out(x).float().sigmoid(), features
+
+
+class Squid(Method):
+    """See the module's docstring."""
+
+    Config = SquidConfig
+    presets = {"paper": {}, "small": {"width": 16, "slots": 100}}
+    config: SquidConfig
+    spread: Tensor
+
+    def __init__(self, config: SquidConfig) -> None:
+        super().__init__(config)
+        check(config)
+        c = config
+        bottleneck, side = c.width << c.levels, (c.size // c.grid) >> c.levels
+        dim = bottleneck // 4 * side**2
+        self.shortcut_ratio = c.shortcut_ratio
+        self.encoder = Encoder(c.channels, c.width, c.levels)
+        kind = {"queue": MemoryQueue, "matrix": MemoryMatrix, "none": None}[c.memory]
+        positions = c.grid**2 if c.space_aware else 1
+        memory = kind and kind(c.slots, dim, positions, c.shrinkage, c.k, c.strict_top_k)
+        attention = NeighbourAttention(dim, c.grid, mask_outside=c.mask_neighbours) if c.inpainting == "feature" else None
+        self.inpaint = Inpaint(bottleneck, c.grid, memory, attention)
+        self.student = Decoder(c, with_memory=c.decoder_memory != "none")
+        self.teacher = Decoder(c, with_memory=False) if c.distillation else None
+        self.discriminator = Discriminator(c.size, c.channels, statistics=c.discriminator_statistics)
+        self.register_buffer("spread", torch.ones(2))  # of logit and mean squared error over the training images
+        self._fake: Tensor | None = None
+        self._features: Tensor | None = None
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Train adversarially: the generator at every second step, the discriminator at each."""
+        rate, betas = self.config.learning_rate, (0.5, 0.999)
+        generator = ("encoder", "inpaint", "student", *(["teacher"] if self.teacher else []))
+        return (
+            Phase(
+                "adversarial",
+                (
+                    Turn("generator", generator, 2, rate, betas, weight_decay=1e-5, final_rate=0.1),
+                    Turn("discriminator", ("discriminator",), 1, rate, betas),
+                ),
+            ),
+        )
+
+    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+        """Return the losses of a turn; the generator's leaves its images for the discriminator's of the same step."""
+        return self._generator_losses(x) if turn == "generator" else self._discriminator_losses(x)
+
+    def _generator_losses(self, x: Tensor) -> dict[str, Tensor]:
+        c = self.config
+        z, skips, fake, student = self._forward(self._blank(x))
+        self._fake = fake.detach()
+        losses = {"reconstruction": c.reconstruction_weight * F.mse_loss(fake, x)}
+        losses["adversarial"] = c.adversarial_weight * F.softplus(-self.discriminator(fake)).mean()
+        if self.teacher:
+            image, teacher = self.teacher(z.detach(), [skip.detach() for skip in skips])
+            losses["teacher"] = c.teacher_weight * F.mse_loss(image, x)
+            apart = [mean_square(a - b) for a, b in zip(student, teacher, strict=True)]
+            losses["distillation"] = c.distillation_weight * torch.stack(apart).sum()
+        return {"generator": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _discriminator_losses(self, x: Tensor) -> dict[str, Tensor]:
+        fake, self._fake = self._fake, None
+        if fake is None:
+            with torch.no_grad():
+                fake = self._forward(self._blank(x))[2]
+        real_loss = F.softplus(-self.discriminator(x)).mean()
+        fake_loss = F.softplus(self.discriminator(fake)).mean()
+        return {"discriminator": self.config.adversarial_weight * (real_loss + fake_loss)}
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
+        """Return bottleneck features, skips, the rebuilt images and the student's features."""
+        z, skips = self.encoder(cut(x, self.config.grid).contiguous(memory_format=torch.channels_last))
+        inpainted, self._features = self.inpaint(z)
+        image, features = self.student(masked_shortcut(inpainted, z, self), skips)
+        return z, skips, image, features
+
+    def _blank(self, x: Tensor) -> Tensor:
+        """Blank one patch of each image at random where pixels are in-painted."""
+        if self.config.inpainting != "pixel":
+            return x
+        which = torch.randint(self.config.grid**2, (len(x),), device=x.device)
+        return blank(x, which, self.config.grid)
+
+    def after_step(self, turn: str) -> None:
+        """Write the batch's features to the queue once the generator has moved."""
+        if turn == "generator" and isinstance(self.inpaint.memory, MemoryQueue) and self._features is not None:
+            self.inpaint.memory.write(self._features)
+        self._features = None
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Rebuild (N, C, H, W); where pixels are in-painted, every patch from an image that lacks it."""
+        grid = self.config.grid
+        if self.config.inpainting != "pixel":
+            return self._forward(x)[2]
+        patches = []
+        for i in range(grid**2):
+            rebuilt = self._forward(blank(x, torch.full((len(x),), i, device=x.device), grid))[2]
+            patches.append(cut(rebuilt, grid).unflatten(0, (len(x), -1))[:, i])
+        return stitch(torch.stack(patches, 1).flatten(0, 1), grid)
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Measure the spread of both scores over the training images, the unit in which they may be added."""
+        self.spread.fill_(1)
+        parts = torch.cat([self._parts(x, self.reconstruct(x)) for x in batches])
+        self.spread.copy_(parts.std(0).clamp_min(1e-12))
+
+    def _parts(self, x: Tensor, rebuilt: Tensor) -> Tensor:
+        """Return (N, 2): minus the logit and the mean squared error."""
+        return torch.stack([-self.discriminator(rebuilt), (x - rebuilt).square().mean((1, 2, 3))], 1)
+
+    def score(self, x: Tensor) -> Scores:
+        """Score by the discriminator's logit of the rebuilt image; the map is the squared error."""
+        rebuilt = self.reconstruct(x)
+        which = {"discriminator": [0], "reconstruction": [1], "both": [0, 1]}[self.config.score]
+        scores = (self._parts(x, rebuilt) / self.spread)[:, which].sum(1)
+        return Scores(scores, (x - rebuilt).square().mean(1, keepdim=True), rebuilt)
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the patches' squeezed features and the contents of the bottleneck memory."""
+        if self.inpaint.memory is None:
+            return None
+        self._forward(x)
+        features, self._features = self._features, None
+        return features, self.inpaint.memory.slots.expand(self.config.grid**2, -1, -1)  # type: ignore[return-value]
+
+
+def check(config: SquidConfig) -> None:
+    """Raise ValueError where the sizes do not fit each other."""
+    step = config.grid << config.levels
+    if config.levels < 2 or config.size % step:
+        raise ValueError(f"size {config.size} must be a multiple of grid * 2**levels = {step}, and levels at least 2")
+    if config.decoder_memory == "quadrant" and ((config.size // config.grid) >> (config.levels - 1)) % config.grid:
+        raise ValueError(
+            f"features of patches cannot be cut into {config.grid}x{config.grid} quadrants; "
+            "use decoder_memory 'image' or 'none'"
+        )
+
+
+def blank(x: Tensor, which: Tensor, grid: int) -> Tensor:
+    """Set patch ``which`` (N,) of each image (N, C, H, W) to zero."""
+    patches = cut(x, grid).unflatten(0, (len(x), -1)).clone()
+    patches[torch.arange(len(x), device=x.device), which] = 0
+    return stitch(patches.flatten(0, 1), grid)
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """Return the mean of squares, summed in float32 whatever the dtype of ``x``."""
+    return torch.linalg.vector_norm(x, dtype=torch.float32).square() / x.numel()

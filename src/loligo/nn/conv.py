@@ -1,0 +1,91 @@
+"""Convolution units: conv, batch norm, residual, ReLU in one module, and the same packed for fast scoring."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class ConvNorm(nn.Module):
+    """Convolve, batch-normalise, add a residual where one is given, apply ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Map (N, C, H, W) to (N, D, H / stride, W / stride)."""
+        y = self.norm(self.conv(x))
+        return F.relu(y if residual is None else y + residual, inplace=True)
+
+
+class Unit(nn.Module):
+    """Apply conv-BN-ReLU, then add (conv-BN-ReLU, conv-BN) to it and apply ReLU; all 3x3. SQUID's basic block."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = ConvNorm(inputs, outputs, stride=stride)
+        self.second = ConvNorm(outputs, outputs)
+        self.third = ConvNorm(outputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, D, H / stride, W / stride)."""
+        x = self.first(x)
+        out: Tensor = self.third(self.second(x), residual=x)
+        return out
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Double height and width by bilinear interpolation in the dtype of ``x``; autocast would go to float32."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class PackedConvNorm(nn.Module):
+    """The same function as a `ConvNorm` in eval mode, by one fused oneDNN kernel with weights packed beforehand."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, module: ConvNorm, dtype: torch.dtype) -> None:
+        super().__init__()
+        conv = fuse_conv_bn_eval(module.conv, module.norm)
+        self.shape = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+        self.dtype = dtype
+        weight = conv.weight.detach().to(dtype)
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape, None)
+        self.register_buffer("bias", conv.bias.detach().to(dtype))  # type: ignore[union-attr]
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Map (N, C, H, W) to (N, D, H / stride, W / stride) in the packed dtype."""
+        x, ops = x.to(self.dtype), torch.ops.mkldnn
+        rest = (self.weight, self.bias, *self.shape)
+        out: Tensor
+        if residual is None:
+            out = ops._convolution_pointwise(x, *rest, "relu", [], "")
+        else:
+            out = ops._convolution_pointwise.binary(x, residual, *rest, "add", None, "relu", [], "")
+        return out
+
+
+def packed(module: M, dtype: torch.dtype) -> M:
+    """Return a copy of ``module`` in eval mode that computes the same and faster, in ``dtype``, without gradients.
+
+    Batch norms are folded into their convolutions; on a CPU these are fused with residual and ReLU.
+    """
+    module = copy.deepcopy(module).eval().requires_grad_(False)
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, ConvNorm) and child.conv.weight.device.type == "cpu":
+                setattr(parent, name, PackedConvNorm(child, dtype))
+            elif isinstance(child, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+                child.to(dtype)
+    return module

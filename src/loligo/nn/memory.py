@@ -1,0 +1,93 @@
+"""Memories of normal features: a queue of recent ones, a learnt matrix, and how a query reads them.
+
+Memory matrix: Gong et al., MemAE, ICCV 2019 (1904.02639). Memory queue and Gumbel shrinkage: Xiang et al., SQUID,
+CVPR 2023 (2111.13495). A memory holds ``positions`` independent sets of slots, one a patch position; with one set
+for all, the memory is shared.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Shrinkage = Literal["gumbel", "hard", "soft", "none"]
+
+
+def shrink(logits: Tensor, how: Shrinkage, k: int = 5, threshold: float = 0.0025, strict: bool = False) -> Tensor:
+    """Turn similarities (..., m) into addressing weights (..., m) that sum to one, mostly zero.
+
+    gumbel: keep the ``k`` largest of the softmax, renormalise, let the gradient through as if it were the softmax.
+    Where ``strict``, only weights above the k-th largest are kept, so k - 1 of them (as the reference code does).
+    hard: zero the softmax below ``threshold`` and renormalise (MemAE). soft: subtract ``threshold`` first.
+    none: the plain softmax.
+    """
+    weights = logits.float().softmax(-1)
+    if how == "none":
+        return weights
+    if how == "gumbel":
+        kept = weights.detach()
+        cut = kept.topk(min(k, kept.shape[-1]), -1).values[..., -1:]
+        kept = kept * ((kept > cut) if strict else (kept >= cut))
+        return F.normalize(kept, p=1.0, dim=-1) - weights.detach() + weights
+    kept = F.relu(weights - threshold)
+    if how == "hard":  # differentiable form of weights * (weights > threshold)
+        kept = kept * weights / ((weights - threshold).abs() + 1e-12)
+    return F.normalize(kept, p=1.0, dim=-1)
+
+
+class Memory(nn.Module):
+    """Hold (positions, m, D) slots and read them by dot product."""
+
+    slots: Tensor
+
+    def __init__(self, slots: int, dim: int, positions: int, shrinkage: Shrinkage, k: int, strict: bool) -> None:
+        super().__init__()
+        self.shrinkage, self.k, self.strict = shrinkage, k, strict
+        bound = 1 / math.sqrt(dim)
+        self._hold(torch.empty(positions, slots, dim).uniform_(-bound, bound))
+
+    def _hold(self, slots: Tensor) -> None:
+        raise NotImplementedError
+
+    def forward(self, query: Tensor) -> Tensor:
+        """Read (N, L, D) queries, position by position: (N, L, D). L is ``positions``, or any where that is one."""
+        n, length, dim = query.shape
+        if self.slots.shape[0] == 1:
+            query = query.reshape(n * length, 1, dim)
+        by_position = query.transpose(0, 1)  # (L, N, D)
+        slots = self.slots.to(query.dtype)
+        weights = shrink(by_position @ slots.mT, self.shrinkage, self.k, strict=self.strict)
+        read = weights.to(query.dtype) @ slots  # (L, N, m) @ (L, m, D)
+        return read.transpose(0, 1).reshape(n, length, dim).contiguous()
+
+
+class MemoryMatrix(Memory):
+    """Slots learnt by gradient."""
+
+    def _hold(self, slots: Tensor) -> None:
+        self.slots = nn.Parameter(slots)
+
+
+class MemoryQueue(Memory):
+    """Slots copied from recent features, first in, first out; not learnt, saved with its pointer."""
+
+    pointer: Tensor
+
+    def _hold(self, slots: Tensor) -> None:
+        self.register_buffer("slots", slots)
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def write(self, features: Tensor) -> None:
+        """Overwrite the oldest slots with (N, L, D) features; of more than m, the last m remain."""
+        positions, m, dim = self.slots.shape
+        values = features.detach().reshape(-1, positions, dim).to(self.slots.dtype)
+        start = int(self.pointer) + max(0, len(values) - m)
+        values = values[-m:]
+        places = (start + torch.arange(len(values), device=values.device)) % m
+        self.slots[:, places] = values.transpose(0, 1)
+        self.pointer.fill_((start + len(values)) % m)

@@ -1,0 +1,54 @@
+"""One tidy table of results, a row a run and protocol, written by the program that measured it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from loligo.files import replacing
+from loligo.runs import Run
+
+COLUMNS = (
+    "dataset method preset protocol seed epochs auc auc_low auc_high ap accuracy f1 "
+    "train_seconds images_per_s machine commit"
+).split()
+
+
+def append(path: Path, run: Run, found: dict[str, Any], dataset: str = "", preset: str = "") -> None:
+    """Append the clean and the paper row of a run to a CSV table, made where it is missing."""
+    rows = pd.DataFrame([_row(run, found, protocol, dataset, preset) for protocol in ("clean", "paper")])[COLUMNS]
+    if path.exists():
+        rows = pd.concat([pd.read_csv(path), rows], ignore_index=True)
+    with replacing(path) as new:
+        rows.to_csv(new, index=False)
+
+
+def _row(run: Run, found: dict[str, Any], protocol: str, dataset: str, preset: str) -> dict[str, Any]:
+    cost = run.about["cost"]
+    measured = {key: round(found[protocol][key], 5) for key in ("auc", "auc_low", "auc_high", "ap", "accuracy", "f1")}
+    return {
+        "dataset": dataset or run.dataset,
+        "method": run.method,
+        "preset": preset or run.preset,
+        "protocol": protocol,
+        "seed": run.train.seed,
+        "epochs": found[protocol].get("epoch") or run.train.epochs,
+        **measured,
+        **{key: cost[key] for key in ("train_seconds", "images_per_s", "machine")},
+        "commit": commit(),
+    }
+
+
+def commit() -> str:
+    """Return the short commit of the code that runs, with a + where it was changed since; empty outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"], cwd=here, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return ""
+    return found.stdout.strip()

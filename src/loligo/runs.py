@@ -1,0 +1,100 @@
+"""The run folder: what a training leaves on disk, written and read in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import yaml
+from safetensors.torch import load_file, save_file
+
+from loligo import __version__, methods
+from loligo.config import TrainConfig
+from loligo.data import manifest
+from loligo.files import replacing
+from loligo.methods.base import Method, MethodConfig
+from loligo.names import nearest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder with its configuration; the weights are read when they are asked for."""
+
+    folder: Path
+    method: str
+    method_config: MethodConfig
+    train: TrainConfig
+    about: dict[str, Any]
+    """What was measured while it trained: data and cost."""
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Read a run folder; ValueError where it is none or was written by other options."""
+        folder = Path(folder)
+        path = folder / "config.yaml"
+        if not path.is_file():
+            raise ValueError(f"{folder} is not a run folder: it has no config.yaml; make one with 'loligo train'")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        method = methods.get(values["method"])
+        config = build(method.Config, values["method_config"], f"{path}: method_config")
+        train = build(TrainConfig, values["train"], f"{path}: train")
+        return cls(folder, values["method"], config, train, {k: values.get(k, {}) for k in ("data", "cost")})
+
+    def save(self) -> None:
+        """Write config.yaml."""
+        values = {
+            "loligo": __version__,
+            "method": self.method,
+            "method_config": dataclasses.asdict(self.method_config),
+            "train": dataclasses.asdict(self.train),
+            **self.about,
+        }
+        with replacing(self.folder / "config.yaml") as path:
+            path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+    @property
+    def trained(self) -> bool:
+        """Say whether the training was finished."""
+        return (self.folder / "model.safetensors").is_file() and (self.folder / "calibration.json").is_file()
+
+    def new_model(self) -> Method:
+        """Return the method with fresh weights."""
+        return methods.get(self.method)(self.method_config)
+
+    def model(self) -> Method:
+        """Return the trained method, in eval mode."""
+        path = self.folder / "model.safetensors"
+        if not path.is_file():
+            raise ValueError(f"{self.folder} has no model.safetensors: its training is not finished; run it again")
+        model = self.new_model()
+        model.load_state_dict(load_file(path))
+        return model.eval()
+
+    def save_model(self, model: Method) -> None:
+        """Write model.safetensors."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        with replacing(self.folder / "model.safetensors") as path:
+            save_file(tensors, path)
+
+    def manifest(self) -> pd.DataFrame:
+        """Read the manifest that the run was trained on."""
+        return manifest.read(self.folder / "manifest.csv")
+
+    def reject(self, rejected: pd.DataFrame) -> None:
+        """Write rejected.csv, also when it is empty."""
+        with replacing(self.folder / "rejected.csv") as path:
+            rejected.to_csv(path, index=False)
+
+
+def build(kind: type[T], values: dict[str, Any], where: str = "options") -> T:
+    """Make a configuration from a mapping; ValueError names an unknown key and the nearest known one."""
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{where} has no {key!r}; {nearest(key, known)}")
+    return kind(**values)

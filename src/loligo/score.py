@@ -1,0 +1,125 @@
+"""Score images with a trained method: raw scores, and heat maps on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import PIL.Image
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from loligo.calibrate import Calibration
+from loligo.config import Precision
+from loligo.data.cache import Dataset
+from loligo.files import replacing
+from loligo.methods.base import Method
+from loligo.nn.conv import packed
+from loligo.nn.precision import autocast, pick_dtype
+from loligo.types import Scores
+
+MAX_NAME = 60
+"""Characters of an image's own name that the name of its map keeps."""
+
+
+class Scorer:
+    """A method made ready to score fast: folded, packed, in its dtype, without gradients."""
+
+    def __init__(self, method: Method, precision: Precision = "auto", device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.dtype = pick_dtype(precision, self.device)
+        self.method = packed(method.to(self.device), self.dtype)
+        torch.set_flush_denormal(True)
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Scores:
+        """Score a batch (N, C, H, W) float32 in [0, 1]; results are float32 on the CPU."""
+        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.dtype):
+            scores = self.method.score(x)
+        parts = (scores.image, scores.map, scores.reconstruction)
+        return Scores(*(None if part is None else part.float().cpu() for part in parts))  # type: ignore[arg-type]
+
+
+def batches(
+    scorer: Scorer, data: Dataset, batch_size: int = 16, progress: bool = True
+) -> Iterator[tuple[npt.NDArray[np.int64], Scores]]:
+    """Yield (indices, scores) of all images in order, with a progress bar."""
+    with tqdm(total=len(data), desc="scoring", unit="image", disable=None if progress else True) as bar:
+        for start in range(0, len(data), batch_size):
+            indices = np.arange(start, min(start + batch_size, len(data)))
+            yield indices, scorer(data.batch(indices))
+            bar.update(len(indices))
+
+
+def raw_scores(scorer: Scorer, data: Dataset, batch_size: int = 16, progress: bool = True) -> npt.NDArray[np.float64]:
+    """Return the raw score of every image, (N,) float64."""
+    found = [s.image.double().numpy() for _, s in batches(scorer, data, batch_size, progress)]
+    return np.concatenate(found)
+
+
+def score_table(
+    scorer: Scorer, data: Dataset, calibration: Calibration, maps: Path | None = None, batch_size: int = 16
+) -> pd.DataFrame:
+    """Return the manifest's rows with score, anomaly_score, p_value, flag, and where their maps are.
+
+    Where ``maps`` is given, each image leaves there its map as ``.npy`` float32 (H, W) at the network's size, the
+    rebuilt image as 8-bit PNG, and an overlay to look at; paths in the table are relative to its parent.
+    """
+    table = data.rows.copy()
+    table["score"] = np.nan
+    table[["map", "reconstruction", "overlay"]] = ""
+    for indices, scores in batches(scorer, data, batch_size):
+        table.loc[indices, "score"] = scores.image.double().numpy()
+        if maps and scores.map is not None:
+            names = [_name(int(i), str(table["path"][i])) for i in indices]
+            for column, files in save_maps(maps, names, data.batch(indices), scores, calibration.map_scale).items():
+                table.loc[indices, column] = files
+    values = table["score"].to_numpy()
+    table["anomaly_score"] = calibration.anomaly_score(values)
+    table["p_value"] = calibration.p_value(values)
+    table["flag"] = (values >= calibration.threshold).astype(int)
+    return table
+
+
+def _name(index: int, path: str) -> str:
+    """Name an image's maps by its row and its own name, so that two of one name do not collide."""
+    return f"{index:06d}_{Path(path).stem[:MAX_NAME]}"
+
+
+def save_maps(folder: Path, names: list[str], x: Tensor, scores: Scores, scale: float) -> dict[str, list[str]]:
+    """Write the maps of a batch; return the columns of the score table that name them, relative to the parent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, list[str]] = {"map": [], "overlay": [], "reconstruction": []}
+    maps = scores.map[:, 0].numpy() if scores.map is not None else np.empty((0,))
+    for i, name in enumerate(names[: len(maps)]):
+        np.save(folder / f"{name}.npy", maps[i].astype(np.float32), allow_pickle=False)
+        files["map"].append(f"{folder.name}/{name}.npy")
+        _save_image(folder / f"{name}_overlay.png", overlay(x[i, 0].numpy(), maps[i], scale))
+        files["overlay"].append(f"{folder.name}/{name}_overlay.png")
+        if scores.reconstruction is not None:
+            _save_image(folder / f"{name}_reconstruction.png", scores.reconstruction[i, 0].clamp(0, 1).numpy())
+            files["reconstruction"].append(f"{folder.name}/{name}_reconstruction.png")
+    return {column: found for column, found in files.items() if found}
+
+
+def overlay(
+    image: npt.NDArray[np.float32], heat: npt.NDArray[np.float32], scale: float
+) -> npt.NDArray[np.float32]:
+    """Blend a heat map (H, W) over a grey image (H, W): (H, W, 3) in [0, 1]; ``scale`` is the hottest colour."""
+    from matplotlib import colormaps
+
+    share = np.clip(heat / scale, 0, 1)
+    colour = colormaps["inferno"](share)[..., :3]
+    strength = 0.7 * share[..., None]
+    blended: npt.NDArray[np.float32] = (1 - strength) * np.clip(image, 0, 1)[..., None] + strength * colour
+    return blended
+
+
+def _save_image(path: Path, pixels: npt.NDArray[np.floating]) -> None:
+    """Write (H, W) or (H, W, 3) in [0, 1] as 8-bit PNG."""
+    PIL.Image.fromarray((np.asarray(pixels) * 255).round().astype(np.uint8)).save(path)

@@ -1,0 +1,201 @@
+"""Train a method on normal images: one loop for all, resumable to the same numbers; the only file with Lightning."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file, safe_open, save_file
+from torch import Tensor
+from torch.optim import Adam
+from tqdm import tqdm
+
+from loligo.config import TrainConfig
+from loligo.data.cache import Dataset
+from loligo.data.transforms import jitter
+from loligo.files import replacing
+from loligo.methods.base import Method, Phase, Turn
+from loligo.nn.average import WeightAverage
+from loligo.nn.precision import autocast, pick_dtype
+
+Watch = Callable[[Method, int, str], None]
+"""Called after each epoch with the method in eval mode, the epoch, and whose weights: last or average."""
+
+
+def fit(method: Method, data: Dataset, config: TrainConfig, folder: Path, watch: Watch | None = None) -> pd.DataFrame:
+    """Train ``method`` in place on all images of ``data``; return the history, one row an epoch.
+
+    ``folder`` keeps ``history.csv`` and ``checkpoint/last.safetensors``, both written after each epoch; where the
+    checkpoint stands already, training goes on from it. ``watch`` looks on after each epoch; it changes nothing.
+    """
+    torch.set_flush_denormal(True)
+    fabric = Fabric(accelerator=config.device, devices=1)
+    dtype = pick_dtype(config.precision, fabric.device)
+    method.to(fabric.device, memory_format=torch.channels_last)
+    loop = Loop(method, data, config, folder, fabric, dtype)
+    loop.resume()
+    loop.run(watch)
+    torch.manual_seed(config.seed)
+    method.eval()
+    with torch.no_grad(), autocast(fabric.device, dtype):
+        method.fit(loop.plain_batches())
+    return pd.DataFrame(loop.history)
+
+
+class Loop:
+    """The state of a training and the loop that moves it."""
+
+    def __init__(
+        self, method: Method, data: Dataset, config: TrainConfig, folder: Path, fabric: Fabric, dtype: torch.dtype
+    ) -> None:
+        self.method, self.data, self.config, self.folder, self.fabric, self.dtype = (
+            method, data, config, folder, fabric, dtype,
+        )  # fmt: skip
+        self.plan = [
+            (phase, epoch / count)
+            for phase, count in zip(method.phases(), epochs_of(method.phases(), config.epochs), strict=True)
+            for epoch in range(count)
+        ]
+        self.done = 0
+        self.history: list[dict[str, object]] = []
+        self.optimisers = {t: self._optimiser(t) for phase in method.phases() for t in phase.turns}
+        steps = max(1, round(len(data) / config.batch_size))
+        self.steps = steps
+        self.average = (
+            WeightAverage(method, 1 - 1 / (config.average * steps)) if config.average * steps > 1 else None
+        )
+
+    def _optimiser(self, turn: Turn) -> Adam:
+        parameters = [p for name in turn.modules for p in self.method.get_submodule(name).parameters()]
+        return Adam(parameters, turn.learning_rate, turn.betas, weight_decay=turn.weight_decay, fused=True)
+
+    def run(self, watch: Watch | None) -> None:
+        """Go through the epochs that are left; afterwards the method holds the final or the averaged weights."""
+        bar = tqdm(total=len(self.plan), initial=self.done, desc="training", unit="epoch", disable=not self.plan)
+        for phase, progress in self.plan[self.done :]:
+            self._epoch(phase, progress, bar)
+            self.done += 1
+            bar.update()
+            if watch:
+                self._watch(watch)
+            self.save()
+        bar.close()
+        if self.average:
+            self.method.load_state_dict(self.average.state())
+
+    def _watch(self, watch: Watch) -> None:
+        watch(self.method.eval(), self.done, "last")
+        if self.average:
+            averaged = copy.deepcopy(self.method)
+            averaged.load_state_dict(self.average.state())
+            watch(averaged, self.done, "average")
+
+    def _epoch(self, phase: Phase, progress: float, bar: tqdm) -> None:
+        torch.manual_seed(self.config.seed * 100_003 + self.done)
+        generator = torch.Generator().manual_seed(self.config.seed * 100_003 + self.done)
+        self.method.train()
+        for turn in phase.turns:
+            share = turn.final_rate + (1 - turn.final_rate) * (1 + math.cos(math.pi * progress)) / 2
+            self.optimisers[turn].param_groups[0]["lr"] = turn.learning_rate * share
+        totals: dict[str, list[Tensor]] = defaultdict(list)
+        start = time.perf_counter()
+        order = torch.randperm(len(self.data), generator=generator).numpy()
+        for step, indices in enumerate(np.array_split(order, self.steps)):
+            x = self.data.batch(indices)
+            x = jitter(x, generator) if self.config.augment else x
+            for name, loss in self._step(phase, step, self._place(x)).items():
+                totals[name].append(loss)
+            bar.set_postfix_str(f"step {step + 1}/{self.steps}", refresh=False)
+            bar.refresh()
+        seconds = time.perf_counter() - start
+        means = {name: float(torch.stack(values).float().mean()) for name, values in totals.items()}
+        speed = len(self.data) / seconds
+        bar.set_postfix({**{k: f"{v:.4g}" for k, v in means.items()}, "images/s": f"{speed:.1f}"}, refresh=False)
+        row = {"epoch": self.done + 1, "phase": phase.name, "seconds": seconds, "images_per_s": speed, **means}
+        if not all(math.isfinite(v) for v in means.values()):
+            raise FloatingPointError(f"a loss is not finite in epoch {self.done + 1}: {means}")
+        self.history.append(row)
+
+    def _step(self, phase: Phase, step: int, x: Tensor) -> dict[str, Tensor]:
+        """Take each turn that is due; return all losses, detached."""
+        logged: dict[str, Tensor] = {}
+        for turn in phase.turns:
+            if step % turn.every:
+                continue
+            for other in phase.turns:
+                for p in self.optimisers[other].param_groups[0]["params"]:
+                    p.requires_grad_(other is turn)
+            with autocast(x.device, self.dtype):
+                losses = self.method.losses(x, turn.loss)
+            losses[turn.loss].backward()
+            self.optimisers[turn].step()
+            self.optimisers[turn].zero_grad()
+            self.method.after_step(turn.loss)
+            logged |= {name: loss.detach() for name, loss in losses.items()}
+        if self.average:
+            self.average.update(self.method)
+        return logged
+
+    def _place(self, x: Tensor) -> Tensor:
+        return x.to(self.fabric.device).contiguous(memory_format=torch.channels_last)
+
+    def plain_batches(self) -> Iterator[Tensor]:
+        """Yield all training images in order, without augmentation."""
+        for indices in np.array_split(np.arange(len(self.data)), self.steps):
+            yield self._place(self.data.batch(indices))
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint" / "last.safetensors"
+
+    def save(self) -> None:
+        """Write everything that the next epoch depends on; a kill leaves the previous file or this one."""
+        tensors = {f"method.{k}": v for k, v in self.method.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in (self.average.state() if self.average else {}).items()}
+        for i, optimiser in enumerate(self.optimisers.values()):
+            for j, state in optimiser.state_dict()["state"].items():
+                tensors |= {f"optimiser.{i}.{j}.{k}": v for k, v in state.items()}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        with replacing(self._checkpoint) as path:
+            save_file(tensors, path, {"done": str(self.done), "history": json.dumps(self.history)})
+        with replacing(self.folder / "history.csv") as path:
+            pd.DataFrame(self.history).to_csv(path, index=False)
+
+    def resume(self) -> None:
+        """Go back to the last checkpoint, where there is one."""
+        if not self._checkpoint.exists():
+            return
+        with safe_open(self._checkpoint, "pt") as file:
+            about = file.metadata()
+        self.done, self.history = int(about["done"]), json.loads(about["history"])
+        groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for name, tensor in load_file(self._checkpoint).items():
+            kind, rest = name.split(".", 1)
+            groups[kind][rest] = tensor
+        self.method.load_state_dict(groups["method"])
+        if self.average:
+            for name, tensor in groups["average"].items():
+                self.average.tensors[name].copy_(tensor)
+        for i, optimiser in enumerate(self.optimisers.values()):
+            state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+            for name, tensor in groups["optimiser"].items():
+                index, parameter, key = name.split(".")
+                if int(index) == i:
+                    state[int(parameter)][key] = tensor
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": dict(state)})
+
+
+def epochs_of(phases: tuple[Phase, ...], epochs: int) -> list[int]:
+    """Share out epochs among phases by their shares, each at least one."""
+    total = sum(phase.share for phase in phases)
+    ends = np.round(np.cumsum([phase.share for phase in phases]) / (total or 1) * epochs).astype(int)
+    return [max(1, int(b - a)) for a, b in zip([0, *ends], ends, strict=False)]
