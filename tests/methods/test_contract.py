@@ -1,0 +1,118 @@
+"""What every registered method must do, on its own preset ``tiny``."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import anatomy, blob, dataset
+from safetensors.torch import load_file, save_file
+
+from loligo import methods
+from loligo.config import TrainConfig
+from loligo.methods.base import Method
+from loligo.runs import build
+from loligo.score import Scorer
+from loligo.train import fit
+
+EPOCHS = 12
+pytestmark = pytest.mark.parametrize("name", sorted(methods.METHODS))
+
+
+def fresh(name: str) -> Method:
+    torch.manual_seed(0)
+    kind = methods.get(name)
+    return kind(build(kind.Config, {k: v for k, v in kind.presets["tiny"].items() if not k.startswith("train.")}))
+
+
+@cache
+def trained(name: str, folder: Path) -> tuple[Method, pd.DataFrame]:
+    method = fresh(name)
+    history = fit(method, dataset(anatomy(64)), TrainConfig(EPOCHS, batch_size=8, precision="float32"), folder)
+    return method, history
+
+
+@pytest.fixture
+def method(name: str, tmp_path_factory: pytest.TempPathFactory) -> Method:
+    return trained(name, tmp_path_factory.getbasetemp() / name)[0]
+
+
+X = torch.from_numpy(anatomy(5, seed=1))
+
+
+def test_scores_have_the_shapes_of_the_contract(name: str, method: Method) -> None:
+    scores = Scorer(method, "float32")(X)
+    assert scores.image.shape == (5,)
+    assert scores.map is not None
+    assert scores.map.shape == (5, 1, 32, 32)
+    for part in (scores.image, scores.map, scores.reconstruction):
+        if part is not None:
+            assert part.dtype == torch.float32
+            assert torch.isfinite(part).all()
+    if scores.reconstruction is not None:
+        assert scores.reconstruction.shape == X.shape
+        assert 0 <= float(scores.reconstruction.min()) <= float(scores.reconstruction.max()) <= 1
+
+
+def test_every_loss_is_finite_and_what_rebuilds_falls(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    history = trained(name, tmp_path_factory.getbasetemp() / name)[1]
+    losses = history.drop(columns=["epoch", "phase", "seconds", "images_per_s"], errors="ignore")
+    assert np.isfinite(losses.to_numpy()).all()
+    if methods.get(name)(fresh(name).config).phases():
+        assert len(history) == EPOCHS
+        assert losses["reconstruction"].iloc[-1] < 0.7 * losses["reconstruction"].iloc[0]
+
+
+def test_the_same_seed_gives_the_same_scores(name: str, method: Method, tmp_path: Path) -> None:
+    again = fresh(name)
+    fit(again, dataset(anatomy(64)), TrainConfig(EPOCHS, batch_size=8, precision="float32"), tmp_path)
+    assert torch.equal(Scorer(again, "float32")(X).image, Scorer(method, "float32")(X).image)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_score_does_not_depend_on_its_batch(name: str, method: Method, precision: str) -> None:
+    scorer = Scorer(method, precision)
+    together = scorer(X).image
+    alone = torch.cat([scorer(X[i : i + 1]).image for i in range(5)])
+    turned = scorer(X.flip(0)).image.flip(0)
+    spread = float(scorer(torch.from_numpy(anatomy(40, seed=3))).image.std())
+    tolerance = (1e-4 if precision == "float32" else 0.1) * spread
+    torch.testing.assert_close(alone, together, rtol=1e-5, atol=tolerance)
+    torch.testing.assert_close(turned, together, rtol=1e-5, atol=tolerance)
+
+
+def test_packing_for_scoring_changes_nothing(name: str, method: Method) -> None:
+    with torch.no_grad():
+        plain = method.eval().score(X)
+    fast = Scorer(method, "float32")(X)
+    torch.testing.assert_close(fast.image, plain.image, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fast.map, plain.map, rtol=1e-3, atol=1e-5)
+
+
+def test_saved_and_loaded_it_scores_the_same(name: str, method: Method, tmp_path: Path) -> None:
+    save_file({k: v.contiguous() for k, v in method.state_dict().items()}, tmp_path / "m.safetensors")
+    loaded = fresh(name)
+    loaded.load_state_dict(load_file(tmp_path / "m.safetensors"))
+    assert torch.equal(Scorer(loaded, "float32")(X).image, Scorer(method, "float32")(X).image)
+
+
+def test_a_planted_blob_scores_above_its_normal_twin(name: str, method: Method) -> None:
+    normal = anatomy(20, seed=2)
+    scorer = Scorer(method, "float32")
+    twins, planted = (scorer(torch.from_numpy(images)).image for images in (normal, blob(normal)))
+    assert (planted > twins).float().mean() >= 0.9
+
+
+def test_options_carry_a_line_of_meaning(name: str, method: Method) -> None:
+    import inspect
+
+    kind = type(method.config)
+    source = inspect.getsource(kind)
+    assert kind.__doc__
+    assert source.count('"""') >= 2
+    assert methods.get(name).__module__ == f"loligo.methods.{name}"
+    assert inspect.getdoc(inspect.getmodule(methods.get(name)))

@@ -1,0 +1,93 @@
+import pytest
+import torch
+
+from loligo.nn.memory import MemoryMatrix, MemoryQueue, shrink
+
+
+def plain_shrink(logits: torch.Tensor, how: str, k: int, threshold: float, strict: bool) -> torch.Tensor:
+    """One row at a time, one slot at a time."""
+    rows = []
+    for row in logits:
+        p = torch.exp(row - row.max())
+        p = p / p.sum()
+        bar = sorted(p.tolist(), reverse=True)[k - 1]
+        kept = []
+        for value in p.tolist():
+            if how == "gumbel":
+                kept.append(value if (value > bar if strict else value >= bar) else 0.0)
+            elif how == "hard":
+                kept.append(value if value > threshold else 0.0)
+            elif how == "soft":
+                kept.append(max(value - threshold, 0.0))
+            else:
+                kept.append(value)
+        total = sum(kept)
+        rows.append([v / total for v in kept])
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("how", ["gumbel", "hard", "soft", "none"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_shrink_agrees_with_a_plain_loop(how: str, strict: bool) -> None:
+    logits = torch.randn(7, 30, generator=torch.Generator().manual_seed(0))
+    found = shrink(logits, how, k=5, threshold=0.02, strict=strict)
+    torch.testing.assert_close(found, plain_shrink(logits, how, 5, 0.02, strict), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.sum(-1), torch.ones(7))
+
+
+@pytest.mark.parametrize(("strict", "kept"), [(False, 5), (True, 4)])
+def test_gumbel_keeps_k_slots_and_one_fewer_where_strict(strict: bool, kept: int) -> None:
+    weights = shrink(torch.randn(9, 40), "gumbel", k=5, strict=strict)
+    assert ((weights > 1e-6).sum(-1) == kept).all()
+
+
+def test_gumbel_passes_the_gradient_of_the_softmax() -> None:
+    logits = torch.randn(3, 12, requires_grad=True)
+    direction = torch.randn(3, 12)
+    (through,) = torch.autograd.grad((shrink(logits, "gumbel") * direction).sum(), logits)
+    (softmax,) = torch.autograd.grad((logits.softmax(-1) * direction).sum(), logits)
+    torch.testing.assert_close(through, softmax)
+
+
+def test_k_above_the_number_of_slots_keeps_all() -> None:
+    logits = torch.randn(2, 3)
+    torch.testing.assert_close(shrink(logits, "gumbel", k=5), logits.softmax(-1))
+
+
+@pytest.mark.parametrize("positions", [1, 4])
+def test_memory_reads_each_position_from_its_own_slots(positions: int) -> None:
+    memory = MemoryMatrix(20, 6, positions, "gumbel", 5, False)
+    query = torch.randn(3, 4, 6)
+    for n in range(3):
+        for place in range(4):
+            slots = memory.slots[place if positions > 1 else 0]
+            weights = shrink(query[n, place] @ slots.T, "gumbel", 5)
+            torch.testing.assert_close(memory(query)[n, place], weights @ slots, rtol=1e-4, atol=1e-5)
+
+
+def test_a_matrix_learns_and_a_queue_does_not() -> None:
+    assert [name for name, _ in MemoryMatrix(4, 3, 2, "none", 1, False).named_parameters()] == ["slots"]
+    queue = MemoryQueue(4, 3, 2, "none", 1, False)
+    assert not list(queue.parameters())
+    assert set(queue.state_dict()) == {"slots", "pointer"}
+
+
+@pytest.mark.parametrize("batches", [[3, 3, 3, 3], [5, 7, 1], [10], [23, 4]])
+def test_queue_is_first_in_first_out_at_every_position(batches: list[int]) -> None:
+    queue, plain, at = MemoryQueue(10, 2, 3, "none", 1, False), {}, 0
+    for number, n in enumerate(batches):
+        features = torch.randn(n, 3, 2, generator=torch.Generator().manual_seed(number))
+        queue.write(features)
+        for feature in features:
+            plain[at % 10] = feature
+            at += 1
+    for slot, feature in plain.items():
+        torch.testing.assert_close(queue.slots[:, slot], feature, rtol=0, atol=0)
+    assert int(queue.pointer) == at % 10
+
+
+def test_a_shared_queue_takes_up_the_features_of_all_positions() -> None:
+    queue = MemoryQueue(12, 2, 1, "none", 1, False)
+    features = torch.randn(3, 4, 2)
+    queue.write(features)
+    torch.testing.assert_close(queue.slots[0], features.reshape(12, 2))
