@@ -1,0 +1,96 @@
+"""Turn raw scores into p-values, scores in [0, 1] and a threshold, by normal images that were held out of training."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+from loligo.files import replacing
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What held-out normal images say of raw scores."""
+
+    scores: Floats
+    """(n,) raw scores of the calibration normals, ascending."""
+    false_alarm_rate: float
+    """Share of normal images that the threshold calls abnormal, at most; never below 1 / (n + 1)."""
+    map_scale: float = 1.0
+    """Value of a heat map that is drawn in the hottest colour."""
+
+    @classmethod
+    def fit(cls, scores: npt.ArrayLike, false_alarm_rate: float = 0.05) -> Calibration:
+        """Calibrate on raw scores (n,) of normals; with few of them the rate rises to the attainable 1 / (n + 1).
+
+        Raises ValueError for no scores, scores that are not finite, or a rate outside (0, 1).
+        """
+        values = np.sort(np.asarray(scores, dtype=np.float64).ravel())
+        if not len(values):
+            raise ValueError("there are no calibration scores; hold some normal images out of training")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{(~np.isfinite(values)).sum()} of {len(values)} calibration scores are not finite")
+        if not 0 < false_alarm_rate < 1:
+            raise ValueError(f"false_alarm_rate is {false_alarm_rate}; it must lie between 0 and 1")
+        return cls(values, max(false_alarm_rate, 1 / (len(values) + 1)))
+
+    @property
+    def mean(self) -> float:
+        """Return the mean raw score."""
+        return float(self.scores.mean())
+
+    @property
+    def std(self) -> float:
+        """Return the standard deviation of raw scores; 1 where they are all equal."""
+        return float(self.scores.std()) or 1.0
+
+    @property
+    def threshold(self) -> float:
+        """Return the smallest raw score whose p-value is at most the false-alarm rate.
+
+        It is the next float above a calibration score: at most ``k - 1`` calibration normals lie at or above it, where
+        ``k / (n + 1)`` is the largest attainable p-value within the rate (split conformal prediction).
+        """
+        n = len(self.scores)
+        allowed = math.floor(self.false_alarm_rate * (n + 1) * (1 + 1e-12)) - 1  # normals at or above the threshold
+        return float(np.nextafter(self.scores[n - 1 - allowed], np.inf))
+
+    def p_value(self, scores: npt.ArrayLike) -> Floats:
+        """Return (1 + number of calibration normals at or above the score) / (n + 1), for raw scores (N,)."""
+        below = np.searchsorted(self.scores, np.asarray(scores, dtype=np.float64), side="left")
+        found: Floats = (1 + len(self.scores) - below) / (len(self.scores) + 1)
+        return found
+
+    def anomaly_score(self, scores: npt.ArrayLike) -> Floats:
+        """Return A = sigmoid((s - mean) / std) in [0, 1]: SQUID's 1 - sigmoid((D - mean) / std) where s = -D."""
+        found: Floats = expit((np.asarray(scores, dtype=np.float64) - self.mean) / self.std)
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write JSON; mean, std and threshold stand there for readers, and are computed again on load."""
+        values = {
+            "scores": self.scores.tolist(),
+            "false_alarm_rate": self.false_alarm_rate,
+            "map_scale": self.map_scale,
+            "mean": self.mean,
+            "std": self.std,
+            "threshold": self.threshold,
+        }
+        with replacing(path) as new:
+            new.write_text(json.dumps(values), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read what `save` wrote; ValueError where there is none."""
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: the training of this run was not finished; run it again")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return cls(np.asarray(values["scores"], np.float64), values["false_alarm_rate"], values["map_scale"])

@@ -1,0 +1,74 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loligo.calibrate import Calibration
+
+
+def test_p_values_count_normals_at_or_above() -> None:
+    calibration = Calibration.fit([3.0, 1.0, 2.0, 2.0])
+    np.testing.assert_allclose(calibration.p_value([0, 2, 2.5, 3, 9]), [1, 4 / 5, 2 / 5, 2 / 5, 1 / 5])
+
+
+def test_anomaly_score_is_one_minus_the_sigmoid_of_the_papers_discriminator() -> None:
+    logits = np.array([0.3, -2.0, 1.5])
+    calibration = Calibration.fit(-logits)
+    expected = 1 - 1 / (1 + np.exp(-(logits - logits.mean()) / logits.std()))
+    np.testing.assert_allclose(calibration.anomaly_score(-logits), expected)
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=60), st.sampled_from([0.01, 0.05, 0.1, 0.3]))
+@settings(deadline=None, max_examples=100)
+def test_threshold_flags_exactly_the_p_values_within_the_rate(values: list[int], rate: float) -> None:
+    calibration = Calibration.fit(values, rate)
+    scores = np.concatenate([np.arange(-1, 23), np.arange(-1, 23) + 1e-9])
+    within = calibration.p_value(scores) <= calibration.false_alarm_rate * (1 + 1e-12)
+    np.testing.assert_array_equal(scores >= calibration.threshold, within)
+
+
+def test_false_alarms_keep_to_the_rate_on_noise() -> None:
+    random, alarms = np.random.default_rng(0), []
+    for _ in range(1000):
+        calibration = Calibration.fit(random.normal(size=99), 0.05)
+        alarms.append(np.mean(random.normal(size=50) >= calibration.threshold))
+    assert np.mean(alarms) == pytest.approx(0.05, abs=0.004)
+
+
+def test_few_normals_raise_the_rate_to_what_they_can_show() -> None:
+    calibration = Calibration.fit([1.0, 2.0, 3.0], 0.05)
+    assert calibration.false_alarm_rate == 0.25
+    assert calibration.threshold == np.nextafter(3.0, np.inf)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    calibration = replace(Calibration.fit(np.random.default_rng(0).normal(size=30)), map_scale=0.1)
+    calibration.save(tmp_path / "calibration.json")
+    loaded = Calibration.load(tmp_path / "calibration.json")
+    np.testing.assert_array_equal(loaded.scores, calibration.scores)
+    assert (loaded.threshold, loaded.map_scale) == (calibration.threshold, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "rate", "message"),
+    [
+        ([], 0.05, "no calibration scores"),
+        ([1, np.inf], 0.05, "1 of 2 calibration scores are not finite"),
+        ([1, 2], 0.0, "false_alarm_rate is 0.0"),
+    ],
+)
+def test_unfit_input_is_named(scores: list[float], rate: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Calibration.fit(scores, rate)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="training of this run was not finished"):
+        Calibration.load(tmp_path / "calibration.json")
+
+
+def test_equal_scores_do_not_divide_by_zero() -> None:
+    assert Calibration.fit([2.0, 2.0]).anomaly_score([2.0]) == [0.5]
