@@ -58,7 +58,7 @@ def train(
     held_out = _load(run, rows, "calibration", strict)
     run.reject(pd.concat([normals.rejected, held_out.rejected], ignore_index=True))
     run.save()
-    from loligo import train as training  # here, so that scoring needs no Lightning
+    from loligo import train as training  # here, so that scoring imports no Lightning
 
     torch.manual_seed(run.train.seed)
     model, start = run.new_model(), time.perf_counter()
@@ -66,7 +66,8 @@ def train(
     history = training.fit(model, normals, run.train, run.folder, watch)
     run.save_model(model)
     run.about["cost"] = _cost(history, time.perf_counter() - start)
-    run.about["data"] = {"train": len(normals), "calibration": len(held_out), "rejected": len(normals.rejected)}
+    source = " ".join(sorted({str(name) for name in rows.get("source", []) if name and not pd.isna(name)}))
+    run.about["data"] = {"source": source, "train": len(normals), "calibration": len(held_out), "rejected": len(normals.rejected)}
     run.save()
     calibrate(run, held_out)
     return run
@@ -82,7 +83,7 @@ def plan(method: str, out: str | Path, preset: str | None, options: dict[str, An
     if not isinstance(train, TrainConfig):
         preset_train = {k.removeprefix("train."): v for k, v in given.items() if k.startswith("train.")}
         train = build(TrainConfig, preset_train | train, "train")
-    run = Run(Path(out), method, config, train, {"data": {}, "cost": {}})
+    run = Run(Path(out), method, config, train, {"data": {}, "cost": {}}, preset or "")
     if (run.folder / "config.yaml").exists():
         before = Run.load(run.folder)
         if (before.method, before.method_config, before.train) != (method, config, train):

@@ -45,7 +45,7 @@ def train(argv: list[str]) -> None:
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
-    parser.add_argument("--preset", choices=sorted(kind.presets), help="named set of options, the others on top")
+    parser.add_argument("--preset", choices=sorted(kind.presets) or None, help="named set of options, the others on top")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
     parser.add_class_arguments(kind.Config, "method")
     parser.add_class_arguments(TrainConfig, "train")
@@ -53,7 +53,13 @@ def train(argv: list[str]) -> None:
     given = _parse(parser, argv[1:])
     options, settings = (vars(given[key].clone()) for key in ("method", "train"))
     run = api.train(
-        name, _data(given.data), given.out, options=options, train=TrainConfig(**settings), strict=given.strict
+        name,
+        _data(given.data),
+        given.out,
+        preset=given.preset,
+        options=options,
+        train=TrainConfig(**settings),
+        strict=given.strict,
     )
     print(f"{run.folder}: trained on {run.about['data']['train']} normal images; now: loligo score {run.folder} new/")
     _tell_rejected(run.folder)

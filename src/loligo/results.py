@@ -17,22 +17,22 @@ COLUMNS = (
 ).split()
 
 
-def append(path: Path, run: Run, found: dict[str, Any], dataset: str = "", preset: str = "") -> None:
+def append(path: Path, run: Run, found: dict[str, Any]) -> None:
     """Append the clean and the paper row of a run to a CSV table, made where it is missing."""
-    rows = pd.DataFrame([_row(run, found, protocol, dataset, preset) for protocol in ("clean", "paper")])[COLUMNS]
+    rows = pd.DataFrame([_row(run, found, protocol) for protocol in ("clean", "paper")])[COLUMNS]
     if path.exists():
         rows = pd.concat([pd.read_csv(path), rows], ignore_index=True)
     with replacing(path) as new:
         rows.to_csv(new, index=False)
 
 
-def _row(run: Run, found: dict[str, Any], protocol: str, dataset: str, preset: str) -> dict[str, Any]:
+def _row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
     cost = run.about["cost"]
     measured = {key: round(found[protocol][key], 5) for key in ("auc", "auc_low", "auc_high", "ap", "accuracy", "f1")}
     return {
-        "dataset": dataset or run.dataset,
+        "dataset": run.about["data"]["source"],
         "method": run.method,
-        "preset": preset or run.preset,
+        "preset": run.preset,
         "protocol": protocol,
         "seed": run.train.seed,
         "epochs": found[protocol].get("epoch") or run.train.epochs,

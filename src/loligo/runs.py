@@ -31,6 +31,8 @@ class Run:
     train: TrainConfig
     about: dict[str, Any]
     """What was measured while it trained: data and cost."""
+    preset: str = ""
+    """Name of the preset that its options began with."""
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
@@ -43,13 +45,14 @@ class Run:
         method = methods.get(values["method"])
         config = build(method.Config, values["method_config"], f"{path}: method_config")
         train = build(TrainConfig, values["train"], f"{path}: train")
-        return cls(folder, values["method"], config, train, {k: values.get(k, {}) for k in ("data", "cost")})
+        return cls(folder, values["method"], config, train, {k: values.get(k, {}) for k in ("data", "cost")}, values.get("preset", ""))
 
     def save(self) -> None:
         """Write config.yaml."""
         values = {
             "loligo": __version__,
             "method": self.method,
+            "preset": self.preset,
             "method_config": dataclasses.asdict(self.method_config),
             "train": dataclasses.asdict(self.train),
             **self.about,

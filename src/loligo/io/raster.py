@@ -49,7 +49,8 @@ def read(path: Path) -> Image:
     except PIL.Image.DecompressionBombError as error:
         raise UnreadableImage(path, f"its header asks for more than {MAX_PIXELS:,} pixels") from error
     except PIL.UnidentifiedImageError as error:
-        raise UnreadableImage(path, f"its content is not {', '.join(_FORMATS)}") from error
+        reason = f"its content is not {', '.join(_FORMATS)}" if path.stat().st_size else "it is empty, 0 bytes"
+        raise UnreadableImage(path, reason) from error
     except (
         Exception
     ) as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ... on broken files

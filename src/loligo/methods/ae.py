@@ -8,6 +8,7 @@ batch norm.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ class Autoencoder(Method):
     """See the module's docstring."""
 
     Config = AutoencoderConfig
+    presets: ClassVar = {"tiny": {"size": 64, "width": 4, "levels": 3, "code": 4}}
     config: AutoencoderConfig
 
     def __init__(self, config: AutoencoderConfig) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,7 @@ class Gaussian(Method):
     """See the module's docstring."""
 
     Config = GaussianConfig
+    presets: ClassVar = {"tiny": {"size": 64, "side": 16, "components": 8}}
     config: GaussianConfig
     mean: Tensor
     basis: Tensor

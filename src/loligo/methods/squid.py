@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from loligo.nn.discriminator import Discriminator, Statistics
 from loligo.nn.inpaint import Inpaint, NeighbourAttention
 from loligo.nn.memory import Memory, MemoryMatrix, MemoryQueue, Shrinkage
 from loligo.nn.patches import cut, stitch
+from loligo.nn.places import PlaceNorm
 from loligo.types import Scores
 
 
@@ -62,8 +63,9 @@ class SquidConfig(MethodConfig):
     """Train a teacher decoder and draw the student's features towards its own."""
     discriminator_statistics: Statistics = "image"
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
-    score: Literal["discriminator", "reconstruction", "both"] = "discriminator"
-    """Image score: minus the logit, the mean squared error, or the sum of both in units of their spread."""
+    score: Literal["discriminator", "reconstruction", "both", "local"] = "discriminator"
+    """Image score: minus the logit, the mean squared error, the sum of both in units of their spread; or, for anomalies
+    smaller than a patch, the largest error of any patch-sized window in standard deviations of normals there."""
     reconstruction_weight: float = 10.0
     teacher_weight: float = 0.01
     distillation_weight: float = 0.001
@@ -146,6 +148,7 @@ class Decoder(nn.Module):
             if i < len(self.memories):
                 x = self.memories[i](x)
             features.append(x)
+        x = stitch(x, self.grid) if len(self.units) == 2 else x
         return self.out(x).float().sigmoid(), features
 
 
@@ -153,7 +156,10 @@ class Squid(Method):
     """See the module's docstring."""
 
     Config = SquidConfig
-    presets = {"paper": {}, "small": {"width": 16, "slots": 100}}
+    presets: ClassVar = {
+        "paper": {"train.epochs": 200, "strict_top_k": True, "decoder_memory": "quadrant", "mask_neighbours": False},
+        "tiny": {"size": 64, "width": 4, "levels": 2, "slots": 16, "learning_rate": 1e-2, "score": "reconstruction"},
+    }
     config: SquidConfig
     spread: Tensor
 
@@ -174,6 +180,7 @@ class Squid(Method):
         self.teacher = Decoder(c, with_memory=False) if c.distillation else None
         self.discriminator = Discriminator(c.size, c.channels, statistics=c.discriminator_statistics)
         self.register_buffer("spread", torch.ones(2))  # of logit and mean squared error over the training images
+        self.places = PlaceNorm(c.size, c.size // c.grid)
         self._fake: Tensor | None = None
         self._features: Tensor | None = None
 
@@ -249,21 +256,30 @@ class Squid(Method):
         return stitch(torch.stack(patches, 1).flatten(0, 1), grid)
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Measure the spread of both scores over the training images, the unit in which they may be added."""
-        self.spread.fill_(1)
-        parts = torch.cat([self._parts(x, self.reconstruct(x)) for x in batches])
-        self.spread.copy_(parts.std(0).clamp_min(1e-12))
+        """Measure over the training images the spread of both scores, and the error that is usual at each place."""
+        parts, errors = [], []
+        for x in batches:
+            rebuilt = self.reconstruct(x)
+            parts.append(self._parts(x, rebuilt))
+            errors.append((x - rebuilt).square().mean(1, keepdim=True))
+        self.spread.copy_(torch.cat(parts).std(0).clamp_min(1e-12))
+        self.places.fit(errors)
 
     def _parts(self, x: Tensor, rebuilt: Tensor) -> Tensor:
         """Return (N, 2): minus the logit and the mean squared error."""
         return torch.stack([-self.discriminator(rebuilt), (x - rebuilt).square().mean((1, 2, 3))], 1)
 
     def score(self, x: Tensor) -> Scores:
-        """Score by the discriminator's logit of the rebuilt image; the map is the squared error."""
+        """Score by the discriminator's logit of the rebuilt image, or as the options say; the map is the squared error."""
         rebuilt = self.reconstruct(x)
-        which = {"discriminator": [0], "reconstruction": [1], "both": [0, 1]}[self.config.score]
-        scores = (self._parts(x, rebuilt) / self.spread)[:, which].sum(1)
-        return Scores(scores, (x - rebuilt).square().mean(1, keepdim=True), rebuilt)
+        error = (x - rebuilt).square().mean(1, keepdim=True)
+        if self.config.score == "local":
+            unusual = self.places(error)
+            error = F.interpolate(unusual, x.shape[2:], mode="bilinear")
+            return Scores(unusual.amax((1, 2, 3)), error, rebuilt)
+        logit, mse = self._parts(x, rebuilt).unbind(1)
+        both = logit / self.spread[0] + mse / self.spread[1]
+        return Scores({"discriminator": logit, "reconstruction": mse, "both": both}[self.config.score], error, rebuilt)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return the patches' squeezed features and the contents of the bottleneck memory."""
@@ -279,6 +295,8 @@ def check(config: SquidConfig) -> None:
     step = config.grid << config.levels
     if config.levels < 2 or config.size % step:
         raise ValueError(f"size {config.size} must be a multiple of grid * 2**levels = {step}, and levels at least 2")
+    if config.size <= 32:
+        raise ValueError(f"size {config.size} leaves the discriminator a single pixel to normalise; use 64 or more")
     if config.decoder_memory == "quadrant" and ((config.size // config.grid) >> (config.levels - 1)) % config.grid:
         raise ValueError(
             f"features of patches cannot be cut into {config.grid}x{config.grid} quadrants; "

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from loligo.data.sources import chexpert, covidx, folder, zhanglab
+from loligo.names import nearest
 
 SOURCES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "folder": folder.index,
