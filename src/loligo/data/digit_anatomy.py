@@ -1,7 +1,7 @@
 """Draw DigitAnatomy (SQUID, CVPR 2023): images whose anatomy is known, so that every anomaly has a true mask.
 
-Normal is a 3x3 grid of handwritten digits, 1 to 9, each in its own cell as organs are in a chest. An abnormal
-image breaks that order in one of four ways, ``ABNORMAL``; its mask is the whole of every cell that was changed.
+Normal is a 3x3 grid of handwritten digits, 1 to 9, each in its own cell as organs are in a chest. An
+abnormal image breaks that order in one of four ways, ``ABNORMAL``; its mask covers every cell that was changed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ Bytes = npt.NDArray[np.uint8]
 
 CELL, GRID, GLYPH = 32, 3, 28  # pixels a side of a cell, cells a side of an image, pixels a side of a glyph
 SCALES = (0.6, 1.3)
+SOURCE = "digit_anatomy"
 FLIPPABLE = (2, 3, 4, 5, 6, 7, 9)  # a mirrored 8, and most mirrored 1s, still read as an 8 and a 1
 FIFTHS = {"train": (0, 1, 2), "calibration": (3,), "test": (4,)}
 SIGNS: dict[str, list[list[tuple[float, float]]]] = {  # strokes as (x, y) points in the unit square, y down
@@ -76,14 +77,15 @@ def _bundled() -> tuple[Bytes, npt.NDArray[np.int64]]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    # Two pixels of black on each side give the margins of MNIST; the ramp narrows the blur back to a pen stroke.
+    # Two black pixels on each side give the margins of MNIST; the ramp narrows the blur to a pen stroke.
     small = np.pad(np.uint8(digits.images * (255 / 16)), ((0, 0), (2, 2), (2, 2)))
     large = np.stack([_resized(image, GLYPH) for image in small]).astype(np.float32)
-    return np.uint8(np.clip((large - 60) * 1.9, 0, 255)), digits.target
+    glyphs: Bytes = np.clip((large - 60) * 1.9, 0, 255).astype(np.uint8)
+    return glyphs, digits.target
 
 
 def _read_folder(folder: Path) -> tuple[Bytes, npt.NDArray[np.int64]]:
-    # Keyed without .gz: a file that lies there both packed and unpacked must not put its digits in two shares.
+    # Keyed without .gz: a file that is there both packed and unpacked must not put a digit in two shares.
     found = {p.name.removesuffix(".gz"): p for p in sorted(folder.glob("*-images-idx3-ubyte*"))}
     if not found:
         raise ValueError(f"{folder} holds no file named *-images-idx3-ubyte or *-images-idx3-ubyte.gz")
@@ -98,16 +100,14 @@ def _read_pair(path: Path) -> tuple[Bytes, npt.NDArray[np.int64]]:
     if images.shape[1:] != (GLYPH, GLYPH):
         raise ValueError(f"{path} holds an array of shape {images.shape}; (n, {GLYPH}, {GLYPH}) is needed")
     if labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"{labels_path} has shape {labels.shape}, but {path.name} holds {len(images)} images"
-        )
+        raise ValueError(f"{labels_path} has shape {labels.shape}, but {path.name} holds {len(images)} images")
     if labels.max(initial=0) > 9:
         raise ValueError(f"{labels_path} holds the label {labels.max()}; digits are labelled 0 to 9")
     return images, labels.astype(np.int64)
 
 
 def read_idx(path: Path) -> Bytes:
-    """Read an idx file of unsigned bytes, gzip-packed where its name ends in .gz; a ValueError says what is off."""
+    """Read an idx file of unsigned bytes, gzip-packed if so named; a ValueError says what is wrong with it."""
     raw = path.read_bytes()
     if path.suffix == ".gz":
         try:
@@ -123,9 +123,7 @@ def read_idx(path: Path) -> Bytes:
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
-def draw(
-    pool: DigitPool, kind: str, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def draw(pool: DigitPool, kind: str, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Draw one image of a kind in ``KINDS``: pixels (96, 96) float32 in [0, 1], mask (96, 96) bool.
 
     The nine digits are drawn before the change is made: the same ``rng`` state and kind "normal" give its
@@ -139,7 +137,8 @@ def draw(
         changed[_CHANGES[kind](cells, pool, rng)] = True
     pixels = cells.reshape(GRID, GRID, CELL, CELL).swapaxes(1, 2).reshape(GRID * CELL, GRID * CELL)
     mask = changed.reshape(GRID, GRID).repeat(CELL, axis=0).repeat(CELL, axis=1)
-    return pixels.astype(np.float32) / 255, mask
+    image: npt.NDArray[np.float32] = pixels.astype(np.float32) / np.float32(255)
+    return image, mask
 
 
 def _drawn(glyphs: Bytes, rng: np.random.Generator) -> Bytes:
@@ -216,10 +215,14 @@ def write(
 ) -> pd.DataFrame:
     """Write a data set as 8-bit PNGs and ``manifest.csv``; return the manifest with absolute paths.
 
-    Digits are scikit-learn's, or those of the MNIST files in the folder ``mnist`` (see ``pool``). ``train``, ``calibration`` and ``test`` count normal images; the test split holds ``per_kind`` images of each
-    abnormal kind as well. Each split draws its own share of the digits (see ``DigitPool.share``). The same seed
+    Digits are scikit-learn's, or those of the MNIST files in the folder ``mnist`` (see ``pool``). ``train``,
+    ``calibration`` and ``test`` count normal images; the test split holds ``per_kind`` images of each abnormal
+    kind as well. Each split draws from its own share of the digits (see ``DigitPool.share``). The same seed
     gives the same bytes, and image i of a split and kind does not depend on how many others are drawn. The
-    folder appears whole or not at all; it replaces an earlier DigitAnatomy and nothing else.
+    folder appears whole or not at all.
+
+    Raises ValueError for a negative count or seed, and FileExistsError where ``folder`` holds anything but an
+    earlier DigitAnatomy, because writing replaces the folder.
     """
     wanted = {"train": train, "calibration": calibration, "test": test, "per_kind": per_kind, "seed": seed}
     for name, value in wanted.items():
@@ -228,9 +231,7 @@ def write(
     folder = folder.resolve()
     _check_replaceable(folder)
     digits = pool(mnist)
-    plan = [(split, "normal", wanted[split]) for split in FIFTHS] + [
-        ("test", kind, per_kind) for kind in ABNORMAL
-    ]
+    plan = [(split, "normal", wanted[split]) for split in FIFTHS] + [("test", kind, per_kind) for kind in ABNORMAL]
     with replacing(folder) as new:
         rows = [row for part in plan for row in _write_kind(new, digits, *part, seed)]
         manifest.write(pd.DataFrame(rows), new / "manifest.csv")
@@ -239,18 +240,16 @@ def write(
 
 def _check_replaceable(folder: Path) -> None:
     """Refuse a folder that holds anything but an earlier DigitAnatomy: writing replaces it as a whole."""
-    strange = (
-        {p.name for p in folder.iterdir()} - {"images", "masks", "manifest.csv"} if folder.exists() else ()
-    )
-    if strange:
-        raise FileExistsError(
-            f"{folder} holds {min(strange)}, which is not DigitAnatomy's; name a new folder"
-        )
+    found = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    ours = {"images", "masks", "manifest.csv"}
+    if found == ours and (manifest.read(folder / "manifest.csv")["source"] == SOURCE).all():
+        return
+    if found:
+        listed = ", ".join(sorted(found)[:5])
+        raise FileExistsError(f"{folder} holds {listed}, not an earlier DigitAnatomy alone; name a new folder")
 
 
-def _write_kind(
-    new: Path, digits: DigitPool, split: str, kind: str, count: int, seed: int
-) -> list[dict[str, object]]:
+def _write_kind(new: Path, digits: DigitPool, split: str, kind: str, count: int, seed: int) -> list[dict[str, object]]:
     """Draw and write ``count`` images and their masks below ``new``; return their rows of the manifest."""
     share = digits.share(split)
     images, masks = new / "images" / split, new / "masks" / split
@@ -272,5 +271,5 @@ def _write_kind(
         if mask.any():
             row["mask"] = str(masks / name)
             Image.fromarray(np.uint8(mask) * 255).save(masks / name)
-        rows.append(row | {"source": "digit_anatomy", "kind": kind})
+        rows.append(row | {"source": SOURCE, "kind": kind})
     return rows
