@@ -50,8 +50,57 @@ def test_bootstrap_by_patient_is_wider_where_images_repeat() -> None:
     assert naive[2] - naive[1] < 0.7 * (copied[2] - copied[1])
 
 
-def test_a_perfect_ranking_has_no_interval_outside_it() -> None:
-    assert metrics.roc_auc_interval([0, 0, 1, 1], [1, 2, 3, 4]) == (1, 1, 1)
+def test_interval_of_a_small_case_by_hand() -> None:
+    # Abnormal 3, 1 against normal 0, 2: AUC 3/4, components (1, 1/2) and (1, 1/2), variance 1/16 + 1/16.
+    auc, low, high = metrics.roc_auc_interval([1, 1, 0, 0], [3, 1, 0, 2])
+    half = 1.959964 * np.sqrt(1 / 8) / (3 / 16)
+    assert (auc, low, high) == pytest.approx((0.75, 1 / (1 + np.exp(half) / 3), 1 / (1 + np.exp(-half) / 3)))
+    assert metrics.delong_variance([1, 1, 0, 0], [3, 1, 0, 2]) == pytest.approx(1 / 8)
+
+
+def test_bootstrap_agrees_with_drawing_rows_of_each_patient() -> None:
+    y, s = cases(6, n=80, ties=True)
+    patients = np.array([f"p{i:02d}" for i in np.random.default_rng(6).integers(25, size=80)])
+    names, random, found = np.unique(patients), np.random.default_rng(0), []
+    for _ in range(1000):
+        rows = np.concatenate(
+            [np.flatnonzero(patients == names[i]) for i in random.integers(len(names), size=len(names))]
+        )
+        if len(set(y[rows])) == 2:
+            found.append(oracle.roc_auc_score(y[rows], s[rows]))
+    auc, low, high = metrics.roc_auc_interval(y, s, groups=patients)
+    assert auc == oracle.roc_auc_score(y, s)
+    assert (low, high) == pytest.approx(tuple(np.quantile(found, [0.025, 0.975])))
+
+
+@pytest.mark.parametrize("groups", [None, range(50)])
+@pytest.mark.parametrize(("abnormal", "normal"), [(2, 2), (3, 47), (20, 30), (33, 7)])
+def test_a_perfect_ranking_is_not_taken_for_certain(abnormal: int, normal: int, groups: range | None) -> None:
+    y, s = np.repeat([1, 0], [abnormal, normal]), np.concatenate([np.arange(abnormal) + 0.5, -np.arange(normal)])
+    named = None if groups is None else np.array(groups)[: len(y)]
+    bound = 0.025 ** (1 / min(abnormal, normal))
+    assert metrics.roc_auc_interval(y, s, groups=named) == pytest.approx((1, bound, 1))
+    assert metrics.roc_auc_interval(y, -s, groups=named) == pytest.approx((0, 0, 1 - bound))
+
+
+def test_a_patient_with_both_kinds_counts_once_in_the_bound() -> None:
+    y, s = np.tile([0, 1], 10), np.tile([0.0, 1.0], 10)
+    _, low, _ = metrics.roc_auc_interval(y, s, groups=np.repeat(np.arange(10), 2))
+    assert low == pytest.approx(0.025 ** (1 / 5))
+
+
+def test_perfect_rankings_of_weak_scores_are_covered() -> None:
+    # Three against three, true AUC 0.9: one ranking in some is perfect, and its interval must reach down to 0.9.
+    random, shift, hits, y = np.random.default_rng(1), 1.8124, [], np.repeat([1, 0], 3)
+    for _ in range(300):
+        _, low, high = metrics.roc_auc_interval(y, random.normal(size=6) + shift * y)
+        hits.append(low <= 0.9 <= high)
+    assert np.mean(hits) > 0.93
+
+
+@pytest.mark.parametrize("groups", [None, [1, 2, 3, 4]])
+def test_one_image_of_a_kind_leaves_the_interval_open(groups: list[int] | None) -> None:
+    assert metrics.roc_auc_interval([1, 0, 0, 0], [2, 1, 3, 0], groups=groups) == (pytest.approx(2 / 3), 0, 1)
 
 
 @pytest.mark.parametrize("threshold", [-10, 0.3, 10])
@@ -75,11 +124,47 @@ def test_best_threshold_is_best_of_all(pairs: list[tuple[bool, int]]) -> None:
     assert metrics.confusion(y, s, metrics.best_accuracy_threshold(y, s))["accuracy"] == pytest.approx(best)
 
 
+def test_where_calling_none_abnormal_is_best_the_threshold_stays_finite() -> None:
+    threshold = metrics.best_accuracy_threshold([1, 0, 0, 0], [0.1, 0.2, 0.3, 0.4])
+    assert threshold == np.nextafter(0.4, 1)
+    assert metrics.confusion([1, 0, 0, 0], [0.1, 0.2, 0.3, 0.4], threshold)["accuracy"] == 0.75
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=4, max_size=40),
+    st.sampled_from([0, 0.3, 0.5, 0.7, 0.9, 0.95, 1]),
+)
+@settings(deadline=None, max_examples=100)
+def test_sensitivity_at_specificity_is_the_best_of_all_thresholds(pairs: list[tuple[bool, int]], least: float) -> None:
+    y, s = np.array([p[0] for p in pairs], int), np.array([p[1] for p in pairs], float)
+    if len(set(y)) < 2:
+        return
+    found = [(np.mean(s[y == 1] >= t), (s[y == 0] < t).sum() / (y == 0).sum()) for t in [*s, np.inf]]
+    best = max(sensitivity for sensitivity, specificity in found if specificity >= least)
+    assert metrics.sensitivity_at_specificity(y, s, least) == pytest.approx(best)
+
+
+@pytest.mark.parametrize(
+    ("maps", "masks", "message"),
+    [
+        ([[0.1, 0.2]], [[0, 1], [0, 1]], "1 maps and 2 masks"),
+        ([[0.1, 0.2], [0.1, 0.2]], [[0, 1], [0, 1, 1]], r"map 1 has shape \(2,\), its mask \(3,\)"),
+        ([[0.1, np.nan]], [[0, 1]], "1 of 2 pixels of map 0 are not finite"),
+        ([[0.1, 0.2]], [[0, 255]], "mask 0 holds values other than 0 and 1, up to 255"),
+        ([[0.1, 0.2]], [[0, 0]], "0 pixels abnormal and 2 normal"),
+        ([], [], "0 pixels abnormal and 0 normal"),
+    ],
+)
+def test_unfit_maps_are_named(maps: list[list[float]], masks: list[list[int]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metrics.pixel_metrics(maps, masks)
+
+
 def test_pixel_metrics_agree_with_brute_force() -> None:
     random = np.random.default_rng(5)
     masks = [random.random((6, 7)) < 0.3 for _ in range(3)]
     maps = [np.round(random.random((6, 7)) + mask, 1) for mask in masks]
-    y, s = np.concatenate([m.ravel() for m in masks]), np.concatenate([m.ravel() for m in maps]).astype(np.float32)
+    y, s = np.concatenate([m.ravel() for m in masks]), np.concatenate([m.ravel() for m in maps])
     found = metrics.pixel_metrics(maps, masks)
     dice = [2 * (y & (s >= t)).sum() / (y.sum() + (s >= t).sum()) for t in np.unique(s)]
     assert found["best_dice"] == pytest.approx(max(dice))
@@ -92,6 +177,8 @@ def test_pixel_metrics_agree_with_brute_force() -> None:
     [
         ([0, 0], [1, 2], r"labels hold \[0\]"),
         ([0, 2], [1, 2], r"labels hold \[0, 2\]"),
+        ([0, 1, 0.5], [1, 2, 3], r"labels hold \[0, 0.5, 1\]"),
+        ([0, 1, np.nan], [1, 2, 3], r"labels hold \[0, 1, nan\]"),
         ([0, 1], [1, np.nan], "1 of 2 scores are not finite"),
         ([0, 1, 1], [1, 2], "3 labels and 2 scores"),
     ],
@@ -99,3 +186,17 @@ def test_pixel_metrics_agree_with_brute_force() -> None:
 def test_unfit_input_is_named(labels: list[int], scores: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         metrics.roc_auc(labels, scores)
+
+
+def test_unfit_options_are_named() -> None:
+    y, s = [0, 0, 1, 1], [1, 2, 3, 1]
+    with pytest.raises(ValueError, match="level is 95"):
+        metrics.roc_auc_interval(y, s, level=95)
+    with pytest.raises(ValueError, match="3 groups and 4 scores"):
+        metrics.roc_auc_interval(y, s, groups=["a", "b", "c"])
+    with pytest.raises(ValueError, match="2 of 4 images have no group; name the patient"):
+        metrics.roc_auc_interval(y, s, groups=["a", "", "c", None])
+    with pytest.raises(ValueError, match="threshold is nan"):
+        metrics.confusion(y, s, float("nan"))
+    with pytest.raises(ValueError, match="specificity is 95"):
+        metrics.sensitivity_at_specificity(y, s, 95)

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 Floats = npt.NDArray[np.float64]
+Values = npt.NDArray[np.floating[Any]]
 Interval = tuple[float, float, float]
 
 
 def check(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], Floats]:
     """Return labels and scores (N,) as arrays; ValueError unless both kinds are there and all scores are finite."""
-    y, s = np.asarray(labels, dtype=np.int64).ravel(), np.asarray(scores, dtype=np.float64).ravel()
+    y, s = np.asarray(labels, dtype=np.float64).ravel(), np.asarray(scores, dtype=np.float64).ravel()
     if len(y) != len(s):
         raise ValueError(f"there are {len(y)} labels and {len(s)} scores; one of each an image is needed")
-    if set(np.unique(y)) != {0, 1}:
-        raise ValueError(f"labels hold {np.unique(y).tolist()}; normal (0) and abnormal (1) are both needed")
+    if set(found := np.unique(y)) != {0, 1}:
+        held = ", ".join(f"{label:g}" for label in found[:10])
+        raise ValueError(f"labels hold [{held}]; normal (0) and abnormal (1) are both needed, and no other")
     if not np.isfinite(s).all():
         raise ValueError(f"{(~np.isfinite(s)).sum()} of {len(s)} scores are not finite")
-    return y, s
+    return y.astype(np.int64), s
 
 
 def roc_auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -34,16 +38,49 @@ def roc_auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 def roc_auc_interval(
     labels: npt.ArrayLike, scores: npt.ArrayLike, level: float = 0.95, groups: npt.ArrayLike | None = None
 ) -> Interval:
-    """Return (AUC, low, high): DeLong's interval on the logit scale, or a bootstrap by ``groups`` (patients, (N,))."""
+    """Return (AUC, low, high): DeLong's interval on the logit scale, or a bootstrap by ``groups`` (patients, (N,)).
+
+    Both have no width where the two kinds are separated without error; there the exact bound of `_separated` stands
+    in. One image, or one patient, of a kind tells nothing of its spread: the interval is then 0 to 1.
+    """
     y, s = check(labels, scores)
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must lie between 0 and 1, such as 0.95")
+    member = np.arange(len(y)) if groups is None else _members(groups, len(y))
     auc = roc_auc(y, s)
+    if min(len(np.unique(member[y == kind])) for kind in (0, 1)) < 2:
+        return auc, 0.0, 1.0
+    if auc in (0, 1):
+        return auc, *_separated(auc, y, member, level)
     if groups is not None:
-        return (auc, *_bootstrap(y, s, np.asarray(groups), level))
-    deviation = np.sqrt(delong_variance(y, s))
-    if not 0 < auc < 1 or deviation == 0:
-        return auc, auc, auc
-    half = norm.ppf((1 + level) / 2) * deviation / (auc * (1 - auc))
+        return auc, *_bootstrap(y, s, member, level)
+    half = norm.ppf((1 + level) / 2) * np.sqrt(delong_variance(y, s)) / (auc * (1 - auc))
     return auc, float(expit(logit(auc) - half)), float(expit(logit(auc) + half))
+
+
+def _members(groups: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
+    """Number the groups: (N,) int64; ValueError where an image has none."""
+    member, names = pd.factorize(np.asarray(groups, dtype=object).ravel(), sort=True)
+    if len(member) != count:
+        raise ValueError(f"there are {len(member)} groups and {count} scores; one of each an image is needed")
+    absent = sum(name == "" for name in names[member[member >= 0]]) + (member < 0).sum()
+    if absent:
+        raise ValueError(f"{absent} of {count} images have no group; name the patient of each, or pass groups=None")
+    return np.asarray(member, dtype=np.int64)
+
+
+def _separated(
+    auc: float, y: npt.NDArray[np.int64], member: npt.NDArray[np.int64], level: float
+) -> tuple[float, float]:
+    """Bound an AUC that was found to be 0 or 1.
+
+    k pairs of an abnormal and a normal image, no two pairs with an image or patient in common, are all in order with
+    probability AUC^k; an AUC for which that is less than (1 - level) / 2 is ruled out.
+    """
+    abnormal, normal = (len(np.unique(member[y == kind])) for kind in (1, 0))
+    pairs = min(abnormal, normal, len(np.unique(member)) // 2)
+    low = float(((1 - level) / 2) ** (1 / pairs))
+    return (low, 1.0) if auc == 1 else (0.0, 1 - low)
 
 
 def delong_variance(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -59,17 +96,18 @@ def delong_variance(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 
 
 def _bootstrap(
-    y: npt.NDArray[np.int64], s: Floats, groups: npt.NDArray[np.generic], level: float, times: int = 1000
+    y: npt.NDArray[np.int64], s: Floats, member: npt.NDArray[np.int64], level: float, times: int = 1000
 ) -> tuple[float, float]:
     """Resample whole groups, with a fixed seed; draws that lack a kind are left out."""
-    random = np.random.default_rng(0)
-    _, member = np.unique(groups, return_inverse=True)
-    rows = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1])
+    random, count = np.random.default_rng(0), int(member.max()) + 1
+    _, rank = np.unique(s, return_inverse=True)
     found = []
     for _ in range(times):
-        chosen = np.concatenate([rows[i] for i in random.integers(len(rows), size=len(rows))])
-        if len(np.unique(y[chosen])) == 2:
-            found.append(roc_auc_score(y[chosen], s[chosen]))
+        weight = np.bincount(random.integers(count, size=count), minlength=count)[member]
+        abnormal, normal = np.bincount(rank, weight * y), np.bincount(rank, weight * (1 - y))
+        if abnormal.any() and normal.any():
+            below = np.cumsum(normal) - normal / 2  # normal images below each score, ties counting half
+            found.append(abnormal @ below / (abnormal.sum() * normal.sum()))
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -82,6 +120,8 @@ def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 def confusion(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> dict[str, float]:
     """Return accuracy, F1, sensitivity and specificity where a score at or above the threshold is called abnormal."""
     y, s = check(labels, scores)
+    if np.isnan(threshold):
+        raise ValueError("threshold is nan; it must be a number, such as the threshold of a Calibration")
     called = s >= threshold
     hits, alarms = int((called & (y == 1)).sum()), int((called & (y == 0)).sum())
     abnormal, normal = int((y == 1).sum()), int((y == 0).sum())
@@ -94,25 +134,66 @@ def confusion(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) ->
 
 
 def best_accuracy_threshold(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Return the score at or above which calling abnormal is most often right; the highest of equals."""
+    """Return the score at or above which calling abnormal is most often right; the highest of equals.
+
+    Where it is best to call no image abnormal, that is the next float above the highest score. Chosen by the very
+    labels that it is then measured on, as in published tables, it flatters accuracy and F1.
+    """
     y, s = check(labels, scores)
     false, true, thresholds = roc_curve(y, s, drop_intermediate=False)
-    right = true * (y == 1).sum() + (1 - false) * (y == 0).sum()
-    return float(thresholds[np.argmax(right)])
+    right = np.rint(true * (y == 1).sum() + (1 - false) * (y == 0).sum())
+    return float(min(thresholds[np.argmax(right)], np.nextafter(s.max(), np.inf)))
+
+
+def sensitivity_at_specificity(labels: npt.ArrayLike, scores: npt.ArrayLike, specificity: float = 0.95) -> float:
+    """Return the highest sensitivity of all thresholds whose specificity is at least as given, in [0, 1]."""
+    y, s = check(labels, scores)
+    if not 0 <= specificity <= 1:
+        raise ValueError(f"specificity is {specificity}; it must lie in [0, 1], such as 0.95")
+    normal = np.sort(s[y == 0])[::-1]
+    alarms = int(np.sum((len(normal) - np.arange(1, len(normal) + 1)) / len(normal) >= specificity))
+    return 1.0 if alarms == len(normal) else float(np.mean(s[y == 1] > normal[alarms]))
 
 
 def pixel_metrics(maps: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike]) -> dict[str, float]:
-    """Return AUROC, AP and the best Dice over all thresholds, of the pixels of all images together.
+    """Return AUROC, AP and the best Dice over all thresholds, exactly, of the pixels of all images together.
 
-    Maps and masks are of equal shapes; memory is some 60 bytes a pixel.
+    There is one map and one mask, of equal shape, an image; masks are bool, or 0 and 1. Beside them it takes some 11
+    bytes of memory a pixel of float32 maps where a tenth is abnormal: only values of abnormal pixels can be best.
     """
-    s = np.concatenate([np.asarray(part, np.float32).ravel() for part in maps])
-    y = np.concatenate([np.asarray(part, bool).ravel() for part in masks]).astype(np.int64)
-    check(y, s)
-    precision, recall, _ = precision_recall_curve(y, s)
-    dice = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    abnormal, normal = _pixels(maps, masks)
+    normal.sort()
+    values, counts = np.unique(abnormal, return_counts=True)
+    hits = np.cumsum(counts[::-1])[::-1]  # abnormal pixels at or above each value
+    below, up_to = (np.searchsorted(normal, values, side) for side in ("left", "right"))
+    alarms = len(normal) - below
     return {
-        "auroc": float(roc_auc_score(y, s)),
-        "ap": float(-np.sum(np.diff(recall) * precision[:-1])),
-        "best_dice": float(dice.max()),
+        "auroc": float(counts @ (below + up_to) / (2 * len(abnormal) * len(normal))),
+        "ap": float(counts @ (hits / (hits + alarms)) / len(abnormal)),
+        "best_dice": float(np.max(2 * hits / (hits + alarms + len(abnormal)))),
     }
+
+
+def _pixels(maps: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike]) -> tuple[Values, Values]:
+    """Part the values of all maps into those of abnormal and of normal pixels."""
+    if len(maps) != len(masks):
+        raise ValueError(f"there are {len(maps)} maps and {len(masks)} masks; one of each an image is needed")
+    abnormal: list[Values] = [np.empty(0, np.float32)]
+    normal: list[Values] = [np.empty(0, np.float32)]
+    for i, (heat, mask) in enumerate(zip(map(np.asarray, maps), map(np.asarray, masks), strict=True)):
+        if heat.shape != mask.shape:
+            raise ValueError(
+                f"map {i} has shape {heat.shape}, its mask {mask.shape}; bring one to the size of the other"
+            )
+        if not np.isfinite(heat).all():
+            raise ValueError(f"{(~np.isfinite(heat)).sum()} of {heat.size} pixels of map {i} are not finite")
+        if not np.isin(mask, (0, 1)).all():
+            raise ValueError(f"mask {i} holds values other than 0 and 1, up to {mask.max()}; compare it with > 0 first")
+        abnormal.append(heat[mask.astype(bool)])
+        normal.append(heat[~mask.astype(bool)])
+    found = np.concatenate(abnormal), np.concatenate(normal)
+    if not all(map(len, found)):
+        raise ValueError(
+            f"masks mark {len(found[0])} pixels abnormal and {len(found[1])} normal; both kinds are needed"
+        )
+    return found
