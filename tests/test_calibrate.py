@@ -72,3 +72,35 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
 
 def test_equal_scores_do_not_divide_by_zero() -> None:
     assert Calibration.fit([2.0, 2.0]).anomaly_score([2.0]) == [0.5]
+    assert Calibration.fit([0.1, 0.1, 0.1]).anomaly_score([0.1]) == [0.5]  # the plain mean of these is not 0.1
+
+
+def test_p_values_of_normals_are_uniform() -> None:
+    random = np.random.default_rng(1)
+    p = np.array([Calibration.fit(random.normal(size=19)).p_value(random.normal()) for _ in range(4000)])
+    counts = np.bincount(np.rint(p * 20).astype(int), minlength=21)
+    assert counts[0] == 0 and counts.sum() == 4000
+    assert np.sum((counts[1:] - 200) ** 2 / 200) < 36.2  # chi-squared, 19 degrees of freedom, 1 %
+
+
+def test_a_score_that_is_nan_has_no_p_value() -> None:
+    calibration = Calibration.fit([1.0, 2.0])
+    for judge in (calibration.p_value, calibration.anomaly_score):
+        with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
+            judge([0.5, np.nan])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"scores": [], "false_alarm_rate": 0.05, "map_scale": 1}',
+        '{"scores": [1], "false_alarm_rate": null, "map_scale": 1}',
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "calibration.json").write_text(text)
+    with pytest.raises(ValueError, match=r"calibration\.json is not a calibration .*train the run again"):
+        Calibration.load(tmp_path / "calibration.json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +44,13 @@ class Calibration:
 
     @property
     def mean(self) -> float:
-        """Return the mean raw score."""
-        return float(self.scores.mean())
+        """Return the mean raw score; of equal scores exactly that score."""
+        return float(np.clip(self.scores.mean(), self.scores[0], self.scores[-1]))
 
     @property
     def std(self) -> float:
         """Return the standard deviation of raw scores; 1 where they are all equal."""
-        return float(self.scores.std()) or 1.0
+        return 1.0 if self.scores[0] == self.scores[-1] else float(self.scores.std())
 
     @property
     def threshold(self) -> float:
@@ -65,13 +65,13 @@ class Calibration:
 
     def p_value(self, scores: npt.ArrayLike) -> Floats:
         """Return (1 + number of calibration normals at or above the score) / (n + 1), for raw scores (N,)."""
-        below = np.searchsorted(self.scores, np.asarray(scores, dtype=np.float64), side="left")
+        below = np.searchsorted(self.scores, _numbers(scores), side="left")
         found: Floats = (1 + len(self.scores) - below) / (len(self.scores) + 1)
         return found
 
     def anomaly_score(self, scores: npt.ArrayLike) -> Floats:
         """Return A = sigmoid((s - mean) / std) in [0, 1]: SQUID's 1 - sigmoid((D - mean) / std) where s = -D."""
-        found: Floats = expit((np.asarray(scores, dtype=np.float64) - self.mean) / self.std)
+        found: Floats = expit((_numbers(scores) - self.mean) / self.std)
         return found
 
     def save(self, path: Path) -> None:
@@ -89,8 +89,20 @@ class Calibration:
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
-        """Read what `save` wrote; ValueError where there is none."""
+        """Read what `save` wrote; ValueError, which names the file, where there is none or it cannot be read."""
         if not path.is_file():
             raise ValueError(f"{path} is missing: the training of this run was not finished; run it again")
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return cls(np.asarray(values["scores"], np.float64), values["false_alarm_rate"], values["map_scale"])
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            fitted = cls.fit(values["scores"], float(values["false_alarm_rate"]))
+            return replace(fitted, map_scale=float(values["map_scale"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is not a calibration ({error!r}); train the run again") from error
+
+
+def _numbers(scores: npt.ArrayLike) -> Floats:
+    """Return raw scores as float64; ValueError where one is NaN, which would rank as the most abnormal."""
+    values = np.asarray(scores, dtype=np.float64)
+    if count := int(np.isnan(values).sum()):
+        raise ValueError(f"{count} of {values.size} scores are NaN; a raw score must be a number")
+    return values
