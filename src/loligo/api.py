@@ -23,7 +23,6 @@ from loligo.config import TrainConfig
 from loligo.data import cache, manifest
 from loligo.data.cache import Dataset
 from loligo.files import replacing
-from loligo.methods.base import MethodConfig
 from loligo.names import nearest
 from loligo.runs import Run, build
 from loligo.score import Scorer, batches, raw_scores, score_table
@@ -67,7 +66,12 @@ def train(
     run.save_model(model)
     run.about["cost"] = _cost(history, time.perf_counter() - start)
     source = " ".join(sorted({str(name) for name in rows.get("source", []) if name and not pd.isna(name)}))
-    run.about["data"] = {"source": source, "train": len(normals), "calibration": len(held_out), "rejected": len(normals.rejected)}
+    run.about["data"] = {
+        "source": source,
+        "train": len(normals),
+        "calibration": len(held_out),
+        "rejected": len(normals.rejected),
+    }
     run.save()
     calibrate(run, held_out)
     return run
@@ -97,7 +101,10 @@ def plan(method: str, out: str | Path, preset: str | None, options: dict[str, An
 def _difference(before: Run, now: Run) -> str:
     """Name the first option in which two runs differ."""
     pairs: list[tuple[str, Any, Any]] = [("method", before.method, now.method)]
-    for name, a, b in (("method", before.method_config, now.method_config), ("train", before.train, now.train)):
+    for name, a, b in (
+        ("method", before.method_config, now.method_config),
+        ("train", before.train, now.train),
+    ):
         pairs += [(f"{name}.{k}", v, vars(b).get(k)) for k, v in vars(a).items()]
     name, old, new = next(pair for pair in pairs if pair[1] != pair[2])
     return f"{name} was {old!r}, is now {new!r}"
@@ -130,8 +137,8 @@ def score(
 ) -> pd.DataFrame:
     """Score images with a trained run; write scores.csv, maps/ and rejected.csv to ``out``; return the table.
 
-    ``data`` is a folder, files or a manifest; without it, the ``splits`` of the manifest that the run was trained on are
-    scored. ``out`` is the run folder unless given.
+    ``data`` is a folder, files or a manifest; without it, the ``splits`` of the manifest that the run was trained on
+    are scored. ``out`` is the run folder unless given.
     """
     run = run if isinstance(run, Run) else Run.load(run)
     folder = Path(out) if out else run.folder
@@ -227,7 +234,8 @@ def _embedding(run: Run, most: int = 200) -> Any:
     table = evaluation.read_scores(run.folder)
     chosen = table.groupby(table["label"].fillna(-1), group_keys=False).head(most).reset_index(drop=True)
     data = cache.load(chosen, run.method_config.size)
-    model, features, memory = run.model(), [], None
+    model = run.model()
+    features, memory = [], np.empty((0, 0, 0))
     with torch.inference_mode():
         for start in range(0, len(data), 16):
             found = model.embed(data.batch(np.arange(start, min(start + 16, len(data)))))

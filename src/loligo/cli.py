@@ -29,7 +29,7 @@ def index(argv: list[str]) -> None:
     frame = function(given.root, **{key: given[key] for key in keys})
     manifest.write(manifest.check(frame), given.out)
     counts = frame.groupby(["split", frame["label"].map({0: "normal", 1: "abnormal"}).fillna("unknown")]).size()
-    for (split, label), count in counts.items():
+    for (split, label), count in zip(counts.index, counts, strict=True):
         print(f"{split:12} {label:9} {count:7}")
     print(f"{given.out}: {len(frame)} images")
 
@@ -45,7 +45,9 @@ def train(argv: list[str]) -> None:
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
-    parser.add_argument("--preset", choices=sorted(kind.presets) or None, help="named set of options, the others on top")
+    parser.add_argument(
+        "--preset", choices=sorted(kind.presets) or None, help="named set of options, the others on top"
+    )
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
     parser.add_class_arguments(kind.Config, "method")
     parser.add_class_arguments(TrainConfig, "train")

@@ -29,7 +29,11 @@ def run(out: Path = Path("runs/demo"), mnist: Path | None = None, preset: str = 
     print("\nDigitAnatomy, clean protocol: AUC by image and by kind of anomaly, AUROC by pixel")
     print(f"{'method':10}" + "".join(f"{title:>10}" for title in ("image", *kinds, "pixel", "seconds")))
     for name, metrics in found.items():
-        values = [metrics["clean"]["auc"], *(metrics["kinds"][kind] for kind in kinds), metrics["pixel"]["auroc"]]
+        values = [
+            metrics["clean"]["auc"],
+            *(metrics["kinds"][kind] for kind in kinds),
+            metrics["pixel"]["auroc"],
+        ]
         print(f"{name:10}" + "".join(f"{value:10.3f}" for value in values) + f"{metrics['seconds']:10.0f}")
     path = api.report(out / "squid")
     print(f"report: {path}")

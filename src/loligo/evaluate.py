@@ -54,7 +54,7 @@ def read_scores(folder: Path) -> pd.DataFrame:
         raise ValueError(f"{folder} has no scores.csv; make it with 'loligo score {folder}'")
     table = pd.read_csv(path, dtype={"label": "Int64", "patient": "string"})
     text = [c for c in ("map", "mask", "patient", "reconstruction", "overlay") if c in table]
-    return table.assign(**{c: table[c].fillna("").astype(str) for c in text})
+    return table.assign(**{c: table[c].astype("string").fillna("").astype(str) for c in text})
 
 
 def labelled(table: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -66,17 +66,20 @@ def labelled(table: pd.DataFrame, split: str) -> pd.DataFrame:
 def clean(test: pd.DataFrame, calibration: Calibration) -> Metrics:
     """Measure ranking, and accuracy at the threshold that held-out normals set."""
     found = _measure(test, calibration.threshold)
-    return found | {"false_alarm_rate": calibration.false_alarm_rate, "note": "threshold from held-out normals"}
+    return found | {
+        "false_alarm_rate": calibration.false_alarm_rate,
+        "note": "threshold from held-out normals",
+    }
 
 
 def paper(test: pd.DataFrame, folder: Path) -> Metrics:
-    """Measure as the published tables do: labelled choice of epoch where there are scores by epoch, and of threshold."""
+    """Measure as the published tables do: epoch (where there are scores by epoch) and threshold chosen by labels."""
     epoch, note = None, "the last epoch: there are no scores of a labelled validation set by epoch"
     if (folder / "epochs.csv").is_file():
         epochs = pd.read_csv(folder / "epochs.csv", dtype={"label": "Int64"})
         aucs = auc_by_epoch(epochs, "validation")
         if len(aucs):
-            epoch = int(aucs["auc"].idxmax())
+            epoch = int(aucs.index[int(aucs["auc"].argmax())])
             note = f"epoch {epoch} of {len(aucs)}, best on labelled validation ({aucs['auc'][epoch]:.3f})"
             test = labelled(epochs[(epochs["epoch"] == epoch) & (epochs["weights"] == "last")], "test")
     threshold = metrics.best_accuracy_threshold(_labels(test), _scores(test))

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
@@ -29,9 +31,9 @@ def replacing(target: Path) -> Iterator[Path]:
         if target.is_dir():
             target.rename(temporary / "old")
         new.replace(target)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"cannot write {target}: {reason}; the previous one, if any, is intact") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OSError(f"cannot write {target}: {reason}; the previous one, if any, is intact") from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

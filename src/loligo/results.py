@@ -11,10 +11,23 @@ import pandas as pd
 from loligo.files import replacing
 from loligo.runs import Run
 
-COLUMNS = (
-    "dataset method preset protocol seed epochs auc auc_low auc_high ap accuracy f1 "
-    "train_seconds images_per_s machine commit"
-).split()
+COLUMNS = [
+    *(
+        "dataset",
+        "method",
+        "preset",
+        "protocol",
+        "seed",
+        "epochs",
+        "auc",
+        "auc_low",
+        "auc_high",
+        "ap",
+        "accuracy",
+        "f1",
+    ),
+    *("train_seconds", "images_per_s", "machine", "commit"),
+]
 
 
 def append(path: Path, run: Run, found: dict[str, Any]) -> None:
@@ -47,7 +60,10 @@ def commit() -> str:
     here = Path(__file__).parent
     try:
         found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"], cwd=here, capture_output=True, text=True
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
         )
     except FileNotFoundError:
         return ""

@@ -45,7 +45,14 @@ class Run:
         method = methods.get(values["method"])
         config = build(method.Config, values["method_config"], f"{path}: method_config")
         train = build(TrainConfig, values["train"], f"{path}: train")
-        return cls(folder, values["method"], config, train, {k: values.get(k, {}) for k in ("data", "cost")}, values.get("preset", ""))
+        return cls(
+            folder,
+            values["method"],
+            config,
+            train,
+            {k: values.get(k, {}) for k in ("data", "cost")},
+            values.get("preset", ""),
+        )
 
     def save(self) -> None:
         """Write config.yaml."""

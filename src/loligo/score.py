@@ -16,7 +16,6 @@ from tqdm import tqdm
 from loligo.calibrate import Calibration
 from loligo.config import Precision
 from loligo.data.cache import Dataset
-from loligo.files import replacing
 from loligo.methods.base import Method
 from loligo.nn.conv import packed
 from loligo.nn.precision import autocast, pick_dtype
@@ -32,7 +31,7 @@ class Scorer:
     def __init__(self, method: Method, precision: Precision = "auto", device: str = "cpu") -> None:
         self.device = torch.device(device)
         self.dtype = pick_dtype(precision, self.device)
-        self.method = packed(method.to(self.device, memory_format=torch.channels_last), self.dtype)
+        self.method = packed(method.to(self.device).to(memory_format=torch.channels_last), self.dtype)
         torch.set_flush_denormal(True)
 
     @torch.inference_mode()
@@ -107,9 +106,7 @@ def save_maps(folder: Path, names: list[str], x: Tensor, scores: Scores, scale: 
     return {column: found for column, found in files.items() if found}
 
 
-def overlay(
-    image: npt.NDArray[np.float32], heat: npt.NDArray[np.float32], scale: float
-) -> npt.NDArray[np.float32]:
+def overlay(image: npt.NDArray[np.float32], heat: npt.NDArray[np.float32], scale: float) -> npt.NDArray[np.float32]:
     """Blend a heat map (H, W) over a grey image (H, W): (H, W, 3) in [0, 1]; ``scale`` is the hottest colour."""
     from matplotlib import colormaps
 

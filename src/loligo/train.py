@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import json
 import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file, safe_open, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Adam
 from tqdm import tqdm
@@ -40,7 +43,7 @@ def fit(method: Method, data: Dataset, config: TrainConfig, folder: Path, watch:
     torch.set_flush_denormal(True)
     fabric = Fabric(accelerator=config.device, devices=1)
     dtype = pick_dtype(config.precision, fabric.device)
-    method.to(fabric.device, memory_format=torch.channels_last)
+    method.to(fabric.device).to(memory_format=torch.channels_last)
     loop = Loop(method, data, config, folder, fabric, dtype)
     loop.resume()
     loop.run(watch)
@@ -55,7 +58,13 @@ class Loop:
     """The state of a training and the loop that moves it."""
 
     def __init__(
-        self, method: Method, data: Dataset, config: TrainConfig, folder: Path, fabric: Fabric, dtype: torch.dtype
+        self,
+        method: Method,
+        data: Dataset,
+        config: TrainConfig,
+        folder: Path,
+        fabric: Fabric,
+        dtype: torch.dtype,
     ) -> None:
         self.method, self.data, self.config, self.folder, self.fabric, self.dtype = (
             method, data, config, folder, fabric, dtype,
@@ -70,9 +79,7 @@ class Loop:
         self.optimisers = {t: self._optimiser(t) for phase in method.phases() for t in phase.turns}
         steps = max(1, round(len(data) / config.batch_size))
         self.steps = steps
-        self.average = (
-            WeightAverage(method, 1 - 1 / (config.average * steps)) if config.average * steps > 1 else None
-        )
+        self.average = WeightAverage(method, 1 - 1 / (config.average * steps)) if config.average * steps > 1 else None
 
     def _optimiser(self, turn: Turn) -> Adam:
         parameters = [p for name in turn.modules for p in self.method.get_submodule(name).parameters()]
@@ -99,7 +106,7 @@ class Loop:
             averaged.load_state_dict(self.average.state())
             watch(averaged, self.done, "average")
 
-    def _epoch(self, phase: Phase, progress: float, bar: tqdm) -> None:
+    def _epoch(self, phase: Phase, progress: float, bar: tqdm[Any]) -> None:
         torch.manual_seed(self.config.seed * 100_003 + self.done)
         generator = torch.Generator().manual_seed(self.config.seed * 100_003 + self.done)
         self.method.train()
@@ -114,13 +121,19 @@ class Loop:
             x = jitter(x, generator) if self.config.augment else x
             for name, loss in self._step(phase, step, self._place(x)).items():
                 totals[name].append(loss)
-            bar.set_postfix_str(f"step {step + 1}/{self.steps}", refresh=False)
-            bar.refresh()
+            if sys.stderr.isatty():
+                bar.set_postfix_str(f"step {step + 1}/{self.steps}")
         seconds = time.perf_counter() - start
         means = {name: float(torch.stack(values).float().mean()) for name, values in totals.items()}
         speed = len(self.data) / seconds
         bar.set_postfix({**{k: f"{v:.4g}" for k, v in means.items()}, "images/s": f"{speed:.1f}"}, refresh=False)
-        row = {"epoch": self.done + 1, "phase": phase.name, "seconds": seconds, "images_per_s": speed, **means}
+        row = {
+            "epoch": self.done + 1,
+            "phase": phase.name,
+            "seconds": seconds,
+            "images_per_s": speed,
+            **means,
+        }
         if not all(math.isfinite(v) for v in means.values()):
             raise FloatingPointError(f"a loss is not finite in epoch {self.done + 1}: {means}")
         self.history.append(row)
@@ -136,7 +149,7 @@ class Loop:
                     p.requires_grad_(other is turn)
             with autocast(x.device, self.dtype):
                 losses = self.method.losses(x, turn.loss)
-            losses[turn.loss].backward()
+            torch.autograd.backward(losses[turn.loss])
             self.optimisers[turn].step()
             self.optimisers[turn].zero_grad()
             self.method.after_step(turn.loss)
@@ -190,7 +203,9 @@ class Loop:
             for name, tensor in groups["optimiser"].items():
                 index, parameter, key = name.split(".")
                 if int(index) == i:
-                    state[int(parameter)][key] = tensor
+                    like = optimiser.param_groups[0]["params"][int(parameter)]
+                    same = tensor.shape == like.shape  # fused Adam takes memory as it lies: lay it as the parameter's
+                    state[int(parameter)][key] = torch.empty_like(like).copy_(tensor) if same else tensor
             optimiser.load_state_dict({**optimiser.state_dict(), "state": dict(state)})
 
 

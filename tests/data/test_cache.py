@@ -149,10 +149,7 @@ def test_a_kill_halfway_leaves_no_half_cache(rows, tmp_path):
 def test_two_processes_share_one_cache(rows, tmp_path):
     context = multiprocessing.get_context("fork")
     barrier, queue = context.Barrier(2), context.Queue()
-    pair = [
-        context.Process(target=load_and_send, args=(rows, tmp_path / "cache", barrier, queue))
-        for _ in range(2)
-    ]
+    pair = [context.Process(target=load_and_send, args=(rows, tmp_path / "cache", barrier, queue)) for _ in range(2)]
     for process in pair:
         process.start()
     sums = {queue.get(timeout=30) for _ in pair}

@@ -23,9 +23,7 @@ def counts(frame, *columns):
 
 
 def test_unknown_source_suggests_the_nearest(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"source 'zhang-lab' is not one of folder, .* did you mean 'zhanglab'"
-    ):
+    with pytest.raises(ValueError, match=r"source 'zhang-lab' is not one of folder, .* did you mean 'zhanglab'"):
         sources.index("zhang-lab", tmp_path)
 
 
@@ -91,9 +89,7 @@ def test_zhanglab_by_generated_names(tmp_path):
         zhanglab.index(tmp_path)
 
 
-@pytest.mark.skipif(
-    not (DATA / "zhanglab").is_dir(), reason="no ZhangLab set; point LOLIGO_DATA at its parent"
-)
+@pytest.mark.skipif(not (DATA / "zhanglab").is_dir(), reason="no ZhangLab set; point LOLIGO_DATA at its parent")
 def test_zhanglab_real_counts():
     found = sources.index("zhanglab", DATA / "zhanglab")
     assert counts(found[found["split"] == "test"], "label") == {0: 234, 1: 390}
@@ -194,9 +190,7 @@ def write_covidx(root, train, test, val=None):
 
 
 def test_covidx_lists(tmp_path):
-    train = [f"{i} n{i}.png normal rsna" for i in range(40)] + [
-        f"{i} c {i}.png COVID-19 cohen" for i in range(20)
-    ]
+    train = [f"{i} n{i}.png normal rsna" for i in range(40)] + [f"{i} c {i}.png COVID-19 cohen" for i in range(20)]
     write_covidx(tmp_path, train, ["x a.png normal", "y b.png pneumonia"], ["z v.png COVID-19 sirm"])
     save(tmp_path / "train" / "n0.png")
     found = covidx.index(tmp_path)
@@ -229,9 +223,7 @@ def test_covidx_errors(tmp_path):
 
 
 def test_covidx_patient_in_both_lists_is_named(tmp_path):
-    write_covidx(
-        tmp_path, [f"{i} n{i}.png normal" for i in range(9)], [f"{i} a{i}.png normal" for i in range(9)]
-    )
+    write_covidx(tmp_path, [f"{i} n{i}.png normal" for i in range(9)], [f"{i} a{i}.png normal" for i in range(9)])
     save(tmp_path / "train" / "n0.png")
     with pytest.raises(ValueError, match=r"patient\(s\) stand in more than one split: 0, 1"):
         covidx.index(tmp_path)

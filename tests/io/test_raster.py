@@ -21,12 +21,7 @@ def png(width, height, depth, colour_type, rows=b""):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def refuse(path, match):
@@ -138,9 +133,7 @@ def test_exif_orientation_is_respected(tmp_path):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to view
     PIL.Image.fromarray(noise()).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(
-        io.read(tmp_path / "a.png").pixels[0], np.rot90(noise() / np.float32(255), -1)
-    )
+    np.testing.assert_array_equal(io.read(tmp_path / "a.png").pixels[0], np.rot90(noise() / np.float32(255), -1))
 
 
 def test_60000_by_60000_is_refused_by_its_header(tmp_path):

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import anatomy, blob, dataset
 from safetensors.torch import load_file, save_file
 
+from conftest import anatomy, blob, dataset
 from loligo import methods
 from loligo.config import TrainConfig
 from loligo.methods.base import Method
@@ -19,7 +19,7 @@ from loligo.runs import build
 from loligo.score import Scorer
 from loligo.train import fit
 
-EPOCHS = 12
+EPOCHS, SIZE = 12, 64
 pytestmark = pytest.mark.parametrize("name", sorted(methods.METHODS))
 
 
@@ -32,7 +32,7 @@ def fresh(name: str) -> Method:
 @cache
 def trained(name: str, folder: Path) -> tuple[Method, pd.DataFrame]:
     method = fresh(name)
-    history = fit(method, dataset(anatomy(64)), TrainConfig(EPOCHS, batch_size=8, precision="float32"), folder)
+    history = fit(method, dataset(anatomy(64, SIZE)), TrainConfig(EPOCHS, batch_size=8, precision="float32"), folder)
     return method, history
 
 
@@ -41,14 +41,14 @@ def method(name: str, tmp_path_factory: pytest.TempPathFactory) -> Method:
     return trained(name, tmp_path_factory.getbasetemp() / name)[0]
 
 
-X = torch.from_numpy(anatomy(5, seed=1))
+X = torch.from_numpy(anatomy(5, SIZE, seed=1))
 
 
 def test_scores_have_the_shapes_of_the_contract(name: str, method: Method) -> None:
     scores = Scorer(method, "float32")(X)
     assert scores.image.shape == (5,)
     assert scores.map is not None
-    assert scores.map.shape == (5, 1, 32, 32)
+    assert scores.map.shape == (5, 1, SIZE, SIZE)
     for part in (scores.image, scores.map, scores.reconstruction):
         if part is not None:
             assert part.dtype == torch.float32
@@ -69,7 +69,7 @@ def test_every_loss_is_finite_and_what_rebuilds_falls(name: str, tmp_path_factor
 
 def test_the_same_seed_gives_the_same_scores(name: str, method: Method, tmp_path: Path) -> None:
     again = fresh(name)
-    fit(again, dataset(anatomy(64)), TrainConfig(EPOCHS, batch_size=8, precision="float32"), tmp_path)
+    fit(again, dataset(anatomy(64, SIZE)), TrainConfig(EPOCHS, batch_size=8, precision="float32"), tmp_path)
     assert torch.equal(Scorer(again, "float32")(X).image, Scorer(method, "float32")(X).image)
 
 
@@ -79,7 +79,7 @@ def test_a_score_does_not_depend_on_its_batch(name: str, method: Method, precisi
     together = scorer(X).image
     alone = torch.cat([scorer(X[i : i + 1]).image for i in range(5)])
     turned = scorer(X.flip(0)).image.flip(0)
-    spread = float(scorer(torch.from_numpy(anatomy(40, seed=3))).image.std())
+    spread = float(scorer(torch.from_numpy(anatomy(40, SIZE, seed=3))).image.std())
     tolerance = (1e-4 if precision == "float32" else 0.1) * spread
     torch.testing.assert_close(alone, together, rtol=1e-5, atol=tolerance)
     torch.testing.assert_close(turned, together, rtol=1e-5, atol=tolerance)
@@ -101,7 +101,7 @@ def test_saved_and_loaded_it_scores_the_same(name: str, method: Method, tmp_path
 
 
 def test_a_planted_blob_scores_above_its_normal_twin(name: str, method: Method) -> None:
-    normal = anatomy(20, seed=2)
+    normal = anatomy(20, SIZE, seed=2)
     scorer = Scorer(method, "float32")
     twins, planted = (scorer(torch.from_numpy(images)).image for images in (normal, blob(normal)))
     assert (planted > twins).float().mean() >= 0.9

@@ -50,9 +50,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "history.csv").write_text(
         "epoch,phase,seconds,images_per_s,alpha,beta\n1,first,2,50,1000,\n2,first,2,50,1,\n3,second,2,50,,0.4\n"
     )
-    (folder / "rejected.csv").write_text(
-        "path,reason\n/clinic/jane/bad.png,/clinic/jane/bad.png: cut short\n"
-    )
+    (folder / "rejected.csv").write_text("path,reason\n/clinic/jane/bad.png,/clinic/jane/bad.png: cut short\n")
     return folder
 
 
@@ -100,16 +98,12 @@ class Collector(HTMLParser):
 
 def embedded(labels: object) -> Embedding:
     random = np.random.default_rng(0)
-    return Embedding(
-        random.normal(size=(8, 6, 5)), random.normal(size=(6, 3, 5)), np.array(labels, dtype=object)
-    )
+    return Embedding(random.normal(size=(8, 6, 5)), random.normal(size=(6, 3, 5)), np.array(labels, dtype=object))
 
 
 def test_full_report_has_every_section(run: Path) -> None:
     text = page(run)
-    assert (
-        'class="missing"' in text and text.count('class="missing"') == 1
-    )  # the memory, which no file tells of
+    assert 'class="missing"' in text and text.count('class="missing"') == 1  # the memory, which no file tells of
     assert "9.8.7" in text and "squid flags" in text and "best of 9 epochs" in text
     assert "2 h 05 min" in text and "3.00 GiB" in text
     assert text.count("Research use only, not a medical device.") == 2
@@ -133,9 +127,7 @@ def test_same_folder_gives_same_bytes(run: Path) -> None:
     assert page(run) == page(run)
 
 
-@pytest.mark.parametrize(
-    "name", ["config.yaml", "history.csv", "metrics.json", "calibration.json", "rejected.csv"]
-)
+@pytest.mark.parametrize("name", ["config.yaml", "history.csv", "metrics.json", "calibration.json", "rejected.csv"])
 def test_missing_file_leaves_a_sentence(run: Path, name: str) -> None:
     (run / name).unlink()
     text = page(run)
@@ -195,15 +187,11 @@ def test_without_labels_it_is_a_worklist(run: Path) -> None:
     change(run, label="")
     (run / "metrics.json").unlink()
     text = page(run)
-    assert (
-        "Triage: the 10 most abnormal" in text and "Were every image normal, about 1 would be flagged" in text
-    )
+    assert "Triage: the 10 most abnormal" in text and "Were every image normal, about 1 would be flagged" in text
     assert "There is no ROC curve" in text and "False alarms" not in text and "Misses" not in text
 
 
-@pytest.mark.parametrize(
-    ("label", "shown", "hidden"), [(0, "False alarms", "Misses"), (1, "Misses", "False alarms")]
-)
+@pytest.mark.parametrize(("label", "shown", "hidden"), [(0, "False alarms", "Misses"), (1, "Misses", "False alarms")])
 def test_one_class_has_no_roc(run: Path, label: int, shown: str, hidden: str) -> None:
     change(run, label=label)
     text = page(run)
@@ -305,9 +293,7 @@ def test_tied_scores_are_one_step_of_the_roc() -> None:
 
 
 def test_loss_axis_is_logarithmic_beyond_two_decades() -> None:
-    history = pd.DataFrame(
-        {"epoch": [1, 2], "phase": ["a", "a"], "wide": [1000.0, 1.0], "narrow": [2.0, 1.0]}
-    )
+    history = pd.DataFrame({"epoch": [1, 2], "phase": ["a", "a"], "wide": [1000.0, 1.0], "narrow": [2.0, 1.0]})
     wide, narrow = figures.losses.__wrapped__(history).axes  # type: ignore[attr-defined]
     assert (wide.get_yscale(), narrow.get_yscale()) == ("log", "linear")
 

@@ -1,0 +1,1 @@
+"""Manifests, splits, the image cache, augmentation and made data."""

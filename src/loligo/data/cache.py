@@ -99,9 +99,7 @@ def read_mask(path: Path) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _dataset(
-    rows: pd.DataFrame, pixels: npt.NDArray[np.uint16], reasons: dict[int, str], strict: bool
-) -> Dataset:
+def _dataset(rows: pd.DataFrame, pixels: npt.NDArray[np.uint16], reasons: dict[int, str], strict: bool) -> Dataset:
     """Pair the pixels with their rows, and set the rejected ones apart."""
     bad = rows.loc[list(reasons), ["path"]].assign(reason=list(reasons.values())).reset_index(drop=True)
     if reasons and (strict or len(bad) == len(rows)):
@@ -139,11 +137,7 @@ def _open(entry: Path, size: int) -> tuple[npt.NDArray[np.uint16], dict[int, str
     try:
         index = json.loads((entry / _INDEX).read_text(encoding="utf-8"))
         shape = (index["count"], 1, size, size)
-        pixels = (
-            np.memmap(entry / _PIXELS, dtype="<u2", mode="r", shape=shape)
-            if shape[0]
-            else np.empty(shape, "<u2")
-        )
+        pixels = np.memmap(entry / _PIXELS, dtype="<u2", mode="r", shape=shape) if shape[0] else np.empty(shape, "<u2")
         if (entry / _PIXELS).stat().st_size != pixels.nbytes or zlib.crc32(pixels.data) != index["crc32"]:
             return None
     except (OSError, ValueError, KeyError, TypeError):
@@ -208,9 +202,7 @@ def _write(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, new: Path, pr
             data = result.tobytes()
             stream.write(data)
             crc, count = zlib.crc32(data, crc), count + 1
-    (new / _INDEX).write_text(
-        json.dumps({"count": count, "crc32": crc, "reasons": reasons}), encoding="utf-8"
-    )
+    (new / _INDEX).write_text(json.dumps({"count": count, "crc32": crc, "reasons": reasons}), encoding="utf-8")
 
 
 def _decoded(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, progress: bool) -> Iterator[_Result]:

@@ -87,9 +87,7 @@ def resolve(
     """
     paths = [Path(data)] if isinstance(data, str | Path) else [Path(path) for path in data]
     if absent := [path for path in paths if not path.exists()]:
-        raise FileNotFoundError(
-            f"{_some(absent)}: no such file or folder; give a manifest, a folder or image files"
-        )
+        raise FileNotFoundError(f"{_some(absent)}: no such file or folder; give a manifest, a folder or image files")
     if len(paths) == 1 and paths[0].suffix.lower() in MANIFEST_SUFFIXES:
         return read(paths[0])
     from loligo.data.sources import folder  # sources check what they index, so they import this module
@@ -124,9 +122,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     """Read all columns that we know as text, so that patient 007 stays 007 and NA a name."""
     if _suffix(path) == ".parquet":
         return pd.read_parquet(path)
-    return pd.read_csv(
-        path, dtype=dict.fromkeys((*REQUIRED, *OPTIONAL), str), keep_default_na=False, na_values=[""]
-    )
+    return pd.read_csv(path, dtype=dict.fromkeys((*REQUIRED, *OPTIONAL), str), keep_default_na=False, na_values=[""])
 
 
 def _below(folder: Path, entry: str) -> str:
@@ -146,9 +142,7 @@ def _labels(frame: pd.DataFrame) -> pd.Series[int]:
     text = _text(given).str.strip()
     known = text.map({"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": pd.NA})
     if (wrong := known.isna() & (text != "")).any():
-        raise ValueError(
-            f"label {_some(sorted(set(text[wrong])))} is not 0 (normal), 1 (abnormal) or empty (unknown)"
-        )
+        raise ValueError(f"label {_some(sorted(set(text[wrong])))} is not 0 (normal), 1 (abnormal) or empty (unknown)")
     return known.astype("Int64")
 
 
@@ -172,9 +166,7 @@ def _check_patients(frame: pd.DataFrame) -> None:
     known = frame[frame["patient"] != ""]
     splits = known.groupby("patient")["split"].nunique()
     if len(shared := splits.index[splits > 1]):
-        raise ValueError(
-            f"{len(shared)} patient(s) stand in more than one split: {_some(shared)}; keep each in one"
-        )
+        raise ValueError(f"{len(shared)} patient(s) stand in more than one split: {_some(shared)}; keep each in one")
 
 
 def _some(things: Iterable[object]) -> str:

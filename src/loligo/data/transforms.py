@@ -22,8 +22,6 @@ def jitter(
     zoom = scale[0] + (scale[1] - scale[0]) * amounts[0]
     across, down = 2 * shift * (2 * amounts[1:] - 1)  # grid coordinates span 2 a side
     nothing = torch.zeros_like(zoom)
-    back = torch.stack((1 / zoom, nothing, across, nothing, 1 / zoom, down), 1).view(
-        -1, 2, 3
-    )  # output to input
+    back = torch.stack((1 / zoom, nothing, across, nothing, 1 / zoom, down), 1).view(-1, 2, 3)  # output to input
     grid = functional.affine_grid(back, list(x.shape), align_corners=False)
     return functional.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -21,7 +21,5 @@ def read(path: Path) -> Image:
     is missing, broken, in colour or too large.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(
-            f"{path}: suffix {path.suffix!r} is not one of {', '.join(SUFFIXES)}; convert the file"
-        )
+        raise ValueError(f"{path}: suffix {path.suffix!r} is not one of {', '.join(SUFFIXES)}; convert the file")
     return raster.read(path)

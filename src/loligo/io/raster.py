@@ -51,9 +51,7 @@ def read(path: Path) -> Image:
     except PIL.UnidentifiedImageError as error:
         reason = f"its content is not {', '.join(_FORMATS)}" if path.stat().st_size else "it is empty, 0 bytes"
         raise UnreadableImage(path, reason) from error
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ... on broken files
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ... on broken files
         raise UnreadableImage(path, f"cannot be decoded ({_reason(error)})") from error
     return Image(pixels=np.ascontiguousarray(grey[None]), source=path)
 

@@ -7,6 +7,7 @@ batch norm.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,7 +45,7 @@ class Autoencoder(Method):
         if config.size % (1 << config.levels):
             raise ValueError(f"size {config.size} must be a multiple of 2**levels = {1 << config.levels}")
         widths = [config.width << i for i in range(config.levels + 1)]
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.encoder = nn.Sequential(
             ConvNorm(config.channels, config.width),
             *(ConvNorm(a, b, stride=2) for a, b in pairs),
@@ -69,7 +70,8 @@ class Autoencoder(Method):
         x = self.bottom(self.encoder(x))
         for up in self.ups:
             x = up(upsample(x))
-        return self.out(x).float().sigmoid()
+        out: Tensor = self.out(x)
+        return out.float().sigmoid()
 
     def score(self, x: Tensor) -> Scores:
         """Score by the mean of the squared error, which is also the map."""

@@ -11,6 +11,7 @@ paper and reference code differ is an option; the defaults are the reference's.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -23,7 +24,7 @@ from loligo.methods.base import Method, MethodConfig, Phase, Turn
 from loligo.nn.conv import Unit, upsample
 from loligo.nn.discriminator import Discriminator, Statistics
 from loligo.nn.inpaint import Inpaint, NeighbourAttention
-from loligo.nn.memory import Memory, MemoryMatrix, MemoryQueue, Shrinkage
+from loligo.nn.memory import MemoryMatrix, MemoryQueue, Shrinkage
 from loligo.nn.patches import cut, stitch
 from loligo.nn.places import PlaceNorm
 from loligo.types import Scores
@@ -70,6 +71,8 @@ class SquidConfig(MethodConfig):
     teacher_weight: float = 0.01
     distillation_weight: float = 0.001
     adversarial_weight: float = 0.005
+    generator_every: int = 2
+    """The generator moves at every so-many-th step, the discriminator at each."""
     learning_rate: float = 1e-4
     """Adam's rate for generator and discriminator; the generator's falls to a tenth by a cosine."""
 
@@ -128,9 +131,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.grid, levels = config.grid, config.levels
         widths = [config.width << i for i in range(levels, -1, -1)]  # bottleneck first
-        self.units = nn.ModuleList(
-            Unit(a + b * (i < 2), b) for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
-        )
+        self.units = nn.ModuleList(Unit(a + b * (i < 2), b) for i, (a, b) in enumerate(itertools.pairwise(widths)))
         patch = config.size // config.grid
         self.memories = nn.ModuleList(
             DecoderMemory(widths[i + 1], patch >> (levels - 1 - i), config) for i in range(2 * with_memory)
@@ -157,8 +158,20 @@ class Squid(Method):
 
     Config = SquidConfig
     presets: ClassVar = {
-        "paper": {"train.epochs": 200, "strict_top_k": True, "decoder_memory": "quadrant", "mask_neighbours": False},
-        "tiny": {"size": 64, "width": 4, "levels": 2, "slots": 16, "learning_rate": 1e-2, "score": "reconstruction"},
+        "paper": {
+            "train.epochs": 200,
+            "strict_top_k": True,
+            "decoder_memory": "quadrant",
+            "mask_neighbours": False,
+        },
+        "tiny": {
+            "size": 64,
+            "width": 4,
+            "levels": 2,
+            "slots": 16,
+            "learning_rate": 1e-2,
+            "score": "reconstruction",
+        },
     }
     config: SquidConfig
     spread: Tensor
@@ -174,7 +187,9 @@ class Squid(Method):
         kind = {"queue": MemoryQueue, "matrix": MemoryMatrix, "none": None}[c.memory]
         positions = c.grid**2 if c.space_aware else 1
         memory = kind and kind(c.slots, dim, positions, c.shrinkage, c.k, c.strict_top_k)
-        attention = NeighbourAttention(dim, c.grid, mask_outside=c.mask_neighbours) if c.inpainting == "feature" else None
+        attention = (
+            NeighbourAttention(dim, c.grid, mask_outside=c.mask_neighbours) if c.inpainting == "feature" else None
+        )
         self.inpaint = Inpaint(bottleneck, c.grid, memory, attention)
         self.student = Decoder(c, with_memory=c.decoder_memory != "none")
         self.teacher = Decoder(c, with_memory=False) if c.distillation else None
@@ -185,14 +200,14 @@ class Squid(Method):
         self._features: Tensor | None = None
 
     def phases(self) -> tuple[Phase, ...]:
-        """Train adversarially: the generator at every second step, the discriminator at each."""
+        """Train adversarially, the generator first, so that both share its forward pass."""
         rate, betas = self.config.learning_rate, (0.5, 0.999)
         generator = ("encoder", "inpaint", "student", *(["teacher"] if self.teacher else []))
         return (
             Phase(
                 "adversarial",
                 (
-                    Turn("generator", generator, 2, rate, betas, weight_decay=1e-5, final_rate=0.1),
+                    Turn("generator", generator, self.config.generator_every, rate, betas, weight_decay=1e-5, final_rate=0.1),
                     Turn("discriminator", ("discriminator",), 1, rate, betas),
                 ),
             ),
@@ -252,7 +267,7 @@ class Squid(Method):
         patches = []
         for i in range(grid**2):
             rebuilt = self._forward(blank(x, torch.full((len(x),), i, device=x.device), grid))[2]
-            patches.append(cut(rebuilt, grid).unflatten(0, (len(x), -1))[:, i])
+            patches.append(by_image(rebuilt, grid)[:, i])
         return stitch(torch.stack(patches, 1).flatten(0, 1), grid)
 
     def fit(self, batches: Iterable[Tensor]) -> None:
@@ -270,7 +285,7 @@ class Squid(Method):
         return torch.stack([-self.discriminator(rebuilt), (x - rebuilt).square().mean((1, 2, 3))], 1)
 
     def score(self, x: Tensor) -> Scores:
-        """Score by the discriminator's logit of the rebuilt image, or as the options say; the map is the squared error."""
+        """Score by the discriminator's logit of the rebuilt image, or as the options say; map the squared error."""
         rebuilt = self.reconstruct(x)
         error = (x - rebuilt).square().mean(1, keepdim=True)
         if self.config.score == "local":
@@ -304,13 +319,20 @@ def check(config: SquidConfig) -> None:
         )
 
 
+def by_image(x: Tensor, grid: int) -> Tensor:
+    """Cut (N, C, H, W) into (N, L, C, h, w)."""
+    patches = cut(x, grid)
+    return patches.reshape(len(x), grid**2, *patches.shape[1:])
+
+
 def blank(x: Tensor, which: Tensor, grid: int) -> Tensor:
     """Set patch ``which`` (N,) of each image (N, C, H, W) to zero."""
-    patches = cut(x, grid).unflatten(0, (len(x), -1)).clone()
+    patches = by_image(x, grid).clone()
     patches[torch.arange(len(x), device=x.device), which] = 0
     return stitch(patches.flatten(0, 1), grid)
 
 
 def mean_square(x: Tensor) -> Tensor:
     """Return the mean of squares, summed in float32 whatever the dtype of ``x``."""
-    return torch.linalg.vector_norm(x, dtype=torch.float32).square() / x.numel()
+    norm: Tensor = torch.linalg.vector_norm(x, dtype=torch.float32)
+    return norm.square() / x.numel()

@@ -24,7 +24,9 @@ class WeightAverage:
         """Move the average towards the module's present state."""
         state = module.state_dict()
         torch._foreach_lerp_(
-            [self.tensors[name] for name in self.averaged], [state[name] for name in self.averaged], 1 - self.decay
+            [self.tensors[name] for name in self.averaged],
+            [state[name] for name in self.averaged],
+            1 - self.decay,
         )
         for name in self.tensors.keys() - set(self.averaged):
             self.tensors[name].copy_(state[name])

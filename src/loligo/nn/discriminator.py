@@ -33,7 +33,11 @@ class Discriminator(nn.Module):
     """Stride-2 5x5 convolutions with LeakyReLU 0.2, batch norm but for the first, and a linear layer to one logit."""
 
     def __init__(
-        self, size: int, channels: int, widths: Sequence[int] = (16, 32, 64, 128, 128), statistics: Statistics = "image"
+        self,
+        size: int,
+        channels: int,
+        widths: Sequence[int] = (16, 32, 64, 128, 128),
+        statistics: Statistics = "image",
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -47,4 +51,5 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N,) logits: higher for what looks real."""
-        return self.logit(self.features(x).flatten(1)).squeeze(1).float()
+        logits: Tensor = self.logit(self.features(x).flatten(1))
+        return logits.squeeze(1).float()

@@ -36,7 +36,11 @@ class NeighbourAttention(nn.Module):
             raise ValueError(f"a patch feature of {dim} values cannot be shared among {heads} attention heads")
         self.heads, self.mask_outside = heads, mask_outside
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
-        for linear in (self.query, self.key, self.value):  # as torch's MultiheadAttention: one matrix of three
+        for linear in (
+            self.query,
+            self.key,
+            self.value,
+        ):  # as torch's MultiheadAttention: one matrix of three
             nn.init.uniform_(linear.weight, -((6 / (4 * dim)) ** 0.5), (6 / (4 * dim)) ** 0.5)
         for linear in (self.query, self.key, self.value, self.out):
             nn.init.zeros_(linear.bias)

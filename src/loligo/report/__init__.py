@@ -1,0 +1,8 @@
+"""Write what a run found as one HTML file that needs nothing else: no network, no script, no other file."""
+
+from __future__ import annotations
+
+from loligo.report.embedding import Embedding
+from loligo.report.html import write
+
+__all__ = ["Embedding", "write"]

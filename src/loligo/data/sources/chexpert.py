@@ -80,9 +80,7 @@ def _check_options(view: str, uncertainty: str) -> None:
 def _rows(root: Path, name: str, uncertainty: Uncertainty) -> pd.DataFrame:
     """Read one CSV as manifest rows of every view, unlabelled ones among them."""
     if not (root / name).is_file():
-        raise FileNotFoundError(
-            f"{root / name} does not exist; give the folder that holds CheXpert's train.csv"
-        )
+        raise FileNotFoundError(f"{root / name} does not exist; give the folder that holds CheXpert's train.csv")
     table = pd.read_csv(root / name)
     if missing := [column for column in _COLUMNS if column not in table]:
         raise ValueError(f"{root / name}: column {', '.join(missing)} is missing")

@@ -69,9 +69,7 @@ def _rows(root: Path, prefix: str) -> list[dict[str, object]]:
 def _row(root: Path, prefix: str, line: str, place: str) -> dict[str, object]:
     """Read one line."""
     if not (found := _LINE.fullmatch(line.strip())):
-        raise ValueError(
-            f"{place}: {line!r} is not 'patient file class [origin]' with class {', '.join(CLASSES)}"
-        )
+        raise ValueError(f"{place}: {line!r} is not 'patient file class [origin]' with class {', '.join(CLASSES)}")
     name, origin = found["name"].lower(), found["origin"]
     return {
         "path": str(root / prefix / found["file"]),

@@ -108,7 +108,5 @@ def _match(images: list[_Found], masks: list[Path], root: Path) -> list[str]:
     times = Counter(keys)
     for key, mask in by_key.items():
         if (count := times[key]) != 1:
-            raise ValueError(
-                f"mask {mask} belongs to {count} images, and must to one: {key}.* in a split folder"
-            )
+            raise ValueError(f"mask {mask} belongs to {count} images, and must to one: {key}.* in a split folder")
     return [str(by_key.get(key, "")) for key in keys]

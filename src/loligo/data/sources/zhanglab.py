@@ -35,9 +35,7 @@ def index(
     ``calibration`` and ``validation`` are taken from train/NORMAL, ``pneumonia`` from train/PNEUMONIA into
     validation (1 keeps all of it). Raises ``FileNotFoundError`` for a missing class folder.
     """
-    rows = [
-        row for split in ("train", "test") for name in CLASSES for row in _rows(root.absolute(), split, name)
-    ]
+    rows = [row for split in ("train", "test") for name in CLASSES for row in _rows(root.absolute(), split, name)]
     return manifest.check(
         arrange(
             pd.DataFrame(rows),
@@ -52,9 +50,7 @@ def _rows(root: Path, split: str, name: str) -> list[dict[str, object]]:
     """List one class folder."""
     paths = [path for path in sorted((root / split / name).glob("*")) if path.suffix.lower() in SUFFIXES]
     if not paths:
-        raise FileNotFoundError(
-            f"no image in {root / split / name}; ZhangLab has {{train,test}}/{{NORMAL,PNEUMONIA}}"
-        )
+        raise FileNotFoundError(f"no image in {root / split / name}; ZhangLab has {{train,test}}/{{NORMAL,PNEUMONIA}}")
     return [
         {
             "path": str(path),

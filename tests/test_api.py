@@ -1,0 +1,188 @@
+"""The whole flow on files: train, score, evaluate, report; bad files; resuming after a real kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import anatomy, blob, write_images
+from PIL import Image
+from safetensors.torch import load_file
+
+from loligo import api
+from loligo.calibrate import Calibration
+from loligo.data import manifest
+from loligo.runs import Run
+
+
+@pytest.fixture(scope="module")
+def normals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("normals")
+    write_images(folder, anatomy(60, 64))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest with all splits, masks, and a kind of anomaly."""
+    root = tmp_path_factory.mktemp("labelled")
+    rows = []
+    for split, count in (("train", 60), ("calibration", 30)):
+        for path in write_images(root / split, anatomy(count, 64, seed=len(split))):
+            rows.append({"path": path, "split": split, "label": 0})
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:16, 24:40] = 255
+    Image.fromarray(mask).save(root / "mask.png")
+    for split in ("validation", "test"):
+        images = anatomy(20, 64, seed=99 + len(split))
+        for path in write_images(root / split, images, "n"):
+            rows.append({"path": path, "split": split, "label": 0})
+        for path in write_images(root / split, blob(images), "b"):
+            rows.append({"path": path, "split": split, "label": 1, "mask": root / "mask.png", "kind": "blob"})
+    frame = pd.DataFrame(rows)
+    manifest.write(manifest.check(frame.assign(path=frame["path"].astype(str), mask=frame["mask"].fillna("").astype(str))), root / "m.csv")
+    return root / "m.csv"
+
+
+@pytest.fixture(scope="module")
+def run(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "ae"
+    run = api.train("ae", labelled, out, preset="tiny", train={"epochs": 6, "batch_size": 8, "watch": True, "average": 1.0})
+    api.score(run)
+    return run
+
+
+def test_a_folder_of_normals_is_all_that_is_needed(normals: Path, tmp_path: Path) -> None:
+    run = api.train("gaussian", normals, tmp_path / "run", preset="tiny")
+    write_images(tmp_path / "new", anatomy(4, 64, seed=7))
+    table = api.score(run, tmp_path / "new")
+    assert run.about["data"]["train"] == 54
+    assert run.about["data"]["calibration"] == 6
+    assert len(table) == 4
+    assert table["p_value"].between(0, 1).all()
+    assert (tmp_path / "run" / table["map"][0]).is_file()
+
+
+def test_bad_files_are_listed_with_their_reasons_and_the_others_scored(normals: Path, tmp_path: Path) -> None:
+    run = api.train("gaussian", normals, tmp_path / "run", preset="tiny")
+    new = tmp_path / "new"
+    write_images(new, anatomy(3, 64, seed=7))
+    (new / "text.png").write_text("not an image")
+    (new / "empty.png").write_bytes(b"")
+    Image.fromarray(np.full((40, 50), 30000, np.uint16)).save(new / "deep.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(new / "colour.png")
+    whole = (new / "000.png").read_bytes()
+    (new / "short.png").write_bytes(whole[: len(whole) // 2])
+    header = bytearray(whole)
+    header[16:24] = (60_000).to_bytes(4, "big") * 2
+    import zlib
+
+    header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
+    (new / "huge.png").write_bytes(bytes(header))
+    table = api.score(run, new)
+    assert sorted(Path(p).name for p in table["path"]) == ["000.png", "001.png", "002.png", "deep.png"]
+    rejected = pd.read_csv(tmp_path / "run" / "rejected.csv")
+    assert sorted(Path(p).name for p in rejected["path"]) == ["colour.png", "empty.png", "huge.png", "short.png", "text.png"]
+    assert rejected["reason"].str.len().min() > 5
+    with pytest.raises(ValueError, match=r"colour\.png"):
+        api.score(run, new, strict=True)
+
+
+def test_both_protocols_pixels_and_kinds_are_measured(run: Run) -> None:
+    found = api.evaluate(run)
+    assert found["clean"]["auc"] > 0.9
+    assert found["clean"]["threshold"] == Calibration.load(run.folder / "calibration.json").threshold
+    assert 1 <= found["paper"]["epoch"] <= 6
+    assert "labelled validation" in found["paper"]["note"]
+    assert found["pixel"]["auroc"] > 0.9
+    assert found["kinds"] == {"blob": pytest.approx(found["clean"]["auc"])}
+
+
+def test_epochs_are_scored_with_last_and_averaged_weights(run: Run) -> None:
+    epochs = pd.read_csv(run.folder / "epochs.csv")
+    assert set(epochs["epoch"]) == {1, 2, 3, 4, 5, 6}
+    final = epochs[(epochs["epoch"] == 6) & (epochs["weights"] == "average") & (epochs["split"] == "test")]
+    scores = pd.read_csv(run.folder / "scores.csv")
+    np.testing.assert_allclose(final["score"], scores["score"], rtol=0.02)
+
+
+def test_results_are_appended_a_row_a_protocol(run: Run, tmp_path: Path) -> None:
+    for _ in range(2):
+        api.evaluate(run, tmp_path / "results.csv")
+    table = pd.read_csv(tmp_path / "results.csv")
+    assert table["protocol"].tolist() == ["clean", "paper"] * 2
+    assert set(table["method"]) == {"ae"}
+    assert table["auc"].between(0, 1).all()
+
+
+def test_a_score_depends_neither_on_batch_size_nor_on_order(run: Run, labelled: Path) -> None:
+    rows = manifest.read(labelled)
+    test = rows[rows["split"] == "test"]
+    table = api.score(run, test, run.folder / "a", maps=False, batch_size=16).set_index("path")
+    other = api.score(run, test[::-1], run.folder / "b", maps=False, batch_size=1).set_index("path")
+    np.testing.assert_allclose(other["score"].loc[table.index], table["score"], rtol=0.01)
+
+
+def test_the_report_is_written(run: Run) -> None:
+    assert "not a medical device" in api.report(run).read_text(encoding="utf-8")
+
+
+def test_misspelt_names_are_answered_with_the_nearest(normals: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="did you mean 'squid'"):
+        api.train("squib", normals, tmp_path)
+    with pytest.raises(ValueError, match="did you mean 'slots'"):
+        api.train("squid", normals, tmp_path, options={"slotz": 3})
+    with pytest.raises(ValueError, match="did you mean 'epochs'"):
+        api.train("squid", normals, tmp_path, train={"epoch": 3})
+
+
+def test_a_begun_run_is_not_overwritten_by_other_options(normals: Path, tmp_path: Path) -> None:
+    api.train("gaussian", normals, tmp_path / "run", preset="tiny")
+    with pytest.raises(ValueError, match="finished training"):
+        api.train("gaussian", normals, tmp_path / "run", preset="tiny")
+    with pytest.raises(ValueError, match="method.side was 16, is now 8"):
+        api.train("gaussian", normals, tmp_path / "run", preset="tiny", options={"side": 8})
+
+
+def test_a_folder_that_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a run folder"):
+        api.score(tmp_path)
+
+
+def test_without_labels_there_is_no_metric(normals: Path, tmp_path: Path) -> None:
+    run = api.train("gaussian", normals, tmp_path / "run", preset="tiny")
+    with pytest.raises(ValueError, match=r"no scores\.csv"):
+        api.evaluate(run)
+    api.score(run, normals)
+    with pytest.raises(ValueError, match="normal .0. and abnormal"):
+        api.evaluate(run)
+
+
+def test_a_killed_training_goes_on_to_the_same_model(normals: Path, tmp_path: Path) -> None:
+    def command(out: str) -> list[str]:
+        options = ["--preset", "tiny", "--train.epochs", "5", "--train.batch_size", "8"]
+        code = "from loligo.cli import main; main()"
+        return [sys.executable, "-c", code, "train", "squid", "--data", str(normals), "--out", str(tmp_path / out), *options]
+
+    environment = os.environ | {"LOLIGO_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command("whole"), check=True, env=environment, capture_output=True)
+    process = subprocess.Popen(command("killed"), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "killed" / "checkpoint" / "last.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    subprocess.run(command("killed"), check=True, env=environment, capture_output=True)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert one.keys() == other.keys()
+    assert all((one[name] == other[name]).all() for name in one)
+    one_json, other_json = ((tmp_path / name / "calibration.json").read_text() for name in ("whole", "killed"))
+    assert one_json == other_json

@@ -1,0 +1,91 @@
+"""The command line: what it prints, how it fails, and that its help is quick."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import anatomy, write_images
+
+from loligo.cli import main
+
+
+def test_help_imports_no_torch_and_is_quick() -> None:
+    code = "import sys; from loligo.cli import main; main(['--help']); print(sorted(sys.modules))"
+    start = time.perf_counter()
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert time.perf_counter() - start < 1.5
+    assert "'torch'" not in out
+    assert "'numpy'" not in out
+    assert "not a medical device" in out
+
+
+def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["train", "squib"], "did you mean 'squid'"),
+        (["train", "squid", "--method.slotz", "4"], "did you mean '--method.slots'"),
+        (["train", "squid", "--train.epoch", "4"], "did you mean '--train.epochs'"),
+        (["train"], "one of ae, gaussian"),
+        (["index", "zanglab", "x"], "did you mean 'zhanglab'"),
+        (["train", "squid", "--data", "nowhere", "--out", "x"], "nowhere"),
+        (["train", "squid", "--data", ".", "--out", "x", "--method.slots", "many"], "slots"),
+        (["train", "squid", "--data", ".", "--out", "x", "--train.epochs", "0"], "must be at least 1"),
+        (["score", "no-such-run"], "not a run folder"),
+        (["evaluate", "no-such-run"], "no scores.csv"),
+    ],
+)
+def test_wrong_input_is_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error = fails(argv, capsys)
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_the_two_commands_that_a_user_must_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "normals", anatomy(40, 64))
+    write_images(tmp_path / "new", anatomy(3, 64, seed=1))
+    run = str(tmp_path / "runs" / "a")
+    options = ["--preset", "tiny", "--method.levels", "2", "--train.epochs", "2"]
+    main(["train", "ae", "--data", str(tmp_path / "normals"), "--out", run, *options])
+    main(["score", run, str(tmp_path / "new")])
+    assert "3 images" in capsys.readouterr().out
+    table = pd.read_csv(Path(run) / "scores.csv")
+    assert {"path", "score", "anomaly_score", "p_value", "flag", "map"} <= set(table.columns)
+    main(["report", run])
+    assert Path(capsys.readouterr().out.strip()).is_file()
+
+
+def test_options_come_from_a_file_and_the_command_overrides_it(tmp_path: Path) -> None:
+    write_images(tmp_path / "normals", anatomy(40, 64))
+    (tmp_path / "c.yaml").write_text("method:\n  size: 64\n  side: 8\n  components: 5\n")
+    run = str(tmp_path / "run")
+    argv = ["train", "gaussian", "--config", str(tmp_path / "c.yaml"), "--method.components", "4"]
+    main([*argv, "--data", str(tmp_path / "normals"), "--out", run])
+    text = (tmp_path / "run" / "config.yaml").read_text()
+    assert "side: 8" in text
+    assert "components: 4" in text
+
+
+def test_index_writes_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, kind in (("train", "NORMAL"), ("test", "NORMAL"), ("test", "PNEUMONIA")):
+        write_images(tmp_path / "data" / split / kind, anatomy(12, 16, seed=len(split + kind)))
+    main(["index", "folder", str(tmp_path / "data"), "-o", str(tmp_path / "m.csv")])
+    assert "36 images" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "m.csv")) == 36
+
+
+def test_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["methods"])
+    assert {"squid", "ae", "gaussian"} <= set(capsys.readouterr().out.split())
