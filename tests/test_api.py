@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import anatomy, blob, write_images
 from PIL import Image
 from safetensors.torch import load_file
 
+from conftest import anatomy, blob, write_images
 from loligo import api
 from loligo.calibrate import Calibration
 from loligo.data import manifest
@@ -47,14 +47,19 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for path in write_images(root / split, blob(images), "b"):
             rows.append({"path": path, "split": split, "label": 1, "mask": root / "mask.png", "kind": "blob"})
     frame = pd.DataFrame(rows)
-    manifest.write(manifest.check(frame.assign(path=frame["path"].astype(str), mask=frame["mask"].fillna("").astype(str))), root / "m.csv")
+    manifest.write(
+        manifest.check(frame.assign(path=frame["path"].astype(str), mask=frame["mask"].fillna("").astype(str))),
+        root / "m.csv",
+    )
     return root / "m.csv"
 
 
 @pytest.fixture(scope="module")
 def run(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "ae"
-    run = api.train("ae", labelled, out, preset="tiny", train={"epochs": 6, "batch_size": 8, "watch": True, "average": 1.0})
+    run = api.train(
+        "ae", labelled, out, preset="tiny", train={"epochs": 6, "batch_size": 8, "watch": True, "average": 1.0}
+    )
     api.score(run)
     return run
 
@@ -89,7 +94,13 @@ def test_bad_files_are_listed_with_their_reasons_and_the_others_scored(normals: 
     table = api.score(run, new)
     assert sorted(Path(p).name for p in table["path"]) == ["000.png", "001.png", "002.png", "deep.png"]
     rejected = pd.read_csv(tmp_path / "run" / "rejected.csv")
-    assert sorted(Path(p).name for p in rejected["path"]) == ["colour.png", "empty.png", "huge.png", "short.png", "text.png"]
+    assert sorted(Path(p).name for p in rejected["path"]) == [
+        "colour.png",
+        "empty.png",
+        "huge.png",
+        "short.png",
+        "text.png",
+    ]
     assert rejected["reason"].str.len().min() > 5
     with pytest.raises(ValueError, match=r"colour\.png"):
         api.score(run, new, strict=True)
@@ -147,7 +158,7 @@ def test_a_begun_run_is_not_overwritten_by_other_options(normals: Path, tmp_path
     api.train("gaussian", normals, tmp_path / "run", preset="tiny")
     with pytest.raises(ValueError, match="finished training"):
         api.train("gaussian", normals, tmp_path / "run", preset="tiny")
-    with pytest.raises(ValueError, match="method.side was 16, is now 8"):
+    with pytest.raises(ValueError, match=r"method\.side was 16, is now 8"):
         api.train("gaussian", normals, tmp_path / "run", preset="tiny", options={"side": 8})
 
 
@@ -161,7 +172,7 @@ def test_without_labels_there_is_no_metric(normals: Path, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"no scores\.csv"):
         api.evaluate(run)
     api.score(run, normals)
-    with pytest.raises(ValueError, match="normal .0. and abnormal"):
+    with pytest.raises(ValueError, match=r"normal .0. and abnormal"):
         api.evaluate(run)
 
 
@@ -169,7 +180,18 @@ def test_a_killed_training_goes_on_to_the_same_model(normals: Path, tmp_path: Pa
     def command(out: str) -> list[str]:
         options = ["--preset", "tiny", "--train.epochs", "5", "--train.batch_size", "8"]
         code = "from loligo.cli import main; main()"
-        return [sys.executable, "-c", code, "train", "squid", "--data", str(normals), "--out", str(tmp_path / out), *options]
+        return [
+            sys.executable,
+            "-c",
+            code,
+            "train",
+            "squid",
+            "--data",
+            str(normals),
+            "--out",
+            str(tmp_path / out),
+            *options,
+        ]
 
     environment = os.environ | {"LOLIGO_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     subprocess.run(command("whole"), check=True, env=environment, capture_output=True)

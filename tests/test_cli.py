@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import anatomy, write_images
 
+from conftest import anatomy, write_images
 from loligo.cli import main
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import anatomy, dataset
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from conftest import anatomy, dataset
 from loligo.config import TrainConfig
 from loligo.methods.base import Method, MethodConfig, Phase, Turn
 from loligo.methods.squid import Squid, SquidConfig

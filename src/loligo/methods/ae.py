@@ -8,14 +8,16 @@ batch norm.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.methods.base import Method, MethodConfig, Phase, Turn
 from loligo.nn.conv import ConvNorm, upsample
+from loligo.nn.places import PlaceNorm
 from loligo.types import Scores
 
 
@@ -29,6 +31,9 @@ class AutoencoderConfig(MethodConfig):
     """Halvings of height and width."""
     code: int = 16
     """Channels of the code, which has size / 2**levels pixels a side."""
+    score: Literal["reconstruction", "local"] = "reconstruction"
+    """Image score: the mean squared error; or, for small anomalies, the largest error of any window of a third of the
+    image's side in standard deviations of normals there."""
     learning_rate: float = 1e-3
     """Adam's rate, falling to a tenth by a cosine."""
 
@@ -37,7 +42,10 @@ class Autoencoder(Method):
     """See the module's docstring."""
 
     Config = AutoencoderConfig
-    presets: ClassVar = {"tiny": {"size": 64, "width": 4, "levels": 3, "code": 4}}
+    presets: ClassVar = {
+        "digits": {"size": 48, "score": "local", "train.epochs": 6, "train.augment": False},
+        "tiny": {"size": 64, "width": 4, "levels": 3, "code": 4},
+    }
     config: AutoencoderConfig
 
     def __init__(self, config: AutoencoderConfig) -> None:
@@ -54,6 +62,7 @@ class Autoencoder(Method):
         self.bottom = ConvNorm(config.code, widths[-1], kernel=1)
         self.ups = nn.ModuleList(ConvNorm(b, a) for a, b in reversed(pairs))
         self.out = nn.Conv2d(config.width, config.channels, 3, padding=1)
+        self.places = PlaceNorm(config.size, config.size // 3)
 
     def phases(self) -> tuple[Phase, ...]:
         """Train everything on one loss."""
@@ -73,8 +82,14 @@ class Autoencoder(Method):
         out: Tensor = self.out(x)
         return out.float().sigmoid()
 
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Measure the error that is usual at each place."""
+        self.places.fit((x - self(x)).square().mean(1, keepdim=True) for x in batches)
+
     def score(self, x: Tensor) -> Scores:
-        """Score by the mean of the squared error, which is also the map."""
+        """Score by the squared error, in the mean or where it is most unusual; it is also the map."""
         rebuilt = self(x)
         error = (x - rebuilt).square().mean(1, keepdim=True)
+        if self.config.score == "local":
+            return self.places.score(error, rebuilt)
         return Scores(error.mean((1, 2, 3)), error, rebuilt)

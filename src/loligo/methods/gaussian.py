@@ -33,7 +33,7 @@ class Gaussian(Method):
     """See the module's docstring."""
 
     Config = GaussianConfig
-    presets: ClassVar = {"tiny": {"size": 64, "side": 16, "components": 8}}
+    presets: ClassVar = {"digits": {"size": 48, "side": 48}, "tiny": {"size": 64, "side": 16, "components": 8}}
     config: GaussianConfig
     mean: Tensor
     basis: Tensor

@@ -58,6 +58,8 @@ class SquidConfig(MethodConfig):
     """Leave neighbours outside the image out of the attention; the reference lets them in as zeros."""
     shortcut_ratio: float = 0.95
     """Share of places at which training lets the in-painted feature through; the others keep the original."""
+    skips: int = 2
+    """Decoder levels that take the encoder's features beside their own, 0 to 2; they let an anomaly past the memory."""
     decoder_memory: Literal["quadrant", "image", "none"] = "quadrant"
     """Position by which the decoder's matrices are indexed: within each patch (reference) or within the image."""
     distillation: bool = True
@@ -129,9 +131,11 @@ class Decoder(nn.Module):
 
     def __init__(self, config: SquidConfig, with_memory: bool) -> None:
         super().__init__()
-        self.grid, levels = config.grid, config.levels
+        self.grid, self.skips, levels = config.grid, config.skips, config.levels
         widths = [config.width << i for i in range(levels, -1, -1)]  # bottleneck first
-        self.units = nn.ModuleList(Unit(a + b * (i < 2), b) for i, (a, b) in enumerate(itertools.pairwise(widths)))
+        self.units = nn.ModuleList(
+            Unit(a + b * (i < config.skips), b) for i, (a, b) in enumerate(itertools.pairwise(widths))
+        )
         patch = config.size // config.grid
         self.memories = nn.ModuleList(
             DecoderMemory(widths[i + 1], patch >> (levels - 1 - i), config) for i in range(2 * with_memory)
@@ -145,7 +149,7 @@ class Decoder(nn.Module):
             if i == 2:
                 x = stitch(x, self.grid)
             x = upsample(x)
-            x = unit(torch.cat([skips[-1 - i], x], 1) if i < 2 else x)
+            x = unit(torch.cat([skips[-1 - i], x], 1) if i < self.skips else x)
             if i < len(self.memories):
                 x = self.memories[i](x)
             features.append(x)
@@ -163,6 +167,11 @@ class Squid(Method):
             "strict_top_k": True,
             "decoder_memory": "quadrant",
             "mask_neighbours": False,
+        },
+        "digits": {
+            **{"size": 48, "width": 16, "levels": 2, "grid": 3, "slots": 1600, "skips": 0, "decoder_memory": "none"},
+            **{"learning_rate": 1e-3, "generator_every": 1, "score": "local"},
+            **{"train.epochs": 8, "train.augment": False},
         },
         "tiny": {
             "size": 64,
@@ -207,7 +216,15 @@ class Squid(Method):
             Phase(
                 "adversarial",
                 (
-                    Turn("generator", generator, self.config.generator_every, rate, betas, weight_decay=1e-5, final_rate=0.1),
+                    Turn(
+                        "generator",
+                        generator,
+                        self.config.generator_every,
+                        rate,
+                        betas,
+                        weight_decay=1e-5,
+                        final_rate=0.1,
+                    ),
                     Turn("discriminator", ("discriminator",), 1, rate, betas),
                 ),
             ),
@@ -289,9 +306,7 @@ class Squid(Method):
         rebuilt = self.reconstruct(x)
         error = (x - rebuilt).square().mean(1, keepdim=True)
         if self.config.score == "local":
-            unusual = self.places(error)
-            error = F.interpolate(unusual, x.shape[2:], mode="bilinear")
-            return Scores(unusual.amax((1, 2, 3)), error, rebuilt)
+            return self.places.score(error, rebuilt)
         logit, mse = self._parts(x, rebuilt).unbind(1)
         both = logit / self.spread[0] + mse / self.spread[1]
         return Scores({"discriminator": logit, "reconstruction": mse, "both": both}[self.config.score], error, rebuilt)
@@ -310,6 +325,8 @@ def check(config: SquidConfig) -> None:
     step = config.grid << config.levels
     if config.levels < 2 or config.size % step:
         raise ValueError(f"size {config.size} must be a multiple of grid * 2**levels = {step}, and levels at least 2")
+    if not 0 <= config.skips <= 2:
+        raise ValueError(f"skips is {config.skips}; 0, 1 or 2 decoder levels may take the encoder's features")
     if config.size <= 32:
         raise ValueError(f"size {config.size} leaves the discriminator a single pixel to normalise; use 64 or more")
     if config.decoder_memory == "quadrant" and ((config.size // config.grid) >> (config.levels - 1)) % config.grid:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loligo.types import Scores
+
 
 class PlaceNorm(nn.Module):
     """Average a map over windows and express each in standard deviations of normal images at that place."""
@@ -40,3 +42,9 @@ class PlaceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, 1, H, W) to (N, 1, side, side) in standard deviations."""
         return (self.pool(x) - self.mean) / self.std
+
+    def score(self, x: Tensor, reconstruction: Tensor) -> Scores:
+        """Score error maps (N, 1, H, W) by their most unusual place; the map is how unusual each is, at full size."""
+        unusual = self(x)
+        full = F.interpolate(unusual, x.shape[2:], mode="bilinear")
+        return Scores(unusual.amax((1, 2, 3)), full, reconstruction)
