@@ -66,7 +66,8 @@ def row(folder: Path, i: int) -> dict[str, object]:
     return {
         "path": paths["image"], "split": "test", "label": int(abnormal), "patient": f"Doe{i}",
         "kind": "swapped", "mask": paths["mask"] if abnormal else "", "score": score,
-        "anomaly_score": score / 2, "p_value": 0.01 if score > 0.7 else 0.5, "flag": int(score > 0.7), "map": f"maps/{i}.npy",
+        "anomaly_score": score / 2, "p_value": 0.01 if score > 0.7 else 0.5, "flag": int(score > 0.7),
+        "map": f"maps/{i}.npy",
         "reconstruction": f"maps/{i}_reconstruction.png",
     }  # fmt: skip
 
