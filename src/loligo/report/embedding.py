@@ -66,10 +66,12 @@ def tsne(kinds: Mapping[str, Floats]) -> dict[str, Floats]:
     """Lay out vectors (n, D) of each kind, POINTS of it at most, in one plane: (n, 2) each; seeded."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     random = np.random.default_rng(0)
     chosen = [x[np.sort(random.permutation(len(x))[:POINTS])] for x in kinds.values()]
     points = np.concatenate(chosen).astype(np.float64)
-    reduced = PCA(min(50, *points.shape), random_state=0).fit_transform(points)
-    flat = TSNE(perplexity=min(30, (len(points) - 1) / 3), random_state=0).fit_transform(reduced)
+    with threadpool_limits(1):  # the same sums in the same order; and threads that wait cost minutes on a busy machine
+        reduced = PCA(min(50, *points.shape), random_state=0).fit_transform(points)
+        flat = TSNE(perplexity=min(30, (len(points) - 1) / 3), random_state=0).fit_transform(reduced)
     return dict(zip(kinds, np.split(flat, np.cumsum([len(x) for x in chosen])[:-1]), strict=True))

@@ -41,7 +41,7 @@ STYLE = {
     "legend.frameon": False,
 }
 RESAMPLES = 1000
-BINS = 40
+BINS = 25
 
 
 def svg(draw: Callable[P, Figure]) -> Callable[P, Markup]:
@@ -81,7 +81,7 @@ def roc(labels: Floats, scores: Floats, groups: npt.NDArray[np.int64], legend: s
     grid = np.linspace(0, 1, 201)
     once, *resampled = roc_curves(labels, scores, groups, grid)
     low, high = np.percentile(resampled or [once], (2.5, 97.5), axis=0)
-    figure, (axes,) = panels(1, 1, 5, 4.2)
+    figure, (axes,) = panels(1, 1, 5.4, 4.4)
     axes.fill_between(grid, low, high, color=COLOURS["normal"], alpha=0.2, linewidth=0, label="95 % band, bootstrap")
     axes.plot(np.r_[0, grid], np.r_[0, once], color=COLOURS["normal"], linewidth=1.8, label=legend)
     axes.plot((0, 1), (0, 1), color="#777777", linestyle=":", label="guessing")
@@ -110,7 +110,7 @@ def roc_curves(labels: Floats, scores: Floats, groups: npt.NDArray[np.int64], gr
 def histogram(groups: Mapping[str, Floats], threshold: float | None) -> Figure:
     """Draw raw scores of each group as shares of it; the 1 % farthest out stand in the outer bars."""
     edges = np.histogram_bin_edges(np.percentile(np.concatenate(list(groups.values())), (0.5, 99.5)), BINS)
-    figure, (axes,) = panels(1, 1, 6, 4.2)
+    figure, (axes,) = panels(1, 1, 5.4, 4.4)
     for name, scores in groups.items():
         style: dict[str, Any] = {"color": COLOURS[name], "label": f"{name} ({len(scores)})"}
         clipped, weights = scores.clip(edges[0], edges[-1]), np.full(len(scores), 100 / len(scores))
@@ -151,9 +151,10 @@ def losses(history: pd.DataFrame) -> Figure:
 
 def _scale(axes: Axes, values: Floats) -> None:
     """Choose a log scale where values are positive and span over two decades, and whole epochs."""
-    from matplotlib.ticker import LogFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if values.min() > 0 and values.max() / values.min() > 100:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())

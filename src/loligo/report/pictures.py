@@ -132,7 +132,8 @@ def outline(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[n
 
 def reason(error: Exception, path: Path) -> str:
     """Say what went wrong without the folders, whose names may tell of a patient."""
-    return str(error).replace(str(path), path.name) or type(error).__name__
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return said.replace(str(path), path.name)
 
 
 def uri(image: PIL.Image.Image, kind: str) -> str:

@@ -44,7 +44,7 @@ def headline(evidence: Evidence) -> list[str]:
     counts = [_flagged(evidence.with_label(label), kind) for label, kind in KINDS.items()]
     rate = evidence.false_alarm_rate
     at = "" if rate is None else f", at a false-alarm rate set to {percent(rate)} on held-out normal images"
-    said = [f"{evidence.method or 'The method'} flags {', '.join(filter(None, counts))}{at}."]
+    said = [f"{evidence.method or 'The method'} flags {' and '.join(filter(None, counts))}{at}."]
     unlabelled = len(evidence.with_label(None))
     if rate is not None and unlabelled == len(evidence.scores):
         said.append(f"Were every image normal, about {rate * unlabelled:.0f} would be flagged by chance.")
@@ -52,7 +52,7 @@ def headline(evidence: Evidence) -> list[str]:
     if "auc" in clean:
         said.append(
             f"An abnormal image scores above a normal one in {percent(clean['auc'])} of all pairs "
-            f"(AUC {auc(clean)} in the clean protocol)."
+            f"(AUC {auc(clean, '95 % interval ')}, clean protocol)."
         )
     return said
 
@@ -63,10 +63,10 @@ def _flagged(rows: pd.DataFrame, kind: str) -> str:
     return f"{count} of {len(rows)} {kind} images ({percent(count / len(rows))})" if len(rows) else ""
 
 
-def auc(metrics: Mapping[str, Any]) -> str:
-    """Write an AUC with its 95 % interval."""
+def auc(metrics: Mapping[str, Any], what: str = "") -> str:
+    """Write an AUC with its 95 % interval, said to be ``what``."""
     value, low, high = (number(metrics.get(key)) for key in ("auc", "auc_low", "auc_high"))
-    return f"{value} ({low} to {high})"
+    return f"{value}, {what}{low} to {high}" if what else f"{value} ({low} to {high})"
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> Rows:
@@ -124,7 +124,7 @@ def duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if seconds < 120:
         return f"{seconds:.1f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def number(value: Any) -> str:
