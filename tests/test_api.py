@@ -57,9 +57,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "ae"
-    run = api.train(
-        "ae", labelled, out, preset="tiny", train={"epochs": 6, "batch_size": 8, "watch": True, "average": 1.0}
-    )
+    run = api.train("ae", labelled, out, preset="tiny", train={"epochs": 6, "batch_size": 8, "watch": True})
     api.score(run)
     return run
 
@@ -116,10 +114,10 @@ def test_both_protocols_pixels_and_kinds_are_measured(run: Run) -> None:
     assert found["kinds"] == {"blob": pytest.approx(found["clean"]["auc"])}
 
 
-def test_epochs_are_scored_with_last_and_averaged_weights(run: Run) -> None:
+def test_the_last_epoch_scores_as_the_run_does(run: Run) -> None:
     epochs = pd.read_csv(run.folder / "epochs.csv")
     assert set(epochs["epoch"]) == {1, 2, 3, 4, 5, 6}
-    final = epochs[(epochs["epoch"] == 6) & (epochs["weights"] == "average") & (epochs["split"] == "test")]
+    final = epochs[(epochs["epoch"] == 6) & (epochs["split"] == "test")]
     scores = pd.read_csv(run.folder / "scores.csv")
     np.testing.assert_allclose(final["score"], scores["score"], rtol=0.02)
 

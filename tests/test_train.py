@@ -17,10 +17,9 @@ from conftest import anatomy, dataset
 from loligo.config import TrainConfig
 from loligo.methods.base import Method, MethodConfig, Phase, Turn
 from loligo.methods.squid import Squid, SquidConfig
-from loligo.nn.average import WeightAverage
 from loligo.train import epochs_of, fit
 
-CONFIG = TrainConfig(epochs=4, batch_size=8, precision="float32", average=2)
+CONFIG = TrainConfig(epochs=4, batch_size=8, precision="float32")
 DATA = dataset(anatomy(21, 64))
 
 
@@ -34,7 +33,7 @@ class Killed(BaseException):
 
 
 def kill_at(epoch: int) -> object:
-    def watch(method: Method, now: int, weights: str) -> None:
+    def watch(method: Method, now: int) -> None:
         if now == epoch:
             raise Killed
 
@@ -67,17 +66,17 @@ def test_a_resumed_training_ends_in_the_same_numbers(
 
 
 def test_watching_changes_nothing(unbroken: tuple[dict[str, Tensor], pd.DataFrame], tmp_path: Path) -> None:
-    seen: list[tuple[int, str]] = []
+    seen: list[int] = []
 
-    def watch(method: Method, epoch: int, weights: str) -> None:
-        seen.append((epoch, weights))
+    def watch(method: Method, epoch: int) -> None:
+        seen.append(epoch)
         torch.rand(7)
         with torch.no_grad():
             method.score(DATA.batch([0, 1]))
 
     method = squid()
     fit(method, DATA, CONFIG, tmp_path, watch)
-    assert seen == [(e, w) for e in (1, 2, 3, 4) for w in ("last", "average")]
+    assert seen == [1, 2, 3, 4]
     assert all(torch.equal(v, unbroken[0][k]) for k, v in method.state_dict().items())
 
 
@@ -148,15 +147,3 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("shares", "epochs", "expected"), [((1,), 7, [7]), ((2, 1), 9, [6, 3]), ((5, 1), 2, [2, 1])])
 def test_epochs_are_shared_out(shares: tuple[float, ...], epochs: int, expected: list[int]) -> None:
     assert epochs_of(tuple(Phase("", (), share) for share in shares), epochs) == expected
-
-
-def test_average_is_exponential_but_copies_the_queue() -> None:
-    method = squid()
-    average = WeightAverage(method, 0.75)
-    before = method.encoder.stem.first.conv.weight.detach().clone()
-    with torch.no_grad():
-        method.encoder.stem.first.conv.weight.add_(1)
-        method.inpaint.memory.slots.add_(1)
-    average.update(method)
-    torch.testing.assert_close(average.state()["encoder.stem.first.conv.weight"], before + 0.25)
-    assert torch.equal(average.state()["inpaint.memory.slots"], method.inpaint.memory.slots)

@@ -6,7 +6,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from loligo.config import TrainConfig
 from loligo.data import cache, manifest
 from loligo.data.cache import Dataset
 from loligo.files import replacing
+from loligo.methods.base import Method
 from loligo.names import nearest
 from loligo.runs import Run, build
 from loligo.score import Scorer, batches, raw_scores, score_table
@@ -39,13 +40,15 @@ def train(
     options: dict[str, Any] | None = None,
     train: TrainConfig | dict[str, Any] | None = None,
     strict: bool = False,
+    watch: Callable[[Method, int], None] | None = None,
 ) -> Run:
     """Train ``method`` on the normals of ``data`` into the run folder ``out``, and calibrate it.
 
     ``data`` is a manifest (path or frame), a folder of images, or files; a folder is indexed on the fly and a tenth of
     its patients held out for calibration. ``options`` and ``train`` replace defaults of the method's Config and of
     `TrainConfig`; ``preset`` names a set of both. A training that was cut off goes on where it stopped. Images that
-    cannot be read are listed in rejected.csv, unless ``strict``. Raises ValueError for unknown names or unfit data.
+    cannot be read are listed in rejected.csv, unless ``strict``. ``watch`` looks on after each epoch; with ``train.watch``
+    it scores validation and test images for the papers' protocol. Raises ValueError for unknown names or unfit data.
     """
     run = plan(method, out, preset, options or {}, train or {})
     if run.trained:
@@ -61,7 +64,7 @@ def train(
 
     torch.manual_seed(run.train.seed)
     model, start = run.new_model(), time.perf_counter()
-    watch = _Watch(run, rows) if run.train.watch else None
+    watch = watch or (_Watch(run, rows) if run.train.watch else None)
     history = training.fit(model, normals, run.train, run.folder, watch)
     run.save_model(model)
     run.about["cost"] = _cost(history, time.perf_counter() - start)
@@ -187,13 +190,12 @@ class _Watch:
         self.run, self.path = run, run.folder / "epochs.csv"
         self.data = cache.load(watched, run.method_config.size)
 
-    def __call__(self, model: Any, epoch: int, weights: str) -> None:
+    def __call__(self, model: Method, epoch: int) -> None:
         values = raw_scores(Scorer(model, self.run.train.precision), self.data, progress=False)
-        rows = self.data.rows[["path", "split", "label"]].assign(epoch=epoch, weights=weights, score=values)
+        rows = self.data.rows[["path", "split", "label"]].assign(epoch=epoch, score=values)
         if self.path.exists():
             before = pd.read_csv(self.path, dtype={"label": "Int64"})
-            again = (before["epoch"] > epoch) | ((before["epoch"] == epoch) & (before["weights"] == weights))
-            rows = pd.concat([before[~again], rows], ignore_index=True)
+            rows = pd.concat([before[before["epoch"] < epoch], rows], ignore_index=True)
         with replacing(self.path) as path:
             rows.to_csv(path, index=False)
 

@@ -22,8 +22,6 @@ class TrainConfig:
     """Shift by up to 5 % and scale by 0.95 to 1.05 at random."""
     precision: Precision = "auto"
     """bf16 autocast, float32, or bf16 where the processor computes in it."""
-    average: float = 0.0
-    """Epochs over which weights are averaged exponentially; 0 keeps those of the last step."""
     watch: bool = False
     """Score validation and test images after each epoch into epochs.csv; needed for the papers' protocol only."""
     device: str = "auto"
@@ -33,5 +31,3 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
-        if self.average < 0:
-            raise ValueError(f"train.average is {self.average}; it must be 0 (off) or a number of epochs")

@@ -81,14 +81,14 @@ def paper(test: pd.DataFrame, folder: Path) -> Metrics:
         if len(aucs):
             epoch = int(aucs.index[int(aucs["auc"].argmax())])
             note = f"epoch {epoch} of {len(aucs)}, best on labelled validation ({aucs['auc'][epoch]:.3f})"
-            test = labelled(epochs[(epochs["epoch"] == epoch) & (epochs["weights"] == "last")], "test")
+            test = labelled(epochs[epochs["epoch"] == epoch], "test")
     threshold = metrics.best_accuracy_threshold(_labels(test), _scores(test))
     return _measure(test, threshold) | {"epoch": epoch, "note": note + "; threshold best on test labels"}
 
 
-def auc_by_epoch(epochs: pd.DataFrame, split: str, weights: str = "last") -> pd.DataFrame:
+def auc_by_epoch(epochs: pd.DataFrame, split: str) -> pd.DataFrame:
     """Return the AUC of a labelled split after each epoch: index epoch, column auc; empty where labels lack a kind."""
-    rows = labelled(epochs[epochs["weights"] == weights], split)
+    rows = labelled(epochs, split)
     if rows["label"].nunique() < 2:
         return pd.DataFrame({"auc": []})
     aucs = {e: metrics.roc_auc(_labels(part), _scores(part)) for e, part in rows.groupby("epoch")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import sys
@@ -27,11 +26,10 @@ from loligo.data.cache import Dataset
 from loligo.data.transforms import jitter
 from loligo.files import replacing
 from loligo.methods.base import Method, Phase, Turn
-from loligo.nn.average import WeightAverage
 from loligo.nn.precision import autocast, pick_dtype
 
-Watch = Callable[[Method, int, str], None]
-"""Called after each epoch with the method in eval mode, the epoch, and whose weights: last or average."""
+Watch = Callable[[Method, int], None]
+"""Called after each epoch with the method in eval mode and the epoch."""
 
 
 def fit(method: Method, data: Dataset, config: TrainConfig, folder: Path, watch: Watch | None = None) -> pd.DataFrame:
@@ -79,32 +77,23 @@ class Loop:
         self.optimisers = {t: self._optimiser(t) for phase in method.phases() for t in phase.turns}
         steps = max(1, round(len(data) / config.batch_size))
         self.steps = steps
-        self.average = WeightAverage(method, 1 - 1 / (config.average * steps)) if config.average * steps > 1 else None
 
     def _optimiser(self, turn: Turn) -> Adam:
         parameters = [p for name in turn.modules for p in self.method.get_submodule(name).parameters()]
         return Adam(parameters, turn.learning_rate, turn.betas, weight_decay=turn.weight_decay, fused=True)
 
     def run(self, watch: Watch | None) -> None:
-        """Go through the epochs that are left; afterwards the method holds the final or the averaged weights."""
+        """Go through the epochs that are left."""
         bar = tqdm(total=len(self.plan), initial=self.done, desc="training", unit="epoch", disable=not self.plan)
         for phase, progress in self.plan[self.done :]:
             self._epoch(phase, progress, bar)
             self.done += 1
+            self.method.after_epoch()
             bar.update()
             if watch:
-                self._watch(watch)
+                watch(self.method.eval(), self.done)
             self.save()
         bar.close()
-        if self.average:
-            self.method.load_state_dict(self.average.state())
-
-    def _watch(self, watch: Watch) -> None:
-        watch(self.method.eval(), self.done, "last")
-        if self.average:
-            averaged = copy.deepcopy(self.method)
-            averaged.load_state_dict(self.average.state())
-            watch(averaged, self.done, "average")
 
     def _epoch(self, phase: Phase, progress: float, bar: tqdm[Any]) -> None:
         torch.manual_seed(self.config.seed * 100_003 + self.done)
@@ -154,8 +143,6 @@ class Loop:
             self.optimisers[turn].zero_grad()
             self.method.after_step(turn.loss)
             logged |= {name: loss.detach() for name, loss in losses.items()}
-        if self.average:
-            self.average.update(self.method)
         return logged
 
     def _place(self, x: Tensor) -> Tensor:
@@ -173,7 +160,6 @@ class Loop:
     def save(self) -> None:
         """Write everything that the next epoch depends on; a kill leaves the previous file or this one."""
         tensors = {f"method.{k}": v for k, v in self.method.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in (self.average.state() if self.average else {}).items()}
         for i, optimiser in enumerate(self.optimisers.values()):
             for j, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"optimiser.{i}.{j}.{k}": v for k, v in state.items()}
@@ -195,9 +181,6 @@ class Loop:
             kind, rest = name.split(".", 1)
             groups[kind][rest] = tensor
         self.method.load_state_dict(groups["method"])
-        if self.average:
-            for name, tensor in groups["average"].items():
-                self.average.tensors[name].copy_(tensor)
         for i, optimiser in enumerate(self.optimisers.values()):
             state: dict[int, dict[str, Tensor]] = defaultdict(dict)
             for name, tensor in groups["optimiser"].items():

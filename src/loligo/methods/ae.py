@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from loligo.methods.base import Method, MethodConfig, Phase, Turn
 from loligo.nn.conv import ConvNorm, upsample
-from loligo.nn.places import PlaceNorm
+from loligo.nn.places import Places
 from loligo.types import Scores
 
 
@@ -32,8 +32,8 @@ class AutoencoderConfig(MethodConfig):
     code: int = 16
     """Channels of the code, which has size / 2**levels pixels a side."""
     score: Literal["reconstruction", "local"] = "reconstruction"
-    """Image score: the mean squared error; or, for small anomalies, the largest error of any window of a third of the
-    image's side in standard deviations of normals there."""
+    """Image score: the mean squared error; or, for small anomalies, the least structural similarity of any window of a
+    third of the image's side, as unusual as it is there."""
     learning_rate: float = 1e-3
     """Adam's rate, falling to a tenth by a cosine."""
 
@@ -62,7 +62,7 @@ class Autoencoder(Method):
         self.bottom = ConvNorm(config.code, widths[-1], kernel=1)
         self.ups = nn.ModuleList(ConvNorm(b, a) for a, b in reversed(pairs))
         self.out = nn.Conv2d(config.width, config.channels, 3, padding=1)
-        self.places = PlaceNorm(config.size, config.size // 3)
+        self.places = Places(config.size, config.size // 3)
 
     def phases(self) -> tuple[Phase, ...]:
         """Train everything on one loss."""
@@ -84,12 +84,12 @@ class Autoencoder(Method):
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Measure the error that is usual at each place."""
-        self.places.fit((x - self(x)).square().mean(1, keepdim=True) for x in batches)
+        self.places.fit(self.places(x, self(x)) for x in batches)
 
     def score(self, x: Tensor) -> Scores:
         """Score by the squared error, in the mean or where it is most unusual; it is also the map."""
         rebuilt = self(x)
-        error = (x - rebuilt).square().mean(1, keepdim=True)
         if self.config.score == "local":
-            return self.places.score(error, rebuilt)
+            return self.places.score(x, rebuilt)
+        error = (x - rebuilt).square().mean(1, keepdim=True)
         return Scores(error.mean((1, 2, 3)), error, rebuilt)

@@ -5,8 +5,9 @@ neighbours, and decoded: a normal image is rebuilt, an abnormal one is not. A te
 student by distillation. A discriminator that learnt to tell rebuilt images from real ones gives the score.
 
 Departures: the generator's turn is taken before the discriminator's and both share one forward pass of the generator,
-which the reference computes twice; the generator so meets the discriminator of the step before. Everything else where
-paper and reference code differ is an option; the defaults are the reference's.
+which the reference computes twice; the generator so meets the discriminator of the step before. The score is the mean
+logit of the last epochs' discriminators (``snapshots``), since that of one swings widely between epochs. Everything
+else where paper and reference code differ is an option; the preset ``paper`` has all as in the reference.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from loligo.nn.discriminator import Discriminator, Statistics
 from loligo.nn.inpaint import Inpaint, NeighbourAttention
 from loligo.nn.memory import MemoryMatrix, MemoryQueue, Shrinkage
 from loligo.nn.patches import cut, stitch
-from loligo.nn.places import PlaceNorm
+from loligo.nn.places import Places
 from loligo.types import Scores
 
 
@@ -66,9 +67,11 @@ class SquidConfig(MethodConfig):
     """Train a teacher decoder and draw the student's features towards its own."""
     discriminator_statistics: Statistics = "image"
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
+    snapshots: int = 5
+    """Discriminators of so many last epochs whose logits are averaged; 1 is the last alone, as in the reference."""
     score: Literal["discriminator", "reconstruction", "both", "local"] = "discriminator"
     """Image score: minus the logit, the mean squared error, the sum of both in units of their spread; or, for anomalies
-    smaller than a patch, the largest error of any patch-sized window in standard deviations of normals there."""
+    smaller than a patch, the least structural similarity of any patch-sized window, as unusual as it is there."""
     reconstruction_weight: float = 10.0
     teacher_weight: float = 0.01
     distillation_weight: float = 0.001
@@ -77,6 +80,13 @@ class SquidConfig(MethodConfig):
     """The generator moves at every so-many-th step, the discriminator at each."""
     learning_rate: float = 1e-4
     """Adam's rate for generator and discriminator; the generator's falls to a tenth by a cosine."""
+
+
+DIGITS = {
+    **{"size": 48, "width": 16, "levels": 2, "grid": 3, "slots": 1600, "skips": 0, "decoder_memory": "none"},
+    **{"learning_rate": 1e-3, "generator_every": 1, "score": "local", "train.augment": False},
+}
+"""For DigitAnatomy: anomalies fill a patch, so that nothing may pass the memory, and the score is local."""
 
 
 class Encoder(nn.Module):
@@ -163,16 +173,11 @@ class Squid(Method):
     Config = SquidConfig
     presets: ClassVar = {
         "paper": {
-            "train.epochs": 200,
-            "strict_top_k": True,
-            "decoder_memory": "quadrant",
-            "mask_neighbours": False,
+            **{"strict_top_k": True, "decoder_memory": "quadrant", "mask_neighbours": False, "snapshots": 1},
+            **{"discriminator_statistics": "image", "train.epochs": 200},
         },
-        "digits": {
-            **{"size": 48, "width": 16, "levels": 2, "grid": 3, "slots": 1600, "skips": 0, "decoder_memory": "none"},
-            **{"learning_rate": 1e-3, "generator_every": 1, "score": "local"},
-            **{"train.epochs": 8, "train.augment": False},
-        },
+        "digits": {**DIGITS, "train.epochs": 8},
+        "digits_full": {**DIGITS, "train.epochs": 60},
         "tiny": {
             "size": 64,
             "width": 4,
@@ -184,6 +189,7 @@ class Squid(Method):
     }
     config: SquidConfig
     spread: Tensor
+    kept: Tensor
 
     def __init__(self, config: SquidConfig) -> None:
         super().__init__(config)
@@ -202,9 +208,14 @@ class Squid(Method):
         self.inpaint = Inpaint(bottleneck, c.grid, memory, attention)
         self.student = Decoder(c, with_memory=c.decoder_memory != "none")
         self.teacher = Decoder(c, with_memory=False) if c.distillation else None
-        self.discriminator = Discriminator(c.size, c.channels, statistics=c.discriminator_statistics)
+        discriminators = (
+            Discriminator(c.size, c.channels, statistics=c.discriminator_statistics) for _ in range(c.snapshots + 1)
+        )
+        self.discriminator, *past = discriminators
+        self.past = nn.ModuleList(past).requires_grad_(False)  # a ring of the last epochs' discriminators
+        self.register_buffer("kept", torch.zeros((), dtype=torch.long))
         self.register_buffer("spread", torch.ones(2))  # of logit and mean squared error over the training images
-        self.places = PlaceNorm(c.size, c.size // c.grid)
+        self.places = Places(c.size, c.size // c.grid)
         self._fake: Tensor | None = None
         self._features: Tensor | None = None
 
@@ -276,6 +287,11 @@ class Squid(Method):
             self.inpaint.memory.write(self._features)
         self._features = None
 
+    def after_epoch(self) -> None:
+        """Keep a copy of the discriminator: alone it swings from epoch to epoch, the mean of some does not."""
+        self.past[int(self.kept) % len(self.past)].load_state_dict(self.discriminator.state_dict())
+        self.kept += 1
+
     def reconstruct(self, x: Tensor) -> Tensor:
         """Rebuild (N, C, H, W); where pixels are in-painted, every patch from an image that lacks it."""
         grid = self.config.grid
@@ -289,24 +305,26 @@ class Squid(Method):
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Measure over the training images the spread of both scores, and the error that is usual at each place."""
-        parts, errors = [], []
+        parts, differences = [], []
         for x in batches:
             rebuilt = self.reconstruct(x)
             parts.append(self._parts(x, rebuilt))
-            errors.append((x - rebuilt).square().mean(1, keepdim=True))
+            differences.append(self.places(x, rebuilt))
         self.spread.copy_(torch.cat(parts).std(0).clamp_min(1e-12))
-        self.places.fit(errors)
+        self.places.fit(differences)
 
     def _parts(self, x: Tensor, rebuilt: Tensor) -> Tensor:
         """Return (N, 2): minus the logit and the mean squared error."""
-        return torch.stack([-self.discriminator(rebuilt), (x - rebuilt).square().mean((1, 2, 3))], 1)
+        judges = self.past[: int(self.kept)] or [self.discriminator]
+        logit = torch.stack([judge(rebuilt) for judge in judges]).mean(0)
+        return torch.stack([-logit, (x - rebuilt).square().mean((1, 2, 3))], 1)
 
     def score(self, x: Tensor) -> Scores:
         """Score by the discriminator's logit of the rebuilt image, or as the options say; map the squared error."""
         rebuilt = self.reconstruct(x)
-        error = (x - rebuilt).square().mean(1, keepdim=True)
         if self.config.score == "local":
-            return self.places.score(error, rebuilt)
+            return self.places.score(x, rebuilt)
+        error = (x - rebuilt).square().mean(1, keepdim=True)
         logit, mse = self._parts(x, rebuilt).unbind(1)
         both = logit / self.spread[0] + mse / self.spread[1]
         return Scores({"discriminator": logit, "reconstruction": mse, "both": both}[self.config.score], error, rebuilt)
@@ -325,6 +343,8 @@ def check(config: SquidConfig) -> None:
     step = config.grid << config.levels
     if config.levels < 2 or config.size % step:
         raise ValueError(f"size {config.size} must be a multiple of grid * 2**levels = {step}, and levels at least 2")
+    if config.snapshots < 1:
+        raise ValueError(f"snapshots is {config.snapshots}; the score needs at least 1 discriminator")
     if not 0 <= config.skips <= 2:
         raise ValueError(f"skips is {config.skips}; 0, 1 or 2 decoder levels may take the encoder's features")
     if config.size <= 32:

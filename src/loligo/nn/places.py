@@ -1,4 +1,9 @@
-"""How unusual an error is at its place: some edges are always rebuilt badly, an empty corner never is."""
+"""Where an image and its reconstruction differ more than is usual there, by structural similarity.
+
+Structural similarity (SSIM; Wang et al. 2004) compares means, contrasts and correlation within a window; as the error
+of an autoencoder: Bergmann et al. 2018 (1807.02011). Unlike the squared error it does not grow with the contrast of
+what is rebuilt. Standardised by normal images place by place, the most unusual window becomes the image's score.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,20 @@ from torch import Tensor, nn
 
 from loligo.types import Scores
 
+C1, C2 = 0.01**2, 0.03**2  # of Wang et al., for pixels in [0, 1]
 
-class PlaceNorm(nn.Module):
-    """Average a map over windows and express each in standard deviations of normal images at that place."""
+
+def dissimilarity(x: Tensor, y: Tensor, window: int, stride: int) -> Tensor:
+    """Return 1 - SSIM of images (N, C, H, W) over square windows, the mean over channels: (N, 1, side, side)."""
+    x, y = x.float(), y.float()
+    mean_x, mean_y, xx, yy, xy = (F.avg_pool2d(t, window, stride) for t in (x, y, x * x, y * y, x * y))
+    variances, covariance = xx - mean_x**2 + yy - mean_y**2, xy - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
+    return (1 - luminance * (2 * covariance + C2) / (variances + C2)).mean(1, keepdim=True)
+
+
+class Places(nn.Module):
+    """Score reconstructions by their most unusual window."""
 
     mean: Tensor
     std: Tensor
@@ -24,27 +40,21 @@ class PlaceNorm(nn.Module):
         self.register_buffer("mean", torch.zeros(1, 1, side, side))
         self.register_buffer("std", torch.ones(1, 1, side, side))
 
-    def pool(self, x: Tensor) -> Tensor:
-        """Average (N, 1, H, W) over windows: (N, 1, side, side)."""
-        return F.avg_pool2d(x.float(), self.window, self.stride)
+    def forward(self, x: Tensor, rebuilt: Tensor) -> Tensor:
+        """Compare images (N, C, H, W): (N, 1, side, side), not yet standardised."""
+        return dissimilarity(x, rebuilt, self.window, self.stride)
 
-    @torch.no_grad()
-    def fit(self, maps: Iterable[Tensor]) -> None:
-        """Measure mean and standard deviation of each place over maps (n, 1, H, W) of normal images.
+    def fit(self, differences: Iterable[Tensor]) -> None:
+        """Measure mean and standard deviation of each place over what `forward` gave for normal images.
 
         A tenth of the mean deviation is added everywhere, so that a place that never varies does not rule the score.
         """
-        pooled = torch.cat([self.pool(part) for part in maps])
-        std = pooled.std(0, keepdim=True)
-        self.mean.copy_(pooled.mean(0, keepdim=True))
-        self.std.copy_(std + 0.1 * std.mean() + 1e-12)
+        found = torch.cat(list(differences))
+        std = found.std(0, keepdim=True)
+        self.mean.copy_(found.mean(0, keepdim=True))
+        self.std.copy_(std + 0.1 * std.mean() + 1e-6)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, 1, H, W) to (N, 1, side, side) in standard deviations."""
-        return (self.pool(x) - self.mean) / self.std
-
-    def score(self, x: Tensor, reconstruction: Tensor) -> Scores:
-        """Score error maps (N, 1, H, W) by their most unusual place; the map is how unusual each is, at full size."""
-        unusual = self(x)
-        full = F.interpolate(unusual, x.shape[2:], mode="bilinear")
-        return Scores(unusual.amax((1, 2, 3)), full, reconstruction)
+    def score(self, x: Tensor, rebuilt: Tensor) -> Scores:
+        """Score (N, C, H, W): the largest deviation, and at full size the map of all, in standard deviations."""
+        unusual = (self(x, rebuilt) - self.mean) / self.std
+        return Scores(unusual.amax((1, 2, 3)), F.interpolate(unusual, x.shape[2:], mode="bilinear"), rebuilt)
