@@ -1,10 +1,10 @@
 """SQUID on the ZhangLab chest X-rays, official test split: AUC by epoch, both protocols, the reference's traps.
 
-    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 60
+    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 40
 
 A run that was cut off goes on where it stopped. After each epoch validation and test images are scored in several ways
-from one pass of the generator; the scores go to epochs.csv and variants.csv of the run folder and decide nothing. At the
-end the run is scored and evaluated, and rows are added to benchmarks/results/results.csv and zhanglab_epochs.csv.
+from one pass of the generator; the scores go to epochs.csv and variants.csv of the run folder and decide nothing. At
+the end the run is scored and evaluated, and rows are added to results.csv and zhanglab_epochs.csv beside this file.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Variants:
                 found.append(judge(scorer.method, x.contiguous(memory_format=torch.channels_last)))
         table = self.data.rows[["path", "split", "label"]].assign(epoch=epoch)
         columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-        self._append("epochs.csv", table.assign(score=columns["last discriminator"]), epoch)
+        self._append("epochs.csv", table.assign(score=columns["last judge"]), epoch)
         self._append("variants.csv", table.assign(**columns), epoch)
 
     def _append(self, name: str, rows: pd.DataFrame, epoch: int) -> None:
@@ -62,14 +62,14 @@ def judge(model: Method, x: torch.Tensor) -> dict[str, np.ndarray]:
     rebuilt = model.reconstruct(x)
     mean, mse = model._parts(x, rebuilt).unbind(1)
     found = {
-        "mean of 5 discriminators": mean,
+        "mean of 5 judges": mean,
         "reconstruction error": mse,
-        "last discriminator": -model.discriminator(rebuilt),
+        "last judge": -model.discriminator(rebuilt),
     }
     norms = [m for m in model.discriminator.modules() if isinstance(m, FeatureNorm)]
     for norm in norms:
         norm.statistics = "running"
-    found["last discriminator, running statistics"] = -model.discriminator(rebuilt)
+    found["last judge, running statistics"] = -model.discriminator(rebuilt)
     for norm in norms:
         norm.statistics = "image"
     return {name: part.float().numpy() for name, part in found.items()}
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=40)
     given = parser.parse_args()
     rows, folder = zhanglab.index(given.data), given.out / f"squid_{given.seed}"
     run = api.plan("squid", folder, None, OPTIONS, {"seed": given.seed, "epochs": given.epochs})

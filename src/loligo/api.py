@@ -47,8 +47,9 @@ def train(
     ``data`` is a manifest (path or frame), a folder of images, or files; a folder is indexed on the fly and a tenth of
     its patients held out for calibration. ``options`` and ``train`` replace defaults of the method's Config and of
     `TrainConfig`; ``preset`` names a set of both. A training that was cut off goes on where it stopped. Images that
-    cannot be read are listed in rejected.csv, unless ``strict``. ``watch`` looks on after each epoch; with ``train.watch``
-    it scores validation and test images for the papers' protocol. Raises ValueError for unknown names or unfit data.
+    cannot be read are listed in rejected.csv, unless ``strict``. ``watch`` looks on after each epoch; that of
+    ``train.watch`` scores validation and test images for the papers' protocol. Raises ValueError for unknown names or
+    unfit data.
     """
     run = plan(method, out, preset, options or {}, train or {})
     if run.trained:
