@@ -72,6 +72,10 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
 
 def test_equal_scores_do_not_divide_by_zero() -> None:
     assert Calibration.fit([2.0, 2.0]).anomaly_score([2.0]) == [0.5]
+
+
+def test_a_threshold_above_zero_is_no_denormal_that_the_processor_may_flush() -> None:
+    assert Calibration.fit([-1.0, 0.0]).threshold >= np.finfo(np.float64).tiny
     assert Calibration.fit([0.1, 0.1, 0.1]).anomaly_score([0.1]) == [0.5]  # the plain mean of these is not 0.1
 
 

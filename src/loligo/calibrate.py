@@ -61,7 +61,8 @@ class Calibration:
         """
         n = len(self.scores)
         allowed = math.floor(self.false_alarm_rate * (n + 1) * (1 + 1e-12)) - 1  # normals at or above the threshold
-        return float(np.nextafter(self.scores[n - 1 - allowed], np.inf))
+        last = self.scores[n - 1 - allowed]
+        return float(max(np.nextafter(last, np.inf), last + np.finfo(np.float64).tiny))  # no denormal: they are flushed
 
     def p_value(self, scores: npt.ArrayLike) -> Floats:
         """Return (1 + number of calibration normals at or above the score) / (n + 1), for raw scores (N,)."""

@@ -142,7 +142,8 @@ def best_accuracy_threshold(labels: npt.ArrayLike, scores: npt.ArrayLike) -> flo
     y, s = check(labels, scores)
     false, true, thresholds = roc_curve(y, s, drop_intermediate=False)
     right = np.rint(true * (y == 1).sum() + (1 - false) * (y == 0).sum())
-    return float(min(thresholds[np.argmax(right)], np.nextafter(s.max(), np.inf)))
+    above = max(np.nextafter(s.max(), np.inf), s.max() + np.finfo(np.float64).tiny)  # no denormal: they are flushed
+    return float(min(thresholds[np.argmax(right)], above))
 
 
 def sensitivity_at_specificity(labels: npt.ArrayLike, scores: npt.ArrayLike, specificity: float = 0.95) -> float:

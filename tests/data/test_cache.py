@@ -194,7 +194,7 @@ def test_bad_files_are_set_apart_with_their_reason(rows, tmp_path):
 def test_nothing_left_fails(rows, tmp_path):
     for path in rows["path"]:
         Path(path).write_bytes(b"")
-    with pytest.raises(ValueError, match=r"all 5 images were rejected, the first: .*0\.png: its content"):
+    with pytest.raises(ValueError, match=r"all 5 images were rejected, the first: .*0\.png: it is empty"):
         load(rows, tmp_path)
     with pytest.raises(ValueError, match="there are no images to load"):
         load(rows.head(0), tmp_path)

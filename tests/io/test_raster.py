@@ -152,7 +152,7 @@ def test_broken_files_are_refused(tmp_path):
     (tmp_path / "text.png").write_text("not an image")
     refuse(tmp_path / "text.png", "its content is not PNG, JPEG, BMP, TIFF")
     (tmp_path / "zero.jpg").touch()
-    refuse(tmp_path / "zero.jpg", "its content is not")
+    refuse(tmp_path / "zero.jpg", "it is empty, 0 bytes")
     refuse(tmp_path / "absent.png", "No such file")
     (tmp_path / "folder.png").mkdir()
     refuse(tmp_path / "folder.png", "Is a directory")

@@ -1,0 +1,225 @@
+"""SQUID's parts against the paper's description and the reference's behaviour, and every ablation."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from loligo.methods.squid import Decoder, DecoderMemory, Squid, SquidConfig, blank, masked_shortcut
+from loligo.nn.discriminator import Discriminator
+from loligo.nn.memory import shrink
+
+TINY = {k: v for k, v in Squid.presets["tiny"].items()}
+X = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def squid(**options: object) -> Squid:
+    torch.manual_seed(0)
+    return Squid(SquidConfig(**{**TINY, **options}))
+
+
+def test_the_network_has_the_papers_sizes() -> None:
+    model = Squid(SquidConfig())
+    z, skips = model.encoder(torch.zeros(4, 1, 64, 64))
+    assert z.shape == (4, 512, 4, 4)
+    assert [s.shape[1] for s in skips] == [32, 64, 128, 256]
+    assert model.inpaint.memory.slots.shape == (4, 200, 2048)
+    assert model.inpaint.attention.heads == 8
+    assert model.inpaint.attention.feed[0].out_features == 512
+    assert [m.memory.slots.shape for m in model.student.memories] == [(4, 200, 256 * 16), (4, 200, 128 * 64)]
+    assert len(model.teacher.memories) == 0
+    convs = [m for m in model.discriminator.modules() if isinstance(m, nn.Conv2d)]
+    assert [(c.out_channels, c.kernel_size, c.stride) for c in convs] == [
+        (width, (5, 5), (2, 2)) for width in (16, 32, 64, 128, 128)
+    ]
+
+
+def test_decoder_stitches_before_its_third_level_and_takes_two_skips() -> None:
+    config = SquidConfig()
+    decoder = Decoder(config, with_memory=False)
+    assert [u.first.conv.in_channels for u in decoder.units] == [512 + 256, 256 + 128, 128, 64]
+    z, skips = torch.rand(4, 512, 4, 4), [torch.rand(4, 32 << i, 64 >> i, 64 >> i) for i in range(4)]
+    image, features = decoder(z, skips)
+    assert image.shape == (1, 1, 128, 128)
+    assert [tuple(f.shape) for f in features] == [(4, 256, 8, 8), (4, 128, 16, 16), (1, 64, 64, 64), (1, 32, 128, 128)]
+
+
+@pytest.mark.parametrize("where", ["quadrant", "image"])
+def test_decoder_memory_agrees_with_a_plain_loop(where: str) -> None:
+    config = SquidConfig(slots=10, decoder_memory=where)
+    module = DecoderMemory(3, 8, config).eval()
+    x = torch.randn(8, 3, 8, 8)
+    plain = torch.zeros_like(x)
+    for patch in range(8):
+        if where == "image":
+            slots = module.memory.slots[patch % 4]
+            query = x[patch].permute(1, 2, 0).reshape(-1)
+            read = shrink(query @ slots.T, "gumbel", 5, strict=True) @ slots
+            plain[patch] = read.view(8, 8, 3).permute(2, 0, 1)
+            continue
+        for i, j in itertools.product(range(2), range(2)):
+            part = x[patch, :, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
+            slots = module.memory.slots[2 * i + j]
+            read = shrink(part.permute(1, 2, 0).reshape(-1) @ slots.T, "gumbel", 5, strict=True) @ slots
+            plain[patch, :, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4] = read.view(4, 4, 3).permute(2, 0, 1)
+    torch.testing.assert_close(module(x), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_masked_shortcut_lets_the_original_through_in_training_only() -> None:
+    model = squid(shortcut_ratio=0.8)
+    new, old = torch.ones(50, 2, 8, 8), torch.zeros(50, 2, 8, 8)
+    mixed = masked_shortcut(new, old, model.train())
+    assert torch.equal(mixed[:, 0], mixed[:, 1])
+    assert float(mixed.mean()) == pytest.approx(0.8, abs=0.03)
+    assert torch.equal(masked_shortcut(new, old, model.eval()), new)
+
+
+def test_image_statistics_are_those_of_a_discriminator_in_training_mode_on_one_image() -> None:
+    torch.manual_seed(0)
+    discriminator = Discriminator(64, 1, statistics="image")
+    x = torch.rand(4, 1, 64, 64)
+    with torch.no_grad():
+        for _ in range(3):
+            discriminator(torch.rand(8, 1, 64, 64))
+        together = discriminator.eval()(x)
+        alone = torch.cat([discriminator.train()(x[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_running_statistics_differ_from_the_images_own() -> None:
+    model = squid().eval()
+    image = model.discriminator(X)
+    for module in model.discriminator.modules():
+        if hasattr(module, "statistics"):
+            module.statistics = "running"
+    assert not torch.allclose(model.discriminator(X), image)
+
+
+def test_generator_leaves_its_images_to_the_discriminator_of_the_same_step() -> None:
+    model = squid().train()
+    model.losses(X, "generator")
+    left = model._fake
+    assert left is not None
+    assert not left.requires_grad
+    model.losses(X, "discriminator")
+    assert model._fake is None
+    assert {"discriminator"} == set(model.losses(X, "discriminator"))
+
+
+def test_losses_are_weighted_as_in_the_paper() -> None:
+    model = squid().train()
+    losses = model.losses(X, "generator")
+    assert set(losses) == {"generator", "reconstruction", "adversarial", "teacher", "distillation"}
+    total = sum(losses[k] for k in ("reconstruction", "adversarial", "teacher", "distillation"))
+    torch.testing.assert_close(losses["generator"], total)
+    c = model.config
+    weights = (c.reconstruction_weight, c.teacher_weight, c.distillation_weight, c.adversarial_weight)
+    assert weights == (10, 0.01, 0.001, 0.005)
+    expected = 10 * nn.functional.mse_loss(model._fake, X)
+    torch.testing.assert_close(losses["reconstruction"], expected)
+
+
+def test_the_teacher_sends_no_gradient_to_the_encoder() -> None:
+    model = squid().train()
+    losses = model.losses(X, "generator")
+    grads = torch.autograd.grad(losses["teacher"], list(model.encoder.parameters()), allow_unused=True)
+    assert all(g is None for g in grads)
+
+
+def test_the_queue_takes_the_batch_up_after_the_generators_step_only() -> None:
+    model = squid().train()
+    model.losses(X, "discriminator")
+    model.after_step("discriminator")
+    assert int(model.inpaint.memory.pointer) == 0
+    model.losses(X, "generator")
+    assert int(model.inpaint.memory.pointer) == 0
+    model.after_step("generator")
+    assert int(model.inpaint.memory.pointer) == 3
+
+
+def test_score_is_the_mean_of_the_last_discriminators() -> None:
+    model = squid(snapshots=2, score="discriminator").eval()
+    with torch.no_grad():
+        for _ in range(3):
+            for p in model.discriminator.parameters():
+                p.add_(torch.randn_like(p) * 0.1)
+            model.after_epoch()
+        rebuilt = model.reconstruct(X)
+        judges = [p(rebuilt) for p in model.past]
+        torch.testing.assert_close(model.score(X).image, -(judges[0] + judges[1]) / 2)
+        torch.testing.assert_close(
+            model.past[0](rebuilt), model.discriminator(rebuilt)
+        )  # the third took the first's place
+
+
+OPTIONS = {
+    "memory": ["queue", "matrix", "none"],
+    "space_aware": [True, False],
+    "shrinkage": ["gumbel", "hard", "soft", "none"],
+    "k": [1, 16],
+    "strict_top_k": [True, False],
+    "inpainting": ["feature", "pixel", "none"],
+    "mask_neighbours": [True, False],
+    "shortcut_ratio": [0.5, 1.0],
+    "decoder_memory": ["quadrant", "image", "none"],
+    "skips": [0, 1, 2],
+    "distillation": [True, False],
+    "discriminator_statistics": ["image", "running"],
+    "score": ["discriminator", "reconstruction", "both", "local"],
+    "grid": [1, 2, 4],
+    "snapshots": [1, 3],
+    "generator_every": [1, 2],
+    "levels": [2, 3],
+}
+
+
+@pytest.mark.parametrize(("option", "value"), [(o, v) for o, values in OPTIONS.items() for v in values])
+def test_every_ablation_trains_and_scores(option: str, value: object) -> None:
+    extra = {"decoder_memory": "image"} if (option, value) in {("grid", 4), ("levels", 3)} else {}
+    model = squid(**{**extra, option: value}).train()
+    losses = model.losses(X, "generator")
+    losses["generator"].backward()
+    model.after_step("generator")
+    assert all(torch.isfinite(v) for v in losses.values())
+    moved = [p for n in model.phases()[0].turns[0].modules for p in model.get_submodule(n).parameters()]
+    assert sum(p.grad is not None for p in moved) > 0.9 * len(moved)
+    model.eval()
+    with torch.no_grad():
+        model.fit([X, X.flip(0)])
+        scores = model.score(X)
+    assert scores.image.shape == (3,)
+    assert torch.isfinite(scores.image).all()
+
+
+def test_pixel_inpainting_rebuilds_every_patch_without_seeing_it() -> None:
+    model = squid(inpainting="pixel", levels=3, decoder_memory="image").eval()
+    changed = X.clone()
+    changed[:, :, :32, :32] = torch.rand(3, 1, 32, 32)
+    with torch.no_grad():
+        a, b = model.reconstruct(X), model.reconstruct(changed)
+    assert torch.equal(a[:, :, :32, :32], b[:, :, :32, :32])
+    assert not torch.equal(a[:, :, 32:], b[:, :, 32:])
+
+
+def test_blank_clears_one_patch_of_each_image() -> None:
+    x = blank(torch.ones(2, 1, 4, 4), torch.tensor([0, 3]), 2)
+    assert x[0, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
+    assert x[1, 0].tolist() == [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 100}, "must be a multiple of grid"),
+        ({"size": 32}, "single pixel"),
+        ({"grid": 4, "levels": 4}, "cannot be cut into 4x4 quadrants"),
+        ({"skips": 3}, "skips is 3"),
+        ({"snapshots": 0}, "snapshots is 0"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_named(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        squid(**options)

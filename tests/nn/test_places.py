@@ -1,0 +1,38 @@
+import numpy as np
+import torch
+
+from loligo.nn.places import C1, C2, Places, dissimilarity
+
+
+def test_dissimilarity_is_one_minus_ssim() -> None:
+    x, y = torch.rand(2, 2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    found = dissimilarity(x, y, window=4, stride=4)
+    for n in range(2):
+        for i in range(3):
+            for j in range(3):
+                a, b = (t[n, 0, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4].double().numpy() for t in (x, y))
+                covariance = np.mean(a * b) - a.mean() * b.mean()
+                ssim = (2 * a.mean() * b.mean() + C1) * (2 * covariance + C2)
+                ssim /= (a.mean() ** 2 + b.mean() ** 2 + C1) * (a.var() + b.var() + C2)
+                np.testing.assert_allclose(float(found[n, 0, i, j]), 1 - ssim, rtol=1e-4)
+
+
+def test_equal_images_do_not_differ() -> None:
+    x = torch.rand(1, 1, 16, 16)
+    assert float(dissimilarity(x, x, 8, 2).abs().max()) < 1e-5
+
+
+def test_score_is_the_most_unusual_window_and_the_map_shows_where() -> None:
+    torch.manual_seed(0)
+    places = Places(32, 8)
+    normal = torch.rand(40, 1, 32, 32)
+    rebuilt = (normal + 0.1 * torch.randn_like(normal)).clamp(0, 1)
+    places.fit([places(normal[:20], rebuilt[:20]), places(normal[20:], rebuilt[20:])])
+    torch.testing.assert_close(places.mean, places(normal, rebuilt).mean(0, keepdim=True))
+    changed = normal[:2].clone()
+    changed[1, :, 4:12, 20:28] = 0
+    scores = places.score(changed, rebuilt[:2])
+    assert scores.image[1] > scores.image[0] + 5
+    row, column = divmod(int(scores.map[1, 0].argmax()), 32)
+    assert 4 <= row < 12
+    assert 20 <= column < 28
