@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from loligo.nn.memory import Memory
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -86,6 +88,6 @@ def packed(module: M, dtype: torch.dtype) -> M:
         for name, child in parent.named_children():
             if isinstance(child, ConvNorm) and child.conv.weight.device.type == "cpu":
                 setattr(parent, name, PackedConvNorm(child, dtype))
-            elif isinstance(child, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            elif isinstance(child, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, Memory)):
                 child.to(dtype)
     return module
