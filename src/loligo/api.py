@@ -70,14 +70,15 @@ def train(
     run.save_model(model)
     run.about["cost"] = _cost(history, time.perf_counter() - start)
     source = " ".join(sorted({str(name) for name in rows.get("source", []) if name and not pd.isna(name)}))
+    calibration = calibrate(run, held_out)
     run.about["data"] = {
         "source": source,
         "train": len(normals),
         "calibration": len(held_out),
-        "rejected": len(normals.rejected),
+        "rejected": len(normals.rejected) + len(held_out.rejected),
+        "false_alarm_rate": calibration.false_alarm_rate,
     }
     run.save()
-    calibrate(run, held_out)
     return run
 
 

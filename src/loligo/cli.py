@@ -63,7 +63,9 @@ def train(argv: list[str]) -> None:
         train=TrainConfig(**settings),
         strict=given.strict,
     )
-    print(f"{run.folder}: trained on {run.about['data']['train']} normal images; now: loligo score {run.folder} new/")
+    held_out, rate = run.about["data"]["calibration"], run.about["data"]["false_alarm_rate"]
+    print(f"trained on {run.about['data']['train']} normal images; {held_out} held out: false-alarm rate {rate:.1%}")
+    print(f"now: loligo score {run.folder} new/")
     _tell_rejected(run.folder)
 
 

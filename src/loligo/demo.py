@@ -12,7 +12,13 @@ from loligo.runs import Run
 METHODS = ("gaussian", "ae", "squid")
 
 
-def run(out: Path = Path("runs/demo"), mnist: Path | None = None, preset: str = "digits", seed: int = 0) -> Path:
+def run(
+    out: Path = Path("runs/demo"),
+    mnist: Path | None = None,
+    preset: str = "digits",
+    seed: int = 0,
+    results: Path | None = None,
+) -> Path:
     """Train the methods on made digits, print how well each does, and write the report of SQUID; return its path.
 
     Args:
@@ -20,11 +26,12 @@ def run(out: Path = Path("runs/demo"), mnist: Path | None = None, preset: str = 
         mnist: folder with MNIST idx files to draw the digits from; else those that scikit-learn carries
         preset: preset of each method that has it: digits takes minutes, digits_full an hour
         seed: of the data and of the trainings
+        results: table (CSV) to which a row a method and protocol is added
     """
     data = out / "digit_anatomy"
     if not (data / "manifest.csv").exists():
         digit_anatomy.write(data, seed=seed, mnist=mnist)
-    found = {name: _one(name, out, data / "manifest.csv", preset, seed) for name in METHODS}
+    found = {name: _one(name, out, data / "manifest.csv", preset, seed, results) for name in METHODS}
     kinds = sorted(next(iter(found.values()))["kinds"])
     print("\nDigitAnatomy, clean protocol: AUC by image and by kind of anomaly, AUROC by pixel")
     print(f"{'method':10}" + "".join(f"{title:>10}" for title in ("image", *kinds, "pixel", "seconds")))
@@ -40,7 +47,7 @@ def run(out: Path = Path("runs/demo"), mnist: Path | None = None, preset: str = 
     return path
 
 
-def _one(name: str, out: Path, data: Path, preset: str, seed: int) -> dict[str, Any]:
+def _one(name: str, out: Path, data: Path, preset: str, seed: int, results: Path | None) -> dict[str, Any]:
     """Train, score and evaluate one method, unless that was done."""
     from loligo import methods
 
@@ -51,4 +58,4 @@ def _one(name: str, out: Path, data: Path, preset: str, seed: int) -> dict[str, 
         print(f"{name}: {methods.METHODS[name][1]}", flush=True)
         run = api.train(name, data, out / name, preset=chosen, train={"seed": seed})
     api.score(run)
-    return api.evaluate(run) | {"seconds": Run.load(run.folder).about["cost"]["train_seconds"]}
+    return api.evaluate(run, results) | {"seconds": Run.load(run.folder).about["cost"]["train_seconds"]}
