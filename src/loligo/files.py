@@ -26,8 +26,7 @@ def replacing(target: Path) -> Iterator[Path]:
         new = temporary / target.name
         yield new
         if new.is_file():
-            with new.open("rb") as stream:
-                os.fsync(stream.fileno())
+            _settle(new)
         if target.is_dir():
             target.rename(temporary / "old")
         new.replace(target)
@@ -37,3 +36,12 @@ def replacing(target: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _settle(path: Path) -> None:
+    """Force a file to the disk, with the permissions of any new file; safetensors would keep it to its owner."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())

@@ -1,0 +1,51 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from loligo.files import replacing
+
+
+def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "a.txt"
+    with replacing(target) as path:
+        path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(target) as path:
+        path.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    with replacing(target) as path:
+        path.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_folder_is_replaced_too(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        with replacing(tmp_path / "folder") as path:
+            path.mkdir()
+            (path / name).touch()
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["two"]
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_weights_can_be_read_by_others_as_the_umask_allows(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "w.safetensors") as path:
+            save_file({"a": torch.zeros(1)}, path)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OSError, match=r"cannot write .*file/x\.txt: (Not a directory|File exists)"),
+        replacing(tmp_path / "file" / "x.txt"),
+    ):
+        pass
