@@ -1,6 +1,7 @@
 """SQUID on the ZhangLab chest X-rays, official test split: AUC by epoch, both protocols, the reference's traps.
 
     python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 40
+    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --epochs 10 --set strict_top_k=false
 
 A run that was cut off goes on where it stopped. After each epoch validation and test images are scored in several ways
 from one pass of the generator; the scores go to epochs.csv and variants.csv of the run folder and decide nothing. At
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 
 from loligo import api, metrics
 from loligo.data import cache
@@ -27,7 +29,6 @@ from loligo.nn.precision import autocast
 from loligo.score import Scorer
 
 RESULTS = Path(__file__).parent / "results"
-OPTIONS = {"snapshots": 5}
 
 
 class Variants:
@@ -75,13 +76,13 @@ def judge(model: Method, x: torch.Tensor) -> dict[str, np.ndarray]:
     return {name: part.float().numpy() for name, part in found.items()}
 
 
-def auc_by_epoch(folder: Path, seed: int) -> pd.DataFrame:
-    """Return columns seed, epoch, split, and the AUC of each variant."""
+def auc_by_epoch(folder: Path, key: dict[str, object]) -> pd.DataFrame:
+    """Return the columns of ``key``, then epoch, split, and the AUC of each variant."""
     table, rows = pd.read_csv(folder / "variants.csv"), []
     names = [c for c in table if c not in ("path", "split", "label", "epoch")]
     for (epoch, split), part in table.groupby(["epoch", "split"]):
         aucs = {name: round(metrics.roc_auc(part["label"], part[name]), 4) for name in names}
-        rows.append({"seed": seed, "epoch": epoch, "split": split, **aucs})
+        rows.append({**key, "epoch": epoch, "split": split, **aucs})
     return pd.DataFrame(rows)
 
 
@@ -92,21 +93,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--set", nargs="*", default=[], help="options of SQUID to change, for the table of traps")
     given = parser.parse_args()
-    rows, folder = zhanglab.index(given.data), given.out / f"squid_{given.seed}"
-    run = api.plan("squid", folder, None, OPTIONS, {"seed": given.seed, "epochs": given.epochs})
+    options = {name: yaml.safe_load(value) for name, value in (pair.split("=") for pair in given.set)}
+    key = {"options": " ".join(given.set), "epochs": given.epochs, "seed": given.seed}
+    rows = zhanglab.index(given.data)
+    folder = given.out / "_".join(["squid", *given.set, str(given.epochs), str(given.seed)])
+    run = api.plan("squid", folder, None, options, {"seed": given.seed, "epochs": given.epochs})
     if not run.trained:
         settings = dataclasses.asdict(run.train)
         watch = Variants(rows, folder, run.method_config.size)
-        api.train("squid", rows, folder, options=OPTIONS, train=settings, watch=watch)
+        api.train("squid", rows, folder, options=options, train=settings, watch=watch)
     api.score(run)
-    found = api.evaluate(run, RESULTS / "results.csv")
+    found = api.evaluate(run, None if given.set else RESULTS / "results.csv")
     print(found["clean"], found["paper"], sep="\n")
-    path = RESULTS / "zhanglab_epochs.csv"
-    table = auc_by_epoch(folder, given.seed)
+    path, table = RESULTS / "zhanglab_epochs.csv", auc_by_epoch(folder, key)
     if path.exists():
-        before = pd.read_csv(path)
-        table = pd.concat([before[before["seed"] != given.seed], table], ignore_index=True)
+        before = pd.read_csv(path, keep_default_na=False)
+        same = (before[list(key)] == pd.Series(key)).all(axis=1)
+        table = pd.concat([before[~same], table], ignore_index=True)
     with replacing(path) as new:
         table.to_csv(new, index=False)
 

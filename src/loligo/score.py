@@ -31,7 +31,7 @@ class Scorer:
     def __init__(self, method: Method, precision: Precision = "auto", device: str = "cpu") -> None:
         self.device = torch.device(device)
         self.dtype = pick_dtype(precision, self.device)
-        self.method = packed(method.to(self.device).to(memory_format=torch.channels_last), self.dtype)
+        self.method = packed(method, self.dtype, self.device)
         torch.set_flush_denormal(True)
 
     @torch.inference_mode()

@@ -78,12 +78,12 @@ class PackedConvNorm(nn.Module):
         return out
 
 
-def packed(module: M, dtype: torch.dtype) -> M:
-    """Return a copy of ``module`` in eval mode that computes the same and faster, in ``dtype``, without gradients.
+def packed(module: M, dtype: torch.dtype, device: str | torch.device = "cpu") -> M:
+    """Return a copy of ``module`` on ``device`` that computes the same and faster, in ``dtype``, without gradients.
 
     Batch norms are folded into their convolutions; on a CPU these are fused with residual and ReLU.
     """
-    module = copy.deepcopy(module).eval().requires_grad_(False)
+    module = copy.deepcopy(module).to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, ConvNorm) and child.conv.weight.device.type == "cpu":
