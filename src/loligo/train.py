@@ -133,9 +133,9 @@ class Loop:
         for turn in phase.turns:
             if step % turn.every:
                 continue
-            for other in phase.turns:
-                for p in self.optimisers[other].param_groups[0]["params"]:
-                    p.requires_grad_(other is turn)
+            self.method.requires_grad_(False)
+            for parameter in self.optimisers[turn].param_groups[0]["params"]:
+                parameter.requires_grad_(True)
             with autocast(x.device, self.dtype):
                 losses = self.method.losses(x, turn.loss)
             torch.autograd.backward(losses[turn.loss])
