@@ -11,6 +11,7 @@ from torch import nn
 from loligo.methods.squid import Decoder, DecoderMemory, Squid, SquidConfig, blank, masked_shortcut
 from loligo.nn.discriminator import Discriminator
 from loligo.nn.memory import shrink
+from loligo.score import Scorer
 
 TINY = {k: v for k, v in Squid.presets["tiny"].items()}
 X = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -223,3 +224,13 @@ def test_blank_clears_one_patch_of_each_image() -> None:
 def test_sizes_that_do_not_fit_are_named(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         squid(**options)
+
+
+def test_scores_under_autocast_are_not_rounded_to_bfloat16() -> None:
+    model = squid(score="discriminator").eval()
+    with torch.no_grad():
+        model.discriminator.logit.bias += 10
+        scores = Scorer(model, "bf16")(torch.rand(40, 1, 64, 64)).image
+        plain = model.score(X).image
+    assert len(scores.unique()) == 40
+    torch.testing.assert_close(Scorer(model, "bf16")(X).image, plain, rtol=0, atol=0.06)

@@ -88,6 +88,6 @@ def packed(module: M, dtype: torch.dtype, device: str | torch.device = "cpu") ->
         for name, child in parent.named_children():
             if isinstance(child, ConvNorm) and child.conv.weight.device.type == "cpu":
                 setattr(parent, name, PackedConvNorm(child, dtype))
-            elif isinstance(child, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, Memory)):
+            elif type(child) in (nn.Linear, nn.Conv2d, nn.ConvTranspose2d) or isinstance(child, Memory):
                 child.to(dtype)
     return module

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,6 +30,15 @@ class FeatureNorm(nn.BatchNorm2d):
         return F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
+class Logit(nn.Linear):
+    """A linear layer to one logit, in float32 also under autocast: in bfloat16 scores of 10 would be 1/16 apart."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (N, D) to (N,) float32."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float()).squeeze(1)
+
+
 class Discriminator(nn.Module):
     """Stride-2 5x5 convolutions with LeakyReLU 0.2, batch norm but for the first, and a linear layer to one logit."""
 
@@ -47,9 +57,9 @@ class Discriminator(nn.Module):
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             size = (size + 1) // 2
         self.features = nn.Sequential(*layers)
-        self.logit = nn.Linear(widths[-1] * size**2, 1)
+        self.logit = Logit(widths[-1] * size**2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N,) logits: higher for what looks real."""
         logits: Tensor = self.logit(self.features(x).flatten(1))
-        return logits.squeeze(1).float()
+        return logits
