@@ -40,7 +40,8 @@ def append(path: Path, run: Run, found: dict[str, Any]) -> None:
 
 
 def _row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
-    cost = run.about["cost"]
+    cost, history = run.about["cost"], run.folder / "history.csv"
+    trained = len(pd.read_csv(history)) if history.exists() else 0
     measured = {key: round(found[protocol][key], 5) for key in ("auc", "auc_low", "auc_high", "ap", "accuracy", "f1")}
     return {
         "dataset": run.about["data"]["source"],
@@ -48,7 +49,7 @@ def _row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
         "preset": run.preset,
         "protocol": protocol,
         "seed": run.train.seed,
-        "epochs": found[protocol].get("epoch") or run.train.epochs,
+        "epochs": found[protocol].get("epoch") or trained,
         **measured,
         **{key: cost[key] for key in ("train_seconds", "images_per_s", "machine")},
         "commit": commit(),
