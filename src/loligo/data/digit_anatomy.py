@@ -234,7 +234,8 @@ def write(
     plan = [(split, "normal", wanted[split]) for split in FIFTHS] + [("test", kind, per_kind) for kind in ABNORMAL]
     with replacing(folder) as new:
         rows = [row for part in plan for row in _write_kind(new, digits, *part, seed)]
-        manifest.write(pd.DataFrame(rows), new / "manifest.csv")
+        source = SOURCE if mnist is None else f"{SOURCE}_mnist"
+        manifest.write(pd.DataFrame(rows).assign(source=source), new / "manifest.csv")
     return manifest.read(folder / "manifest.csv")
 
 
@@ -242,7 +243,7 @@ def _check_replaceable(folder: Path) -> None:
     """Refuse a folder that holds anything but an earlier DigitAnatomy: writing replaces it as a whole."""
     found = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
     ours = {"images", "masks", "manifest.csv"}
-    if found == ours and (manifest.read(folder / "manifest.csv")["source"] == SOURCE).all():
+    if found == ours and (manifest.read(folder / "manifest.csv")["source"].str.startswith(SOURCE)).all():
         return
     if found:
         listed = ", ".join(sorted(found)[:5])
@@ -271,5 +272,5 @@ def _write_kind(new: Path, digits: DigitPool, split: str, kind: str, count: int,
         if mask.any():
             row["mask"] = str(masks / name)
             Image.fromarray(np.uint8(mask) * 255).save(masks / name)
-        rows.append(row | {"source": SOURCE, "kind": kind})
+        rows.append(row | {"kind": kind})
     return rows
