@@ -230,12 +230,11 @@ def write(
             raise ValueError(f"{name} is {value}; 0 or more is allowed")
     folder = folder.resolve()
     _check_replaceable(folder)
-    digits = pool(mnist)
+    digits, source = pool(mnist), SOURCE if mnist is None else f"{SOURCE}_mnist"
     plan = [(split, "normal", wanted[split]) for split in FIFTHS] + [("test", kind, per_kind) for kind in ABNORMAL]
     with replacing(folder) as new:
-        rows = [row for part in plan for row in _write_kind(new, digits, *part, seed)]
-        source = SOURCE if mnist is None else f"{SOURCE}_mnist"
-        manifest.write(pd.DataFrame(rows).assign(source=source), new / "manifest.csv")
+        rows = [row for part in plan for row in _write_kind(new, digits, source, *part, seed)]
+        manifest.write(pd.DataFrame(rows), new / "manifest.csv")
     return manifest.read(folder / "manifest.csv")
 
 
@@ -250,7 +249,9 @@ def _check_replaceable(folder: Path) -> None:
         raise FileExistsError(f"{folder} holds {listed}, not an earlier DigitAnatomy alone; name a new folder")
 
 
-def _write_kind(new: Path, digits: DigitPool, split: str, kind: str, count: int, seed: int) -> list[dict[str, object]]:
+def _write_kind(
+    new: Path, digits: DigitPool, source: str, split: str, kind: str, count: int, seed: int
+) -> list[dict[str, object]]:
     """Draw and write ``count`` images and their masks below ``new``; return their rows of the manifest."""
     share = digits.share(split)
     images, masks = new / "images" / split, new / "masks" / split
@@ -267,6 +268,7 @@ def _write_kind(new: Path, digits: DigitPool, split: str, kind: str, count: int,
             "label": int(mask.any()),
             "patient": "",
             "mask": "",
+            "source": source,
         }
         Image.fromarray(np.uint8(np.rint(pixels * 255))).save(images / name)
         if mask.any():
