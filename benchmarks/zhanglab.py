@@ -22,7 +22,7 @@ import yaml
 from loligo import api, metrics
 from loligo.data import cache
 from loligo.data.sources import zhanglab
-from loligo.files import replacing
+from loligo.files import write_csv
 from loligo.methods.base import Method
 from loligo.nn.discriminator import FeatureNorm
 from loligo.nn.precision import autocast
@@ -46,16 +46,8 @@ class Variants:
                 found.append(judge(scorer.method, x.contiguous(memory_format=torch.channels_last)))
         table = self.data.rows[["path", "split", "label"]].assign(epoch=epoch)
         columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-        self._append("epochs.csv", table.assign(score=columns["last judge"]), epoch)
-        self._append("variants.csv", table.assign(**columns), epoch)
-
-    def _append(self, name: str, rows: pd.DataFrame, epoch: int) -> None:
-        path = self.folder / name
-        if path.exists():
-            before = pd.read_csv(path)
-            rows = pd.concat([before[before["epoch"] < epoch], rows], ignore_index=True)
-        with replacing(path) as new:
-            rows.to_csv(new, index=False)
+        api.append_epoch(self.folder / "epochs.csv", table.assign(score=columns["last judge"]), epoch)
+        api.append_epoch(self.folder / "variants.csv", table.assign(**columns), epoch)
 
 
 def judge(model: Method, x: torch.Tensor) -> dict[str, np.ndarray]:
@@ -112,8 +104,7 @@ def main() -> None:
         before = pd.read_csv(path, keep_default_na=False)
         same = (before[list(key)] == pd.Series(key)).all(axis=1)
         table = pd.concat([before[~same], table], ignore_index=True)
-    with replacing(path) as new:
-        table.to_csv(new, index=False)
+    write_csv(table, path)
 
 
 if __name__ == "__main__":

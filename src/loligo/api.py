@@ -22,7 +22,7 @@ from loligo.calibrate import Calibration
 from loligo.config import TrainConfig
 from loligo.data import cache, manifest
 from loligo.data.cache import Dataset
-from loligo.files import replacing
+from loligo.files import write_csv
 from loligo.methods.base import Method
 from loligo.names import nearest
 from loligo.runs import Run, build
@@ -59,7 +59,7 @@ def train(
     _keep_manifest(run, rows)
     normals = _load(run, rows, "train", strict)
     held_out = _load(run, rows, "calibration", strict)
-    run.reject(pd.concat([normals.rejected, held_out.rejected], ignore_index=True))
+    write_csv(pd.concat([normals.rejected, held_out.rejected], ignore_index=True), run.folder / "rejected.csv")
     run.save()
     from loligo import train as training  # here, so that scoring imports no Lightning
 
@@ -79,6 +79,7 @@ def train(
         "false_alarm_rate": calibration.false_alarm_rate,
     }
     run.save()
+    calibration.save(run.folder / "calibration.json")  # last: where it stands, the run counts as trained
     return run
 
 
@@ -116,7 +117,7 @@ def _difference(before: Run, now: Run) -> str:
 
 
 def calibrate(run: Run, normals: Dataset, false_alarm_rate: float = 0.05) -> Calibration:
-    """Score held-out normals, and write from them calibration.json: p-values, threshold, colours of maps."""
+    """Score held-out normals; return what they say: p-values, threshold, colours of maps."""
     scorer = Scorer(run.model(), run.train.precision)
     values, peaks = [], []
     for _, scores in batches(scorer, normals):
@@ -124,9 +125,7 @@ def calibrate(run: Run, normals: Dataset, false_alarm_rate: float = 0.05) -> Cal
         if scores.map is not None:
             peaks.append(scores.map.flatten(1).quantile(0.999, dim=1).numpy())
     scale = float(np.median(np.concatenate(peaks))) * 3 if peaks else 1.0
-    calibration = replace(Calibration.fit(np.concatenate(values), false_alarm_rate), map_scale=scale or 1.0)
-    calibration.save(run.folder / "calibration.json")
-    return calibration
+    return replace(Calibration.fit(np.concatenate(values), false_alarm_rate), map_scale=scale or 1.0)
 
 
 def score(
@@ -158,10 +157,8 @@ def score(
     images = cache.load(rows, run.method_config.size, strict=strict)
     scorer = Scorer(run.model(), run.train.precision, device)
     table = score_table(scorer, images, calibration, folder / "maps" if maps else None, batch_size)
-    with replacing(folder / "scores.csv") as path:
-        table.to_csv(path, index=False)
-    with replacing(folder / "rejected.csv") as path:
-        images.rejected.to_csv(path, index=False)
+    write_csv(table, folder / "scores.csv")
+    write_csv(images.rejected, folder / "rejected.csv")
     return table
 
 
@@ -195,11 +192,15 @@ class _Watch:
     def __call__(self, model: Method, epoch: int) -> None:
         values = raw_scores(Scorer(model, self.run.train.precision), self.data, progress=False)
         rows = self.data.rows[["path", "split", "label"]].assign(epoch=epoch, score=values)
-        if self.path.exists():
-            before = pd.read_csv(self.path, dtype={"label": "Int64"})
-            rows = pd.concat([before[before["epoch"] < epoch], rows], ignore_index=True)
-        with replacing(self.path) as path:
-            rows.to_csv(path, index=False)
+        append_epoch(self.path, rows, epoch)
+
+
+def append_epoch(path: Path, rows: pd.DataFrame, epoch: int) -> None:
+    """Add the rows of an epoch to a table; rows of it or later ones, left by a killed training, go."""
+    if path.exists():
+        before = pd.read_csv(path, dtype={"label": "Int64"})
+        rows = pd.concat([before[before["epoch"] < epoch], rows], ignore_index=True)
+    write_csv(rows, path)
 
 
 def _require(rows: pd.DataFrame, split: str) -> None:

@@ -8,8 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -45,3 +49,9 @@ def _settle(path: Path) -> None:
     path.chmod(0o666 & ~mask)
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+def write_csv(table: pd.DataFrame, target: Path) -> None:
+    """Write a table without its index, replacing what stood there."""
+    with replacing(target) as path:
+        table.to_csv(path, index=False)

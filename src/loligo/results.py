@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from loligo.files import replacing
+from loligo.files import write_csv
 from loligo.runs import Run
 
 COLUMNS = [
@@ -35,8 +35,7 @@ def append(path: Path, run: Run, found: dict[str, Any]) -> None:
     rows = pd.DataFrame([_row(run, found, protocol) for protocol in ("clean", "paper")])[COLUMNS]
     if path.exists():
         rows = pd.concat([pd.read_csv(path), rows], ignore_index=True)
-    with replacing(path) as new:
-        rows.to_csv(new, index=False)
+    write_csv(rows, path)
 
 
 def _row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:

@@ -95,11 +95,6 @@ class Run:
         """Read the manifest that the run was trained on."""
         return manifest.read(self.folder / "manifest.csv")
 
-    def reject(self, rejected: pd.DataFrame) -> None:
-        """Write rejected.csv, also when it is empty."""
-        with replacing(self.folder / "rejected.csv") as path:
-            rejected.to_csv(path, index=False)
-
 
 def build(kind: type[T], values: dict[str, Any], where: str = "options") -> T:
     """Make a configuration from a mapping; ValueError names an unknown key and the nearest known one."""

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from loligo.config import TrainConfig
 from loligo.data.cache import Dataset
 from loligo.data.transforms import jitter
-from loligo.files import replacing
+from loligo.files import replacing, write_csv
 from loligo.methods.base import Method, Phase, Turn
 from loligo.nn.precision import autocast, pick_dtype
 
@@ -166,8 +166,7 @@ class Loop:
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         with replacing(self._checkpoint) as path:
             save_file(tensors, path, {"done": str(self.done), "history": json.dumps(self.history)})
-        with replacing(self.folder / "history.csv") as path:
-            pd.DataFrame(self.history).to_csv(path, index=False)
+        write_csv(pd.DataFrame(self.history), self.folder / "history.csv")
 
     def resume(self) -> None:
         """Go back to the last checkpoint, where there is one."""

@@ -33,7 +33,7 @@ from loligo.types import Scores
 
 @dataclass(frozen=True)
 class SquidConfig(MethodConfig):
-    """Options of SQUID; the defaults are those of the reference code for ZhangLab."""
+    """Options of SQUID; the defaults are those of the reference code for ZhangLab, but for ``snapshots``."""
 
     width: int = 32
     """Channels of the stem; each level doubles them."""
