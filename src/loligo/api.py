@@ -234,18 +234,19 @@ def _cost(history: pd.DataFrame, seconds: float) -> dict[str, Any]:
     return cost
 
 
-def _embedding(run: Run, most: int = 200) -> Any:
-    """Return encoder features of scored images beside memory contents, where the method has any."""
+def _embedding(run: Run, most: int = 200) -> reports.Embedding | None:
+    """Return encoder features of scored images beside memory contents, where the method has both."""
     table = evaluation.read_scores(run.folder)
     chosen = table.groupby(table["label"].fillna(-1), group_keys=False).head(most).reset_index(drop=True)
     data = cache.load(chosen, run.method_config.size)
-    model = run.model()
-    features, memory = [], np.empty((0, 0, 0))
+    model, features, memory = run.model(), [], None
     with torch.inference_mode():
         for start in range(0, len(data), 16):
-            found = model.embed(data.batch(np.arange(start, min(start + 16, len(data)))))
-            if found is None:
+            found = model.inspect(data.batch(np.arange(start, min(start + 16, len(data)))))
+            if found is None or found.features is None or found.memory is None:
                 return None
-            features.append(found[0].float().numpy())
-            memory = found[1].float().numpy()
+            features.append(found.features.float().numpy())
+            memory = found.memory.float().numpy()
+    if memory is None:
+        return None
     return reports.Embedding(np.concatenate(features), memory, data.rows["label"].to_numpy())

@@ -35,3 +35,17 @@ class Scores:
     """(N, 1, H, W) float32: how abnormal each place is."""
     reconstruction: Tensor | None = None
     """(N, C, H, W) float32 in [0, 1]: the normal image that the method sees in each."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """How a method sees a batch of N images, for the figures of a report."""
+
+    rebuilt: dict[str, Tensor]
+    """(N, C, H, W) float32 in [0, 1] by generator, such as teacher and student."""
+    features: Tensor | None = None
+    """(N, L, D): what the encoder makes of each of L patches, in raster order."""
+    inpainted: Tensor | None = None
+    """(N, L, D): the same after in-painting from memory."""
+    memory: Tensor | None = None
+    """(L, m, D): the slots of each patch's memory."""

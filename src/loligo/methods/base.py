@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from loligo.types import Scores
+from loligo.types import Inspection, Scores
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,6 @@ class Method(nn.Module):
         """Score a batch (N, C, H, W) in eval mode; an image's score does not depend on the others."""
         raise NotImplementedError
 
-    def embed(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return (N, L, D) features and (L, m, D) memory contents, L places in an image; None where there are none."""
+    def inspect(self, x: Tensor) -> Inspection | None:
+        """Return what the figures of the report show of a batch (N, C, H, W); None where there is nothing."""
         return None

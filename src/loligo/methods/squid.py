@@ -28,7 +28,7 @@ from loligo.nn.inpaint import Inpaint, NeighbourAttention
 from loligo.nn.memory import MemoryMatrix, MemoryQueue, Shrinkage
 from loligo.nn.patches import cut, stitch
 from loligo.nn.places import Places
-from loligo.types import Scores
+from loligo.types import Inspection, Scores
 
 
 @dataclass(frozen=True)
@@ -269,10 +269,14 @@ class Squid(Method):
 
     def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
         """Return bottleneck features, skips, the rebuilt images and the student's features."""
-        z, skips = self.encoder(cut(x, self.config.grid).contiguous(memory_format=torch.channels_last))
-        inpainted, self._features = self.inpaint(z)
+        z, skips = self._encode(x)
+        inpainted, self._features, _ = self.inpaint(z)
         image, features = self.student(masked_shortcut(inpainted, z, self), skips)
         return z, skips, image, features
+
+    def _encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        bottleneck, skips = self.encoder(cut(x, self.config.grid).contiguous(memory_format=torch.channels_last))
+        return bottleneck, skips
 
     def _blank(self, x: Tensor) -> Tensor:
         """Blank one patch of each image at random where pixels are in-painted."""
@@ -329,13 +333,15 @@ class Squid(Method):
         both = logit / self.spread[0] + mse / self.spread[1]
         return Scores({"discriminator": logit, "reconstruction": mse, "both": both}[self.config.score], error, rebuilt)
 
-    def embed(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return the patches' squeezed features and the contents of the bottleneck memory."""
-        if self.inpaint.memory is None:
-            return None
-        self._forward(x)
-        features, self._features = self._features, None
-        return features, self.inpaint.memory.slots.expand(self.config.grid**2, -1, -1)  # type: ignore[return-value]
+    def inspect(self, x: Tensor) -> Inspection:
+        """Return what teacher and student rebuild, and the patches' squeezed features beside their memory."""
+        z, skips = self._encode(x)
+        inpainted, before, after = self.inpaint(z)
+        rebuilt = {"teacher": self.teacher(z, skips)[0]} if self.teacher else {}
+        rebuilt["student"] = self.student(inpainted, skips)[0]
+        memory = self.inpaint.memory
+        slots = None if memory is None else memory.slots.expand(self.config.grid**2, -1, -1)
+        return Inspection(rebuilt, before, after, slots)
 
 
 def check(config: SquidConfig) -> None:

@@ -85,13 +85,13 @@ class Inpaint(nn.Module):
         self.register_buffer("code", position_code(grid), persistent=False)
         self.expand = ConvNorm(channels // 4 + self.code.shape[1], channels, kernel=1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the in-painted features and the (N, L, D) features that a memory queue should take up."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the new feature map, and as (N, L, D) the squeezed features before and after in-painting."""
         own = F.relu(self.squeeze(x))
         n, c, h, w = own.shape
         flat = own.reshape(n // self.length, self.length, c * h * w)
         read = flat if self.memory is None else self.memory(flat)
-        y = read if self.attention is None else self.attention(flat, read)
-        code = self.code.to(y.dtype)[:, :, None, None].expand(-1, -1, h, w).repeat(n // self.length, 1, 1, 1)
-        y = torch.cat([y.reshape(n, c, h, w), code], 1).contiguous(memory_format=torch.channels_last)
-        return F.relu(self.expand(y)), flat.detach()
+        inpainted = read if self.attention is None else self.attention(flat, read)
+        code = self.code.to(inpainted.dtype)[:, :, None, None].expand(-1, -1, h, w).repeat(n // self.length, 1, 1, 1)
+        y = torch.cat([inpainted.reshape(n, c, h, w), code], 1).contiguous(memory_format=torch.channels_last)
+        return F.relu(self.expand(y)), flat.detach(), inpainted.detach()
