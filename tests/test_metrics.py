@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import entropy
 from sklearn import metrics as oracle
 
 from loligo import metrics
@@ -201,3 +202,39 @@ def test_unfit_options_are_named() -> None:
         metrics.confusion(y, s, float("nan"))
     with pytest.raises(ValueError, match="specificity is 95"):
         metrics.sensitivity_at_specificity(y, s, 95)
+
+
+@pytest.mark.parametrize("bins", [1, 16, 256])
+def test_histogram_kl_agrees_with_scipy(bins: int) -> None:
+    random = np.random.default_rng(4)
+    p, q = random.beta(2, 5, (1, 64, 64)).astype(np.float32), random.beta(3, 3, (1, 32, 32)).astype(np.float32)
+    p[0, 0, :2], q[0, 0, :2] = (0, 1), (0, 1)  # both ends of the range are counted
+    shares = [np.histogram(x, bins, (0, 1))[0] / x.size + metrics.EPSILON for x in (p, q)]
+    assert metrics.histogram_kl(p, q, bins) == pytest.approx(entropy(*shares), rel=1e-9, abs=1e-15)
+
+
+def test_histogram_kl_of_equal_intensities_is_zero_wherever_they_lie() -> None:
+    x = np.random.default_rng(5).random((32, 32), dtype=np.float32)
+    assert metrics.histogram_kl(x, x[::-1].T) == pytest.approx(0, abs=1e-15)
+
+
+def test_histogram_kl_counts_what_the_rebuilt_image_lacks() -> None:
+    half, black = np.repeat([0.0, 1.0], 50), np.zeros(100)
+    expected = 0.5 * np.log(0.5) + 0.5 * np.log(0.5 / metrics.EPSILON)  # by hand: half the pixels have no counterpart
+    assert metrics.histogram_kl(half, black) == pytest.approx(expected, rel=1e-6)
+    assert metrics.histogram_kl(black, half) == pytest.approx(np.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.array([0.5, 1.2]), r"rebuilt image holds 0\.5 to 1\.2; intensities in \[0, 1\]"),
+        (np.array([0.5, np.nan]), "rebuilt image holds nan"),
+        (np.array([]), "rebuilt image holds no pixels"),
+    ],
+)
+def test_histogram_kl_refuses_what_is_no_image(image: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metrics.histogram_kl(np.zeros(4), image)
+    with pytest.raises(ValueError, match="bins is 0"):
+        metrics.histogram_kl(np.zeros(4), np.zeros(4), 0)

@@ -16,6 +16,9 @@ Floats = npt.NDArray[np.float64]
 Values = npt.NDArray[np.floating[Any]]
 Interval = tuple[float, float, float]
 
+EPSILON = 1e-10
+"""Share of the pixels that `histogram_kl` adds to every bin."""
+
 
 def check(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], Floats]:
     """Return labels and scores (N,) as arrays; ValueError unless both kinds are there and all scores are finite."""
@@ -198,3 +201,27 @@ def _pixels(maps: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike]) -> tu
             f"masks mark {len(found[0])} pixels abnormal and {len(found[1])} normal; both kinds are needed"
         )
     return found
+
+
+def histogram_kl(original: npt.ArrayLike, rebuilt: npt.ArrayLike, bins: int = 256) -> float:
+    """Return the Kullback-Leibler divergence of a rebuilt image's intensities from the original's, in nats.
+
+    Both are one image each, of any shape, float in [0, 1]: KL(P || Q) of histograms of ``bins`` equal bins, P of the
+    original, Q of the rebuilt one. `EPSILON` stands in for the share of an empty bin, so that it is finite. ValueError
+    where an image is empty or leaves [0, 1].
+    """
+    if bins < 1:
+        raise ValueError(f"bins is {bins}; at least 1 is needed, such as 256")
+    p, q = (_histogram(name, x, bins) for name, x in (("original", original), ("rebuilt", rebuilt)))
+    return float(np.sum(p * np.log(p / q)))
+
+
+def _histogram(name: str, image: npt.ArrayLike, bins: int) -> Floats:
+    """Return the share of the pixels in each of so many equal bins of [0, 1], no share zero, their sum one."""
+    values = np.asarray(image, dtype=np.float64).ravel()
+    if not (len(values) and values.min() >= 0 and values.max() <= 1):
+        held = f"{values.min():.4g} to {values.max():.4g}" if len(values) else "no pixels"
+        raise ValueError(f"the {name} image holds {held}; intensities in [0, 1] are needed")
+    counts = np.histogram(values, bins, (0, 1))[0] + EPSILON * len(values)
+    shares: Floats = counts / counts.sum()
+    return shares
