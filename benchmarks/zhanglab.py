@@ -1,7 +1,8 @@
-"""SQUID on the ZhangLab chest X-rays, official test split: AUC by epoch, both protocols, the reference's traps.
+"""SQUID and SimSID on the ZhangLab chest X-rays, official test split: AUC by epoch, both protocols, traps, ablations.
 
-    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 40
+    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 20
     python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --epochs 10 --set strict_top_k=false
+    python benchmarks/zhanglab.py --method simsid --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 40
 
 A run that was cut off goes on where it stopped. After each epoch validation and test images are scored in several ways
 from one pass of the generator; the scores go to epochs.csv and variants.csv of the run folder and decide nothing. At
@@ -53,16 +54,15 @@ class Variants:
 def judge(model: Method, x: torch.Tensor) -> dict[str, np.ndarray]:
     """Return (n,) scores of a batch by name of the variant."""
     rebuilt = model.reconstruct(x)
-    mean, mse = model._parts(x, rebuilt).unbind(1)
     found = {
-        "mean of 5 judges": mean,
-        "reconstruction error": mse,
-        "last judge": -model.discriminator(rebuilt),
+        "mean of 5 judges": -model.judges.mean(rebuilt),
+        "reconstruction error": model.score(x).map.mean((1, 2, 3)),
+        "last judge": -model.judges(rebuilt),
     }
-    norms = [m for m in model.discriminator.modules() if isinstance(m, FeatureNorm)]
+    norms = [m for m in model.judges.current.modules() if isinstance(m, FeatureNorm)]
     for norm in norms:
         norm.statistics = "running"
-    found["last judge, running statistics"] = -model.discriminator(rebuilt)
+    found["last judge, running statistics"] = -model.judges(rebuilt)
     for norm in norms:
         norm.statistics = "image"
     return {name: part.float().numpy() for name, part in found.items()}
@@ -81,21 +81,22 @@ def auc_by_epoch(folder: Path, key: dict[str, object]) -> pd.DataFrame:
 def main() -> None:
     """Train, score, evaluate, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--method", choices=["squid", "simsid"], default="squid")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--set", nargs="*", default=[], help="options of SQUID to change, for the table of traps")
+    parser.add_argument("--set", nargs="*", default=[], help="options to change, for traps and ablations")
     given = parser.parse_args()
     options = {name: yaml.safe_load(value) for name, value in (pair.split("=") for pair in given.set)}
-    key = {"options": " ".join(given.set), "epochs": given.epochs, "seed": given.seed}
+    key = {"method": given.method, "options": " ".join(given.set), "epochs": given.epochs, "seed": given.seed}
     rows = zhanglab.index(given.data)
-    folder = given.out / "_".join(["squid", *given.set, str(given.epochs), str(given.seed)])
-    run = api.plan("squid", folder, None, options, {"seed": given.seed, "epochs": given.epochs})
+    folder = given.out / "_".join([given.method, *given.set, str(given.epochs), str(given.seed)])
+    run = api.plan(given.method, folder, None, options, {"seed": given.seed, "epochs": given.epochs})
     if not run.trained:
         settings = dataclasses.asdict(run.train)
         watch = Variants(rows, folder, run.method_config.size)
-        api.train("squid", rows, folder, options=options, train=settings, watch=watch)
+        api.train(given.method, rows, folder, options=options, train=settings, watch=watch)
     api.score(run)
     found = api.evaluate(run, None if given.set else RESULTS / "results.csv")
     print(found["clean"], found["paper"], sep="\n")

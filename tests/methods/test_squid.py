@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from loligo.methods.squid import Decoder, DecoderMemory, Squid, SquidConfig, blank, masked_shortcut
+from loligo.methods.squid import Decoder, DecoderMemory, Squid, SquidConfig, blank
 from loligo.nn.discriminator import Discriminator
 from loligo.nn.memory import shrink
 from loligo.score import Scorer
@@ -32,7 +32,7 @@ def test_the_network_has_the_papers_sizes() -> None:
     assert model.inpaint.attention.feed[0].out_features == 512
     assert [m.memory.slots.shape for m in model.student.memories] == [(4, 200, 256 * 16), (4, 200, 128 * 64)]
     assert len(model.teacher.memories) == 0
-    convs = [m for m in model.discriminator.modules() if isinstance(m, nn.Conv2d)]
+    convs = [m for m in model.judges.current.modules() if isinstance(m, nn.Conv2d)]
     assert [(c.out_channels, c.kernel_size, c.stride) for c in convs] == [
         (width, (5, 5), (2, 2)) for width in (16, 32, 64, 128, 128)
     ]
@@ -69,15 +69,6 @@ def test_decoder_memory_agrees_with_a_plain_loop(where: str) -> None:
     torch.testing.assert_close(module(x), plain, rtol=1e-4, atol=1e-5)
 
 
-def test_masked_shortcut_lets_the_original_through_in_training_only() -> None:
-    model = squid(shortcut_ratio=0.8)
-    new, old = torch.ones(50, 2, 8, 8), torch.zeros(50, 2, 8, 8)
-    mixed = masked_shortcut(new, old, model.train())
-    assert torch.equal(mixed[:, 0], mixed[:, 1])
-    assert float(mixed.mean()) == pytest.approx(0.8, abs=0.03)
-    assert torch.equal(masked_shortcut(new, old, model.eval()), new)
-
-
 def test_image_statistics_are_those_of_a_discriminator_in_training_mode_on_one_image() -> None:
     torch.manual_seed(0)
     discriminator = Discriminator(64, 1, statistics="image")
@@ -92,11 +83,11 @@ def test_image_statistics_are_those_of_a_discriminator_in_training_mode_on_one_i
 
 def test_running_statistics_differ_from_the_images_own() -> None:
     model = squid().eval()
-    image = model.discriminator(X)
-    for module in model.discriminator.modules():
+    image = model.judges.current(X)
+    for module in model.judges.current.modules():
         if hasattr(module, "statistics"):
             module.statistics = "running"
-    assert not torch.allclose(model.discriminator(X), image)
+    assert not torch.allclose(model.judges.current(X), image)
 
 
 def test_generator_leaves_its_images_to_the_discriminator_of_the_same_step() -> None:
@@ -145,14 +136,14 @@ def test_score_is_the_mean_of_the_last_discriminators() -> None:
     model = squid(snapshots=2, score="discriminator").eval()
     with torch.no_grad():
         for _ in range(3):
-            for p in model.discriminator.parameters():
+            for p in model.judges.current.parameters():
                 p.add_(torch.randn_like(p) * 0.1)
             model.after_epoch()
         rebuilt = model.reconstruct(X)
-        judges = [p(rebuilt) for p in model.past]
+        judges = [p(rebuilt) for p in model.judges.past]
         torch.testing.assert_close(model.score(X).image, -(judges[0] + judges[1]) / 2)
         torch.testing.assert_close(
-            model.past[0](rebuilt), model.discriminator(rebuilt)
+            model.judges.past[0](rebuilt), model.judges.current(rebuilt)
         )  # the third took the first's place
 
 
@@ -229,7 +220,7 @@ def test_sizes_that_do_not_fit_are_named(options: dict[str, int], message: str) 
 def test_scores_under_autocast_are_not_rounded_to_bfloat16() -> None:
     model = squid(score="discriminator").eval()
     with torch.no_grad():
-        model.discriminator.logit.bias += 10
+        model.judges.current.logit.bias += 10
         scores = Scorer(model, "bf16")(torch.rand(40, 1, 64, 64)).image
         plain = model.score(X).image
     assert len(scores.unique()) == 40

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from loligo.nn.inpaint import NeighbourAttention, neighbours, position_code
+from loligo.nn.inpaint import NeighbourAttention, masked_shortcut, neighbours, position_code
 
 
 def test_neighbours_of_a_2x2_grid() -> None:
@@ -68,3 +68,11 @@ def test_a_grid_of_one_patch_has_only_outside_neighbours() -> None:
 def test_heads_must_share_the_feature_evenly() -> None:
     with pytest.raises(ValueError, match="feature of 12 values cannot be shared among 8"):
         NeighbourAttention(12, 2)
+
+
+def test_masked_shortcut_lets_the_original_through_in_training_only() -> None:
+    new, old = torch.ones(50, 2, 8, 8), torch.zeros(50, 2, 8, 8)
+    mixed = masked_shortcut(new, old, 0.8, training=True)
+    assert torch.equal(mixed[:, 0], mixed[:, 1])
+    assert float(mixed.mean()) == pytest.approx(0.8, abs=0.03)
+    assert torch.equal(masked_shortcut(new, old, 0.8, training=False), new)

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from loligo.methods.base import Method, MethodConfig, Phase, Turn
 from loligo.nn.conv import Unit, upsample
-from loligo.nn.discriminator import Discriminator, Statistics
-from loligo.nn.inpaint import Inpaint, NeighbourAttention
+from loligo.nn.discriminator import Discriminator, Judges, Statistics
+from loligo.nn.inpaint import Inpaint, NeighbourAttention, masked_shortcut
+from loligo.nn.losses import mean_square
 from loligo.nn.memory import MemoryMatrix, MemoryQueue, Shrinkage
 from loligo.nn.patches import cut, stitch
 from loligo.nn.places import Places
@@ -124,16 +125,9 @@ class DecoderMemory(nn.Module):
         flat = parts.permute(0, 2, 3, 1).reshape(len(parts) // self.grid**2, self.grid**2, -1)  # (N, L, h * w * C)
         n, c, h, w = parts.shape
         read = self.memory(flat).reshape(n, h, w, c).permute(0, 3, 1, 2)
-        return masked_shortcut(stitch(read, self.grid) if self.quadrants else read, x, self)
-
-
-def masked_shortcut(new: Tensor, old: Tensor, module: DecoderMemory | Squid) -> Tensor:
-    """Return ``new`` (N, C, h, w), in training ``old`` at a share of places drawn at random."""
-    ratio = module.shortcut_ratio
-    if not module.training or ratio >= 1:
-        return new
-    mask = torch.rand(len(new), 1, *new.shape[2:], device=new.device) < ratio
-    return torch.where(mask, new, old)
+        return masked_shortcut(
+            stitch(read, self.grid) if self.quadrants else read, x, self.shortcut_ratio, self.training
+        )
 
 
 class Decoder(nn.Module):
@@ -189,7 +183,6 @@ class Squid(Method):
     }
     config: SquidConfig
     spread: Tensor
-    kept: Tensor
 
     def __init__(self, config: SquidConfig) -> None:
         super().__init__(config)
@@ -197,7 +190,6 @@ class Squid(Method):
         c = config
         bottleneck, side = c.width << c.levels, (c.size // c.grid) >> c.levels
         dim = bottleneck // 4 * side**2
-        self.shortcut_ratio = c.shortcut_ratio
         self.encoder = Encoder(c.channels, c.width, c.levels)
         kind = {"queue": MemoryQueue, "matrix": MemoryMatrix, "none": None}[c.memory]
         positions = c.grid**2 if c.space_aware else 1
@@ -208,12 +200,8 @@ class Squid(Method):
         self.inpaint = Inpaint(bottleneck, c.grid, memory, attention)
         self.student = Decoder(c, with_memory=c.decoder_memory != "none")
         self.teacher = Decoder(c, with_memory=False) if c.distillation else None
-        discriminators = (
-            Discriminator(c.size, c.channels, statistics=c.discriminator_statistics) for _ in range(c.snapshots + 1)
-        )
-        self.discriminator, *past = discriminators
-        self.past = nn.ModuleList(past).requires_grad_(False)  # a ring of the last epochs' discriminators
-        self.register_buffer("kept", torch.zeros((), dtype=torch.long))
+        statistics = c.discriminator_statistics
+        self.judges = Judges([Discriminator(c.size, c.channels, statistics=statistics) for _ in range(c.snapshots + 1)])
         self.register_buffer("spread", torch.ones(2))  # of logit and mean squared error over the training images
         self.places = Places(c.size, c.size // c.grid)
         self._fake: Tensor | None = None
@@ -236,7 +224,7 @@ class Squid(Method):
                         weight_decay=1e-5,
                         final_rate=0.1,
                     ),
-                    Turn("discriminator", ("discriminator",), 1, rate, betas),
+                    Turn("discriminator", ("judges.current",), 1, rate, betas),
                 ),
             ),
         )
@@ -250,7 +238,7 @@ class Squid(Method):
         z, skips, fake, student = self._forward(self._blank(x))
         self._fake = fake.detach()
         losses = {"reconstruction": c.reconstruction_weight * F.mse_loss(fake, x)}
-        losses["adversarial"] = c.adversarial_weight * F.softplus(-self.discriminator(fake)).mean()
+        losses["adversarial"] = c.adversarial_weight * self.judges.generator_loss(fake)
         if self.teacher:
             image, teacher = self.teacher(z.detach(), [skip.detach() for skip in skips])
             losses["teacher"] = c.teacher_weight * F.mse_loss(image, x)
@@ -263,15 +251,13 @@ class Squid(Method):
         if fake is None:
             with torch.no_grad():
                 fake = self._forward(self._blank(x))[2]
-        real_loss = F.softplus(-self.discriminator(x)).mean()
-        fake_loss = F.softplus(self.discriminator(fake)).mean()
-        return {"discriminator": self.config.adversarial_weight * (real_loss + fake_loss)}
+        return {"discriminator": self.config.adversarial_weight * self.judges.loss(x, fake)}
 
     def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
         """Return bottleneck features, skips, the rebuilt images and the student's features."""
         z, skips = self._encode(x)
         inpainted, self._features, _ = self.inpaint(z)
-        image, features = self.student(masked_shortcut(inpainted, z, self), skips)
+        image, features = self.student(masked_shortcut(inpainted, z, self.config.shortcut_ratio, self.training), skips)
         return z, skips, image, features
 
     def _encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -293,8 +279,7 @@ class Squid(Method):
 
     def after_epoch(self) -> None:
         """Keep a copy of the discriminator: alone it swings from epoch to epoch, the mean of some does not."""
-        self.past[int(self.kept) % len(self.past)].load_state_dict(self.discriminator.state_dict())
-        self.kept += 1
+        self.judges.keep()
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Rebuild (N, C, H, W); where pixels are in-painted, every patch from an image that lacks it."""
@@ -319,9 +304,7 @@ class Squid(Method):
 
     def _parts(self, x: Tensor, rebuilt: Tensor) -> Tensor:
         """Return (N, 2): minus the logit and the mean squared error."""
-        judges = self.past[: int(self.kept)] or [self.discriminator]
-        logit = torch.stack([judge(rebuilt) for judge in judges]).mean(0)
-        return torch.stack([-logit, (x - rebuilt).square().mean((1, 2, 3))], 1)
+        return torch.stack([-self.judges.mean(rebuilt), (x - rebuilt).square().mean((1, 2, 3))], 1)
 
     def score(self, x: Tensor) -> Scores:
         """Score by the discriminator's logit of the rebuilt image, or as the options say; map the squared error."""
@@ -373,9 +356,3 @@ def blank(x: Tensor, which: Tensor, grid: int) -> Tensor:
     patches = by_image(x, grid).clone()
     patches[torch.arange(len(x), device=x.device), which] = 0
     return stitch(patches.flatten(0, 1), grid)
-
-
-def mean_square(x: Tensor) -> Tensor:
-    """Return the mean of squares, summed in float32 whatever the dtype of ``x``."""
-    norm: Tensor = torch.linalg.vector_norm(x, dtype=torch.float32)
-    return norm.square() / x.numel()

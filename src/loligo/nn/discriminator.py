@@ -1,4 +1,4 @@
-"""SQUID's discriminator, and the two ways to normalise its features when a single image is scored."""
+"""SQUID's discriminator, two ways to normalise its features when one image is scored, and a mean over its epochs."""
 
 from __future__ import annotations
 
@@ -63,3 +63,39 @@ class Discriminator(nn.Module):
         """Map (N, C, H, W) to (N,) logits: higher for what looks real."""
         logits: Tensor = self.logit(self.features(x).flatten(1))
         return logits
+
+
+class Judges(nn.Module):
+    """A discriminator and copies of it from the last epochs, whose mean logit does not swing as one's own does."""
+
+    kept: Tensor
+
+    def __init__(self, discriminators: Sequence[Discriminator]) -> None:
+        super().__init__()
+        self.current, *past = discriminators
+        self.past = nn.ModuleList(past).requires_grad_(False)  # a ring
+        self.register_buffer("kept", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N,), the logits of the one in training."""
+        logits: Tensor = self.current(x)
+        return logits
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Copy the one in training over the oldest copy."""
+        self.past[int(self.kept) % len(self.past)].load_state_dict(self.current.state_dict())
+        self.kept += 1
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N,), the mean logit of the copies; before the first, of the one in training."""
+        judges = list(self.past)[: int(self.kept)] or [self.current]
+        return torch.stack([judge(x) for judge in judges]).mean(0)
+
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        """Return the cross-entropy of calling rebuilt images (N, C, H, W) real."""
+        return F.softplus(-self(fake)).mean()
+
+    def loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the cross-entropy of telling real images from rebuilt ones, both (N, C, H, W)."""
+        return F.softplus(-self(real)).mean() + F.softplus(self(fake)).mean()

@@ -95,3 +95,11 @@ class Inpaint(nn.Module):
         code = self.code.to(inpainted.dtype)[:, :, None, None].expand(-1, -1, h, w).repeat(n // self.length, 1, 1, 1)
         y = torch.cat([inpainted.reshape(n, c, h, w), code], 1).contiguous(memory_format=torch.channels_last)
         return F.relu(self.expand(y)), flat.detach(), inpainted.detach()
+
+
+def masked_shortcut(new: Tensor, old: Tensor, ratio: float, training: bool) -> Tensor:
+    """Return ``new`` (N, C, h, w); in training ``old`` at all but a share ``ratio`` of places, drawn at random."""
+    if not training or ratio >= 1:
+        return new
+    mask = torch.rand(len(new), 1, *new.shape[2:], device=new.device) < ratio
+    return torch.where(mask, new, old)
