@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from loligo import evaluate as evaluation
-from loligo import methods
+from loligo import gather, methods
 from loligo import report as reports
 from loligo.calibrate import Calibration
 from loligo.config import TrainConfig
@@ -174,9 +174,9 @@ def evaluate(run: Run | str | Path, results: str | Path | None = None) -> dict[s
 
 
 def report(run: Run | str | Path) -> Path:
-    """Write report.html of a run folder; return its path."""
+    """Write report.html of a run folder, and its charts as PNG files in figures/; return the path of the page."""
     run = run if isinstance(run, Run) else Run.load(run)
-    return reports.write(run.folder, embedding=_embedding(run))
+    return reports.write(run.folder, insight=gather.insight(run))
 
 
 class _Watch:
@@ -232,21 +232,3 @@ def _cost(history: pd.DataFrame, seconds: float) -> dict[str, Any]:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
     return cost
-
-
-def _embedding(run: Run, most: int = 200) -> reports.Embedding | None:
-    """Return encoder features of scored images beside memory contents, where the method has both."""
-    table = evaluation.read_scores(run.folder)
-    chosen = table.groupby(table["label"].fillna(-1), group_keys=False).head(most).reset_index(drop=True)
-    data = cache.load(chosen, run.method_config.size)
-    model, features, memory = run.model(), [], None
-    with torch.inference_mode():
-        for start in range(0, len(data), 16):
-            found = model.inspect(data.batch(np.arange(start, min(start + 16, len(data)))))
-            if found is None or found.features is None or found.memory is None:
-                return None
-            features.append(found.features.float().numpy())
-            memory = found.memory.float().numpy()
-    if memory is None:
-        return None
-    return reports.Embedding(np.concatenate(features), memory, data.rows["label"].to_numpy())

@@ -8,10 +8,10 @@ import pandas as pd
 import PIL.Image
 import pytest
 import yaml
-from markupsafe import Markup
+from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
-from loligo.report import Embedding, evidence, figures, pictures, words, write
+from loligo.report import Embedding, Insight, evidence, figures, pictures, words, write
 
 NORMAL, ABNORMAL, SIDE = 12, 10, 32
 SIDE_OF = {"auc": 0.87, "auc_low": 0.61, "auc_high": 0.99, "ap": 0.9, "accuracy": 0.8, "f1": 0.75}
@@ -58,8 +58,8 @@ def run(tmp_path: Path) -> Path:
 @pytest.fixture
 def without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no charts, which take most of the time, where a test looks at something else."""
-    for name in ("roc", "histogram", "losses"):
-        monkeypatch.setattr(figures, name, lambda *_: Markup("chart"))
+    for name in ("roc", "histogram", "strip", "losses"):
+        monkeypatch.setattr(figures, name, lambda *_: Figure((0.1, 0.1)))
 
 
 def row(folder: Path, i: int) -> dict[str, object]:
@@ -89,8 +89,8 @@ def change(run: Path, **columns: object) -> None:
     table.assign(**columns).to_csv(run / "scores.csv", index=False)
 
 
-def page(run: Path, embedding: Embedding | None = None) -> str:
-    return write(run, embedding=embedding).read_text(encoding="utf-8")
+def page(run: Path, insight: Insight | None = None) -> str:
+    return write(run, insight=insight).read_text(encoding="utf-8")
 
 
 class Collector(HTMLParser):
@@ -105,9 +105,11 @@ class Collector(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def embedded(labels: object) -> Embedding:
+def embedded(labels: object) -> Insight:
     random = np.random.default_rng(0)
-    return Embedding(random.normal(size=(8, 6, 5)), random.normal(size=(6, 3, 5)), np.array(labels, dtype=object))
+    found = Embedding(random.normal(size=(8, 6, 5)), random.normal(size=(6, 3, 5)), np.array(labels, dtype=object))
+    errors = pd.DataFrame(columns=["group", "generator", "mse", "kl"])
+    return Insight(errors, pd.DataFrame(columns=["group", "cosine"]), embedding=found)
 
 
 def test_full_report_has_every_section(run: Path) -> None:
@@ -314,7 +316,7 @@ def test_tied_scores_are_one_step_of_the_roc() -> None:
 
 def test_loss_axis_is_logarithmic_beyond_two_decades() -> None:
     history = pd.DataFrame({"epoch": [1, 2], "phase": ["a", "a"], "wide": [1000.0, 1.0], "narrow": [2.0, 1.0]})
-    wide, narrow = figures.losses.__wrapped__(history).axes  # type: ignore[attr-defined]
+    wide, narrow = figures.losses(history).axes
     assert (wide.get_yscale(), narrow.get_yscale()) == ("log", "linear")
 
 

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from loligo.report.embedding import Embedding
 from loligo.report.html import write
+from loligo.report.insight import Example, Insight
 
-__all__ = ["Embedding", "write"]
+__all__ = ["Embedding", "Example", "Insight", "write"]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from loligo.report.figures import COLOURS, Floats, panels, svg
+from loligo.report.figures import COLOURS, Floats, panels, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ class Embedding:
         return {kind: chosen for kind, chosen in kinds.items() if chosen.any()}
 
 
-@svg
+@styled
 def draw(embedded: Embedding) -> Figure:
     """Draw features and memory slots by t-SNE, a panel a place, of at most PANELS places evenly chosen."""
     count = embedded.features.shape[1]

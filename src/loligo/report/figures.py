@@ -1,4 +1,4 @@
-"""Draw the charts of the report as inline SVG, in colours that the colour-blind tell apart (Okabe & Ito)."""
+"""Draw the charts of the report, as inline SVG and as files, in colours for the colour-blind too (Okabe & Ito)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from markupsafe import Markup
 
+from loligo.files import replacing
 from loligo.report.evidence import NOT_LOSSES
 
 if TYPE_CHECKING:
@@ -44,22 +46,51 @@ RESAMPLES = 1000
 BINS = 25
 
 
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Have a function draw its figure in the style of the report."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def inline(figure: Figure) -> Markup:
+    """Return a figure as SVG for the body of an HTML page."""
+    import matplotlib
+
+    stream = io.StringIO()
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        figure.savefig(stream, format="svg", dpi=200, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = stream.getvalue()
+    return Markup(re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :]))  # groups repeat ids between figures
+
+
 def svg(draw: Callable[P, Figure]) -> Callable[P, Markup]:
-    """Have a function that draws a figure return it as SVG for the body of an HTML page."""
+    """Have a function that draws a figure return it as SVG, where nothing but the page needs it."""
+    draw = styled(draw)
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Markup:
-        import matplotlib
-
-        stream = io.StringIO()
-        with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-            draw(*args, **kwargs).savefig(
-                stream, format="svg", dpi=200, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            )
-        text = stream.getvalue()
-        return Markup(re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :]))  # groups repeat ids between figures
+        return inline(draw(*args, **kwargs))
 
     return drawn
+
+
+def save(drawn: Mapping[str, Figure | None], folder: Path) -> None:
+    """Write each figure as a PNG file of its name; that of a figure which is None goes."""
+    import matplotlib
+
+    for name, figure in drawn.items():
+        if figure is None:
+            (folder / f"{name}.png").unlink(missing_ok=True)
+            continue
+        with replacing(folder / f"{name}.png") as new, matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+            figure.savefig(new, format="png", dpi=150, metadata={"Software": None})
 
 
 def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -71,7 +102,7 @@ def panels(count: int, columns: int, width: float, height: float) -> tuple[Figur
     return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
 
 
-@svg
+@styled
 def roc(labels: Floats, scores: Floats, groups: npt.NDArray[np.int64], legend: str) -> Figure:
     """Draw the ROC curve with the band that holds 95 % of resampled curves at each false-alarm rate.
 
@@ -106,7 +137,7 @@ def roc_curves(labels: Floats, scores: Floats, groups: npt.NDArray[np.int64], gr
     return curves
 
 
-@svg
+@styled
 def histogram(groups: Mapping[str, Floats], threshold: float | None) -> Figure:
     """Draw raw scores of each group as shares of it; the 1 % farthest out stand in the outer bars."""
     edges = np.histogram_bin_edges(np.percentile(np.concatenate(list(groups.values())), (0.5, 99.5)), BINS)
@@ -124,13 +155,31 @@ def histogram(groups: Mapping[str, Floats], threshold: float | None) -> Figure:
     return figure
 
 
+@styled
+def strip(scores: Floats, kinds: npt.NDArray[Any], threshold: float | None) -> Figure:
+    """Draw the anomaly score A of every image, the lowest first, in the colour of its kind; both are (N,)."""
+    figure, (axes,) = panels(1, 1, 10.8, 3.2)
+    order = np.argsort(scores, kind="stable")
+    for kind in (name for name in COLOURS if (kinds == name).any()):
+        place = np.flatnonzero(kinds[order] == kind)
+        label = f"{kind} ({len(place)})"
+        axes.scatter(
+            place + 1, scores[order][place], s=14, marker="|", color=COLOURS[kind], label=label, rasterized=True
+        )
+    if threshold is not None:
+        axes.axhline(threshold, color="#111111", linestyle="--", label=f"threshold {threshold:.3g}")
+    axes.set(xlabel="image, by rising anomaly score", ylabel="anomaly score A", ylim=(-0.02, 1.02))
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
 def losses_in(history: pd.DataFrame) -> list[str]:
     """Return the columns of losses that hold at least one finite value."""
     names = [str(name) for name in history if name not in NOT_LOSSES]
     return [name for name in names if np.isfinite(history[name].to_numpy(float)).any()]
 
 
-@svg
+@styled
 def losses(history: pd.DataFrame) -> Figure:
     """Draw each loss by epoch on its own axes, a colour a phase; log scale where it spans > 2 decades."""
     names, phases = losses_in(history), list(dict.fromkeys(history["phase"]))

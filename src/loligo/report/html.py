@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
-from loligo.files import replacing
+from loligo.calibrate import Calibration
+from loligo.files import replacing, write_csv
 from loligo.report import embedding as embeddings
 from loligo.report import evidence as evidences
-from loligo.report import figures, gallery, pictures, words
-from loligo.report.embedding import Embedding
+from loligo.report import figures, gallery, generators, pictures, words
 from loligo.report.evidence import Evidence
+from loligo.report.insight import Insight
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TOP = 10
 """Rows of the table of the most abnormal images."""
 
 
-def write(folder: Path, out: Path | None = None, embedding: Embedding | None = None) -> Path:
+def write(folder: Path, out: Path | None = None, insight: Insight | None = None) -> Path:
     """Write the report of a run folder to ``out``, or to report.html in the folder; return where it is.
 
-    Only scores.csv must be there; a section whose file is missing says what makes it, and an image that
-    cannot be read says so in its place. Raises ValueError, naming the file, where scores.csv is missing or a
+    Every chart of it is written to ``figures/`` of the folder too, as PNG, and the errors of the generators as
+    ``generators.csv`` there. Only scores.csv must be there; a section whose file is missing says what makes it, and an
+    image that cannot be read says so in its place. Raises ValueError, naming the file, where scores.csv is missing or a
     file is not what it should be, and OSError where ``out`` cannot be written.
     """
-    out = out or folder / "report.html"
-    page = render(evidences.read(folder), embedding)
+    out, evidence = out or folder / "report.html", evidences.read(folder)
+    drawn = draw(evidence, insight)
+    page = render(evidence, drawn, insight)
     with replacing(out) as new:
         new.write_text(page, encoding="utf-8")
+    figures.save(drawn, folder / "figures")
+    measured = folder / "figures" / "generators.csv"
+    if insight:
+        write_csv(insight.summary(), measured)
+    else:
+        measured.unlink(missing_ok=True)
     return out
 
 
-def render(evidence: Evidence, embedding: Embedding | None = None) -> str:
-    """Return the report as HTML; every value is escaped."""
+def render(evidence: Evidence, drawn: Mapping[str, Figure | None], insight: Insight | None = None) -> str:
+    """Return the report with the charts of `draw` as HTML; every value is escaped."""
     import jinja2
 
     from loligo import __version__
@@ -49,7 +61,8 @@ def render(evidence: Evidence, embedding: Embedding | None = None) -> str:
         evidence=evidence,
         version=(evidence.config or {}).get("loligo", __version__),
         words=words,
-        figures=_figures(evidence, embedding),
+        figures={name: figure and figures.inline(figure) for name, figure in drawn.items()},
+        insight=insight,
         top=[] if evidence.scores["label"].notna().any() else _top(evidence),
         groups=gallery.groups(evidence, scale or 1.0),
         scale=scale,
@@ -59,18 +72,23 @@ def render(evidence: Evidence, embedding: Embedding | None = None) -> str:
     )
 
 
-def _figures(evidence: Evidence, embedding: Embedding | None) -> dict[str, Markup | None]:
-    """Draw the charts for which there is something to draw."""
-    history = evidence.history
+def draw(evidence: Evidence, insight: Insight | None = None) -> dict[str, Figure | None]:
+    """Draw the charts by name; None where there is nothing to draw."""
+    history, examples = evidence.history, insight.examples if insight else ()
+    rebuilt = all(len(example.images) > 1 for example in examples)
+    patched = all(example.features is not None and example.inpainted is not None for example in examples)
     return {
         "roc": _roc(evidence),
         "histogram": _histogram(evidence),
+        "scores": _strip(evidence),
         "losses": figures.losses(history) if history is not None and figures.losses_in(history) else None,
-        "embedding": embeddings.draw(embedding) if embedding else None,
+        "reconstructions": generators.reconstructions(examples) if examples and rebuilt else None,
+        "patches": generators.patches(examples) if examples and rebuilt and patched else None,
+        "embedding": embeddings.draw(insight.embedding) if insight and insight.embedding else None,
     }
 
 
-def _roc(evidence: Evidence) -> Markup | None:
+def _roc(evidence: Evidence) -> Figure | None:
     rows = evidence.scores[evidence.scores["label"].notna()]
     if rows["label"].nunique() < 2:
         return None
@@ -81,11 +99,21 @@ def _roc(evidence: Evidence) -> Markup | None:
     return figures.roc(rows["label"].to_numpy(), rows["score"].to_numpy(), groups, legend)
 
 
-def _histogram(evidence: Evidence) -> Markup:
+def _histogram(evidence: Evidence) -> Figure:
     groups = {kind: evidence.with_label(label)["score"].to_numpy() for label, kind in words.KINDS.items()}
     calibration: dict[str, Any] = evidence.calibration or {}
     groups["calibration normals"] = np.asarray(calibration.get("scores", []), dtype=float)
     return figures.histogram({kind: x for kind, x in groups.items() if len(x)}, calibration.get("threshold"))
+
+
+def _strip(evidence: Evidence) -> Figure:
+    known: dict[str, Any] = evidence.calibration or {}
+    kinds = evidence.scores["label"].map({0.0: "normal", 1.0: "abnormal"}).fillna("unlabelled").to_numpy()
+    threshold = None
+    if known.get("scores") and "threshold" in known:
+        normals = Calibration(np.sort(np.asarray(known["scores"], dtype=float)), float(known["false_alarm_rate"]))
+        threshold = float(normals.anomaly_score(known["threshold"]))
+    return figures.strip(evidence.scores["anomaly_score"].to_numpy(), kinds, threshold)
 
 
 def _top(evidence: Evidence) -> words.Rows:

@@ -90,6 +90,19 @@ def other_rows(metrics: Mapping[str, Any]) -> dict[str, Rows]:
     return {title: rows for title, rows in tables.items() if rows}
 
 
+def error_rows(summary: pd.DataFrame) -> Rows:
+    """Return (group, images, generator, MSE, KL divergence) of an `Insight.summary`."""
+    return [
+        (str(group), str(images), str(generator), number(float(mse)), number(float(kl)))
+        for group, generator, images, mse, kl in summary.itertuples(index=False)
+    ]
+
+
+def similarities(means: Mapping[str, float]) -> str:
+    """Say how alike features are before and after in-painting, by group."""
+    return ", ".join(f"{group} {mean:.3f}" for group, mean in means.items())
+
+
 def config_rows(config: Mapping[str, Any]) -> dict[str, Rows]:
     """Return (name, value) rows of the configuration and the cost, by title."""
     parts = {"Method": "method_config", "Training": "train", "Data": "data", "Cost": "cost"}
