@@ -37,36 +37,39 @@ def index(argv: list[str]) -> None:
 def train(argv: list[str]) -> None:
     """learn from normal images: loligo train METHOD --data normals/ --out runs/a"""
     from loligo import api, methods
-    from loligo.config import TrainConfig
 
     name = _leading(argv, "METHOD", sorted(methods.METHODS))
-    kind = methods.get(name)
     parser = _parser("train", f"loligo train {name} --data PATH --out RUN [options]")
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
-    parser.add_argument(
-        "--preset", choices=sorted(kind.presets) or None, help="named set of options, the others on top"
-    )
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
-    parser.add_class_arguments(kind.Config, "method")
-    parser.add_class_arguments(TrainConfig, "train")
-    _use_preset(parser, kind.presets, argv)
+    _add_training(parser, name, argv)
     given = _parse(parser, argv[1:])
-    options, settings = (vars(given[key].clone()) for key in ("method", "train"))
-    run = api.train(
-        name,
-        _data(given.data),
-        given.out,
-        preset=given.preset,
-        options=options,
-        train=TrainConfig(**settings),
-        strict=given.strict,
-    )
+    run = api.train(name, _data(given.data), given.out, **_training(given), strict=given.strict)
     held_out, rate = run.about["data"]["calibration"], run.about["data"]["false_alarm_rate"]
     print(f"trained on {run.about['data']['train']} normal images; {held_out} held out: false-alarm rate {rate:.1%}")
     print(f"now: loligo score {run.folder} new/")
     _tell_rejected(run.folder)
+
+
+def _add_training(parser: Any, method: str, argv: list[str], skip: set[str] | None = None) -> None:
+    """Add the options of a method and of its training, but for those of the latter in ``skip``."""
+    from loligo import methods
+    from loligo.config import TrainConfig
+
+    kind = methods.get(method)
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument(
+        "--preset", choices=sorted(kind.presets) or None, help="named set of options, the others on top"
+    )
+    parser.add_class_arguments(kind.Config, "method")
+    parser.add_class_arguments(TrainConfig, "train", skip=skip or set())
+    _use_preset(parser, kind.presets, argv)
+
+
+def _training(given: Any) -> dict[str, Any]:
+    """Return what was given of the options that `_add_training` adds, as arguments of the verbs."""
+    return {"preset": given.preset, "options": vars(given["method"].clone()), "train": vars(given["train"].clone())}
 
 
 def _use_preset(parser: Any, presets: dict[str, dict[str, Any]], argv: list[str]) -> None:
@@ -139,6 +142,45 @@ def report(argv: list[str]) -> None:
     print(api.report(_parse(parser, argv).run))
 
 
+def contaminate(argv: list[str]) -> None:
+    """train on sets with 0 to 50 % abnormal images: loligo contaminate METHOD --data M --abnormal PATH --out DIR"""
+    from loligo import contaminate, methods
+
+    name = _leading(argv, "METHOD", sorted(methods.METHODS))
+    parser = _parser("contaminate", f"loligo contaminate {name} --data PATH --abnormal PATH --out DIR [options]")
+    parser.add_argument("--data", nargs="+", required=True, help="manifest or folder, with a labelled test split")
+    parser.add_argument("--abnormal", nargs="+", required=True, help="manifest, folder or files of abnormal images")
+    parser.add_argument("--out", required=True, help="folder for the runs, contamination.csv and contamination.png")
+    parser.add_argument("--shares", nargs="+", type=float, default=list(contaminate.SHARES), help="each in [0, 1)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of draws and trainings")
+    _add_training(parser, name, argv, skip={"seed"})
+    given = _parse(parser, argv[1:])
+    data, abnormal = _data(given.data), _data(given.abnormal)
+    sets = {"shares": given.shares, "seeds": given.seeds}
+    contaminate.contaminate(name, data, abnormal, given.out, **sets, **_training(given))
+    print(f"{Path(given.out) / 'contamination.png'}. {NOTICE}")
+
+
+def experiment(argv: list[str]) -> None:
+    """index, train, score, evaluate and report in one: loligo experiment DATASET METHOD --data DIR --out RUN"""
+    from loligo import experiment, methods
+
+    dataset = _leading(argv, "DATASET", sorted(experiment.DATASETS))
+    name = _leading(argv[1:], "METHOD", sorted(methods.METHODS), "second")
+    parser = _parser("experiment", f"loligo experiment {dataset} {name} --data DIR --out RUN [options]")
+    parser.add_argument("--data", required=True, help="folder that holds the data set")
+    parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
+    parser.add_argument("--results", help="table (CSV) to which a row a protocol is appended")
+    keys = parser.add_function_arguments(experiment.DATASETS[dataset], "index", skip={"root"})
+    _add_training(parser, name, argv)
+    given = _parse(parser, argv[2:])
+    index = {key.removeprefix("index."): given[key] for key in keys}
+    found = experiment.run(dataset, name, given.data, given.out, index=index, results=given.results, **_training(given))
+    print(metrics_table(found))
+    print(Path(given.out) / "report.html")
+    _tell_rejected(Path(given.out))
+
+
 def demo(argv: list[str]) -> None:
     """train squid, ae and gaussian on made digits, score them, write the report: loligo demo [--out runs/demo]"""
     from loligo import demo
@@ -163,6 +205,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "score": score,
     "evaluate": evaluate,
     "report": report,
+    "experiment": experiment,
+    "contaminate": contaminate,
     "demo": demo,
     "methods": list_methods,
 }
@@ -191,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def usage() -> str:
     """Return the help of the command itself."""
-    lines = [f"{name:10} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    lines = [f"{name:11} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
     head = "loligo: unsupervised anomaly detection for radiology. Learn from normal images, score new ones.\n"
     return "\n".join([head, *lines, "", "loligo COMMAND --help shows its options. " + NOTICE])
 
@@ -201,10 +245,10 @@ def _fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def _leading(argv: list[str], what: str, allowed: list[str]) -> str:
+def _leading(argv: list[str], what: str, allowed: list[str], place: str = "first") -> str:
     """Return the first argument, which must be one of ``allowed``: the others depend on it."""
     if not argv or argv[0].startswith("-"):
-        _fail(f"the first argument is {what}: one of {', '.join(allowed)}")
+        _fail(f"the {place} argument is {what}: one of {', '.join(allowed)}")
     if argv[0] not in allowed:
         _fail(f"there is no {what.lower()} {argv[0]!r}; {nearest(argv[0], allowed)}")
     return argv[0]

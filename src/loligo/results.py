@@ -32,13 +32,14 @@ COLUMNS = [
 
 def append(path: Path, run: Run, found: dict[str, Any]) -> None:
     """Append the clean and the paper row of a run to a CSV table, made where it is missing."""
-    rows = pd.DataFrame([_row(run, found, protocol) for protocol in ("clean", "paper")])[COLUMNS]
+    rows = pd.DataFrame([row(run, found, protocol) for protocol in ("clean", "paper")])[COLUMNS]
     if path.exists():
         rows = pd.concat([pd.read_csv(path), rows], ignore_index=True)
     write_csv(rows, path)
 
 
-def _row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
+def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
+    """Return the row of a trained run with its metrics under one protocol: a value for each of `COLUMNS`."""
     cost, history = run.about["cost"], run.folder / "history.csv"
     trained = len(pd.read_csv(history)) if history.exists() else 0
     measured = {key: round(found[protocol][key], 5) for key in ("auc", "auc_low", "auc_high", "ap", "accuracy", "f1")}

@@ -1,0 +1,90 @@
+"""One call an experiment: list a known data set, train on it, score, evaluate, report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from loligo import api
+from loligo.data import digit_anatomy, manifest, sources
+from loligo.names import nearest
+from loligo.runs import Run
+
+
+def run(
+    dataset: str,
+    method: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    index: dict[str, Any] | None = None,
+    preset: str | None = None,
+    options: dict[str, Any] | None = None,
+    train: dict[str, Any] | None = None,
+    results: str | Path | None = None,
+) -> dict[str, Any]:
+    """Train ``method`` on a data set of `DATASETS` that lies in ``data``, score its test split, evaluate and report.
+
+    ``index`` are options of the data set's function, the others as in `api.train`; a row a protocol is added to the
+    table (CSV) ``results``. A training that was cut off goes on; one that is finished is not made again. Returns the
+    metrics, as `api.evaluate` does. Raises ValueError for unknown names or unfit data.
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"there is no data set {dataset!r}; {nearest(dataset, DATASETS)}")
+    planned = api.plan(method, out, preset, options or {}, train or {})
+    done = complete(planned, DATASETS[dataset](Path(data), **(index or {})))
+    api.score(done)
+    found = api.evaluate(done, results)
+    api.report(done)
+    return found
+
+
+def complete(planned: Run, rows: pd.DataFrame, *, strict: bool = False) -> Run:
+    """Train what `api.plan` returned on a manifest, unless that was done; return the run as it stands on disk.
+
+    Raises ValueError where it was trained on other images.
+    """
+    if not planned.trained:
+        options = dataclasses.asdict(planned.method_config)
+        preset = planned.preset or None
+        api.train(
+            planned.method, rows, planned.folder, preset=preset, options=options, train=planned.train, strict=strict
+        )
+    elif trained_on(planned.manifest()) != trained_on(rows):
+        raise ValueError(f"{planned.folder} was trained on other images; choose another folder, or remove it")
+    return Run.load(planned.folder)
+
+
+def trained_on(rows: pd.DataFrame) -> set[str]:
+    """Return the paths of a manifest's training images."""
+    return set(rows.loc[rows["split"] == "train", "path"])
+
+
+def _folder(root: Path) -> pd.DataFrame:
+    """List class and split folders; a tenth of the training images is held out where no calibration folder is."""
+    return manifest.resolve(root, purpose="train")
+
+
+def _digit_anatomy(root: Path, *, seed: int = 0, mnist: Path | None = None) -> pd.DataFrame:
+    """Draw DigitAnatomy in the folder, unless it stands there, and list it.
+
+    Args:
+        root: folder to draw it in
+        seed: of the images
+        mnist: folder with MNIST idx files to draw the digits from; else those that scikit-learn carries
+    """
+    if not (root / "manifest.csv").exists():
+        return digit_anatomy.write(root, seed=seed, mnist=mnist)
+    return manifest.read(root / "manifest.csv")
+
+
+DATASETS: dict[str, Callable[..., pd.DataFrame]] = {
+    **sources.SOURCES,
+    "folder": _folder,
+    "digit_anatomy": _digit_anatomy,
+}
+"""Functions that list a data set as a manifest with all its splits, by name."""
