@@ -14,6 +14,7 @@ METHODS = {
     "ae": ("Autoencoder", "convolutional autoencoder, scored by reconstruction error"),
     "gaussian": ("Gaussian", "principal components of pixels, scored by Mahalanobis distance; no training"),
     "simsid": ("Simsid", "learnt memory matrices at three levels, feature in-painting, a discriminator (TPAMI 2024)"),
+    "simsid_staged": ("SimsidStaged", "in stages: teacher, student with hierarchical memory, discriminator"),
     "squid": ("Squid", "memory queues, feature in-painting and a discriminator (CVPR 2023)"),
 }
 """Name of the method and of its module: (class, summary)."""

@@ -1,0 +1,110 @@
+"""The staged SimSID as its report measures it: 1,024 normal ZhangLab images of 128x128, rebuilt by both generators.
+
+    python benchmarks/staged.py --data chest_xray/ --out runs/staged --seed 0
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/staged.py ...    # on Linux: less time lost to page faults
+
+A run that was cut off goes on where it stopped. Rows are added to simsid_staged.csv beside this file, one a generator
+and set of images: mean squared error over all of them, KL divergence of intensity histograms as the mean of the first
+five (as in the report) and of all; the training images are the report's, the held-out normals stand beside them. Scores
+and both protocols go to results.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from loligo import api, metrics
+from loligo.data import cache
+from loligo.data.sources import zhanglab
+from loligo.files import write_csv
+from loligo.methods.base import Method
+from loligo.results import commit
+from loligo.runs import Run
+
+RESULTS = Path(__file__).parent / "results"
+IMAGES = 1024
+
+
+def chosen(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Keep `IMAGES` training normals, drawn at random, and all rows of other splits."""
+    train = rows.index[rows["split"] == "train"].to_numpy()
+    drawn = np.random.default_rng(seed).choice(train, IMAGES, replace=False)
+    return rows[rows.index.isin(drawn) | (rows["split"] != "train")].reset_index(drop=True)
+
+
+def rebuilt(model: Method, data: cache.Dataset) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the images and what each generator makes of them, all (N, 1, H, W) float32, computed in float32."""
+    originals, found = [], []
+    for indices in np.array_split(np.arange(len(data)), -(-len(data) // 32)):
+        originals.append(x := data.batch(indices))
+        with torch.inference_mode():
+            found.append(model.inspect(x.contiguous(memory_format=torch.channels_last)).rebuilt)
+    names = found[0]
+    return torch.cat(originals).numpy(), {name: torch.cat([part[name] for part in found]).numpy() for name in names}
+
+
+def measured(images: np.ndarray, others: np.ndarray) -> dict[str, float]:
+    """Return the report's figures of one generator on one set of images."""
+    kl = {b: [metrics.histogram_kl(x, y, b) for x, y in zip(images, others, strict=True)] for b in (256, 32)}
+    return {
+        "mse": float(np.square(images - others).mean()),
+        "kl_five": float(np.mean(kl[256][:5])),
+        "kl_all": float(np.mean(kl[256])),
+        "kl_all_32_bins": float(np.mean(kl[32])),
+    }
+
+
+def table(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """Measure both generators on training images and on held-out normals."""
+    model, found = run.model().to(memory_format=torch.channels_last), []
+    for split, name in (("train", "training"), ("calibration", "held-out")):
+        data = cache.load(rows[rows["split"] == split], run.method_config.size)
+        images, made = rebuilt(model, data)
+        for generator, others in made.items():
+            figures = {key: round(value, 6) for key, value in measured(images, others).items()}
+            found.append({"seed": run.train.seed, "images": name, "n": len(data), "generator": generator, **figures})
+    return pd.DataFrame(found)
+
+
+def main() -> None:
+    """Train, score, evaluate, measure, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, help="instead of those of the preset 'report'")
+    given = parser.parse_args()
+    rows = chosen(zhanglab.index(given.data), given.seed)
+    settings = {"seed": given.seed, **({"epochs": given.epochs} if given.epochs else {})}
+    run = api.plan("simsid_staged", given.out, "report", {}, settings)
+    if not run.trained:
+        start = time.process_time()
+        run = api.train("simsid_staged", rows, given.out, preset="report", train=dataclasses.asdict(run.train))
+        run.about["cost"]["cpu_seconds"] = round(time.process_time() - start)  # of the last start, where it was cut off
+        run.save()
+    run = Run.load(given.out)
+    api.score(run)
+    found = api.evaluate(run, RESULTS / "results.csv")
+    print(found["clean"], found["paper"], sep="\n")
+    history = pd.read_csv(run.folder / "history.csv")
+    cost = run.about["cost"]
+    figures = table(run, rows).assign(
+        epochs=" + ".join(str(n) for n in history.groupby("phase", sort=False).size()),
+        **{key: round(found["clean"][key], 5) for key in ("auc", "auc_low", "auc_high")},
+        **{key: cost[key] for key in ("train_seconds", "cpu_seconds", "machine")},
+        commit=commit(),
+    )
+    print(figures.to_string())
+    path = RESULTS / "simsid_staged.csv"
+    write_csv(pd.concat([pd.read_csv(path), figures], ignore_index=True) if path.exists() else figures, path)
+
+
+if __name__ == "__main__":
+    main()
