@@ -1,4 +1,4 @@
-"""The verbs of loligo: train, score, evaluate, report. The command line calls these and nothing else."""
+"""The verbs of loligo: train, score, evaluate, report, sheet. The command line calls these and nothing else."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ import torch
 from loligo import evaluate as evaluation
 from loligo import gather, methods
 from loligo import report as reports
-from loligo.calibrate import Calibration
+from loligo.calibrate import HEADROOM, Calibration
 from loligo.config import TrainConfig
 from loligo.data import cache, manifest
 from loligo.data.cache import Dataset
+from loligo.examine import examine
 from loligo.files import write_csv
 from loligo.methods.base import Method
 from loligo.names import nearest
+from loligo.report import sheet as sheets
 from loligo.runs import Run, build
 from loligo.score import Scorer, batches, raw_scores, score_table
 
@@ -124,7 +126,7 @@ def calibrate(run: Run, normals: Dataset, false_alarm_rate: float = 0.05) -> Cal
         values.append(scores.image.double().numpy())
         if scores.map is not None:
             peaks.append(scores.map.flatten(1).quantile(0.999, dim=1).numpy())
-    scale = float(np.median(np.concatenate(peaks))) * 3 if peaks else 1.0
+    scale = float(np.median(np.concatenate(peaks))) * HEADROOM if peaks else 1.0
     return replace(Calibration.fit(np.concatenate(values), false_alarm_rate), map_scale=scale or 1.0)
 
 
@@ -177,6 +179,21 @@ def report(run: Run | str | Path) -> Path:
     """Write report.html of a run folder, and its charts as PNG files in figures/; return the path of the page."""
     run = run if isinstance(run, Run) else Run.load(run)
     return reports.write(run.folder, insight=gather.insight(run))
+
+
+def sheet(run: Run | str | Path, image: str | Path, out: str | Path | None = None) -> Path:
+    """Write the one-page sheet of an image to ``out``, .pdf or .html; return its path.
+
+    ``out`` is the image's name with .pdf, in the current folder, unless given. Raises ValueError, which names the file,
+    for an image that cannot be read, a run whose training is not finished, and an ``out`` that cannot be made.
+    """
+    run = run if isinstance(run, Run) else Run.load(run)
+    image = Path(image)
+    if not image.is_file():
+        raise FileNotFoundError(f"{image}: no such file; give one image")
+    out = Path(out or f"{image.stem}.pdf")
+    sheets.check(out)
+    return sheets.write(examine(run, image), out)
 
 
 class _Watch:

@@ -15,6 +15,9 @@ from loligo.files import replacing
 
 Floats = npt.NDArray[np.float64]
 
+HEADROOM = 3.0
+"""Multiple of the usual peak of a normal image's map that is drawn in the hottest colour."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -51,6 +54,11 @@ class Calibration:
     def std(self) -> float:
         """Return the standard deviation of raw scores; 1 where they are all equal."""
         return 1.0 if self.scores[0] == self.scores[-1] else float(self.scores.std())
+
+    @property
+    def usual_peak(self) -> float:
+        """Return the value that the hottest thousandth of a typical normal image's map reaches."""
+        return self.map_scale / HEADROOM
 
     @property
     def threshold(self) -> float:

@@ -142,6 +142,18 @@ def report(argv: list[str]) -> None:
     print(api.report(_parse(parser, argv).run))
 
 
+def sheet(argv: list[str]) -> None:
+    """write one page on one image, PDF or HTML: loligo sheet RUN IMAGE [-o case.pdf]"""
+    from loligo import api
+
+    parser = _parser("sheet", "loligo sheet RUN IMAGE [-o case.pdf|case.html]")
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run")
+    parser.add_argument("image", metavar="IMAGE", help="image file")
+    parser.add_argument("-o", "--out", help="page to write: .pdf or .html (default: the image's name with .pdf, here)")
+    given = _parse(parser, argv)
+    print(f"{api.sheet(given.run, given.image, given.out)}. {NOTICE}")
+
+
 def contaminate(argv: list[str]) -> None:
     """train on sets with 0 to 50 % abnormal images: loligo contaminate METHOD --data M --abnormal PATH --out DIR"""
     from loligo import contaminate, methods
@@ -205,6 +217,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "score": score,
     "evaluate": evaluate,
     "report": report,
+    "sheet": sheet,
     "experiment": experiment,
     "contaminate": contaminate,
     "demo": demo,

@@ -1,0 +1,146 @@
+"""From a trained run and a file to a sheet: the same numbers as by score, bad files, missing training images."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import anatomy, blob, write_images
+from loligo import api
+from loligo.cli import main
+from loligo.examine import examine
+from loligo.report import sheet as sheets
+from loligo.runs import Run
+
+
+@pytest.fixture(scope="module")
+def normals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("normals")
+    write_images(folder, anatomy(40, 64))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(normals: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return api.train("gaussian", normals, tmp_path_factory.mktemp("runs") / "a", preset="tiny")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "new", blob(anatomy(1, 64, seed=7)))[0]
+
+
+def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    return error
+
+
+def test_a_sheet_has_the_numbers_of_score(run: Run, image: Path, tmp_path: Path) -> None:
+    table = api.score(run, [image], tmp_path / "scored")
+    case = examine(run, image)
+    row = table.iloc[0]
+    assert case.score == pytest.approx(row["score"])
+    assert (case.p_value, case.anomaly_score) == pytest.approx((row["p_value"], row["anomaly_score"]))
+    assert case.flagged == bool(row["flag"])
+    assert case.map is not None
+    assert case.map == pytest.approx(np.load(tmp_path / "scored" / row["map"]), rel=1e-4, abs=1e-6)
+    assert (case.method, case.run, case.seen) == ("gaussian", "a", "")
+    assert [normal.source.parent for normal in case.normals] == [Path(run.manifest()["path"][0]).parent] * 3
+
+
+def test_the_command_writes_a_page_where_it_is_told(
+    run: Run, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "there" / "case.html"
+    main(["sheet", str(run.folder), str(image), "-o", str(out)])
+    assert str(out) in capsys.readouterr().out
+    page = out.read_text(encoding="utf-8")
+    assert "000.png" in page and str(tmp_path) not in page and str(run.folder.parent) not in page
+
+
+def test_the_page_is_named_after_the_image_unless_told(
+    run: Run, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = []
+    monkeypatch.setattr(sheets, "check", wanted.append)
+    monkeypatch.setattr(sheets, "write", lambda case, out: out)
+    assert api.sheet(run.folder, image) == Path("000.pdf")
+    assert wanted == [Path("000.pdf")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("cut.png", "half", r"cut.png: cannot be decoded"),
+        ("empty.png", b"", r"empty.png: it is empty, 0 bytes"),
+        ("colour.png", "colour", r"colour.png: is in colour"),
+        ("notes.png", b"hello", r"notes.png: its content is not PNG"),
+        ("notes.txt", b"hello", r"notes.txt: suffix '.txt' is not one of"),
+        ("nowhere.png", None, r"nowhere.png: no such file; give one image"),
+    ],
+)
+def test_a_file_that_is_no_radiograph_is_one_line(
+    run: Run,
+    image: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: object,
+    message: str,
+) -> None:
+    with contextlib.suppress(ValueError):  # Pango may be missing
+        sheets.check(Path("case.pdf"))  # loads what has Pillow read files that are cut short
+    path, out = tmp_path / name, tmp_path / "case.html"
+    if content == "half":
+        path.write_bytes(image.read_bytes()[:600])
+    elif content == "colour":
+        Image.fromarray(np.dstack([np.full((64, 64), level, np.uint8) for level in (0, 90, 200)])).save(path)
+    elif content is not None:
+        path.write_bytes(content)  # type: ignore[arg-type]
+    assert message in fails(["sheet", str(run.folder), str(path), "-o", str(out)], capsys)
+    assert not out.exists()
+
+
+def test_a_folder_and_a_wrong_suffix_are_one_line(
+    run: Run, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no such file; give one image" in fails(["sheet", str(run.folder), str(tmp_path)], capsys)
+    error = fails(["sheet", str(run.folder), str(image), "-o", str(tmp_path / "case.doc")], capsys)
+    assert "a sheet ends in .pdf or .html, not '.doc'" in error
+
+
+def test_a_run_that_is_not_trained_is_refused(
+    run: Run, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = tmp_path / "half"
+    shutil.copytree(run.folder, half)
+    (half / "calibration.json").unlink()
+    argv = [str(image), "-o", str(tmp_path / "case.html")]
+    assert "the training of this run was not finished" in fails(["sheet", str(half), *argv], capsys)
+    assert "not a run folder" in fails(["sheet", str(tmp_path), *argv], capsys)
+
+
+def test_without_the_training_images_there_is_a_sentence_in_their_place(image: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "gone", anatomy(30, 64))
+    run = api.train("gaussian", tmp_path / "gone", tmp_path / "run", preset="tiny")
+    shutil.rmtree(tmp_path / "gone")
+    page = api.sheet(run, image, tmp_path / "case.html").read_text(encoding="utf-8")
+    assert "The training images are not at hand" in page
+
+
+def test_images_that_the_run_has_seen_are_known(run: Run, tmp_path: Path) -> None:
+    rows = run.manifest()
+    trained, held_out = (Path(rows["path"][rows["split"] == split].iloc[0]) for split in ("train", "calibration"))
+    copy = tmp_path / "copy.png"
+    shutil.copy(trained, copy)
+    assert [examine(run, path).seen for path in (trained, copy, held_out)] == ["train", "train", "calibration"]
