@@ -80,6 +80,15 @@ def test_features_of_scored_images_stand_beside_the_memory(found: Insight) -> No
     assert sorted(found.embedding.labels) == [0] * 9 + [1] * 7
 
 
+def test_a_learnt_memory_is_shown_too(data: pd.DataFrame, tmp_path: Path) -> None:
+    run = api.train("squid", data, tmp_path, preset="tiny", options={"memory": "matrix"}, train={"epochs": 1})
+    api.score(run, maps=False)
+    found = gather.insight(run)
+    assert found is not None and found.embedding is not None
+    slots = run.model().get_submodule("inpaint.memory").slots
+    np.testing.assert_array_equal(found.embedding.memory, slots.detach().numpy())
+
+
 def test_large_sets_are_sampled_evenly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather, "MOST", 4)
     few = gather.insight(run)
