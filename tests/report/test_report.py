@@ -320,6 +320,12 @@ def test_loss_axis_is_logarithmic_beyond_two_decades() -> None:
     assert (wide.get_yscale(), narrow.get_yscale()) == ("log", "linear")
 
 
+def test_epochs_are_whole_numbers_even_if_there_is_but_one() -> None:
+    history = pd.DataFrame({"epoch": [6], "phase": ["a"], "x": [2.0]})
+    (axes,) = figures.losses(history).axes
+    assert [tick for tick in axes.get_xticks() if 5.5 < tick < 6.5] == [6]
+
+
 def test_overlay_shows_the_image_where_it_is_cold_and_the_colour_where_it_is_hot() -> None:
     grey = np.full((1, 2), 100, np.uint8)
     cold, hot = pictures.overlay(grey, np.array([[0, 1]], np.float32))[0]

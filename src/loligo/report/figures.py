@@ -202,7 +202,7 @@ def _scale(axes: Axes, values: Floats) -> None:
     """Choose a log scale where values are positive and span over two decades, and whole epochs."""
     from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     if values.min() > 0 and values.max() / values.min() > 100:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

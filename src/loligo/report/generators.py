@@ -74,14 +74,16 @@ def _column(axes: Sequence[Axes], example: Example, place: int, *, labelled: boo
     tables = features(example)
     count, (before, after) = len(tables[0]), (table[place] for table in tables)
     rebuilt = example.images.get("student", list(example.images.values())[-1])
-    low, high = float(min(before.min(), after.min())), float(max(before.max(), after.max()))
+    low, high = (float(end) for end in np.percentile([before, after], (1, 99)))  # few values stand far out
     labels = ("original patch", "in-painted patch", "features before", "features after") if labelled else ("",) * 4
     for side, label, image in zip(axes[:2], labels[:2], (example.images[ORIGINAL], rebuilt), strict=True):
         _show(side, thumbnail(crop(image, count, place)), label)
     for side, label, values in zip(axes[2:], labels[2:], (before, after), strict=True):
         _show(side, square(values), label, (low, high), "viridis")
     axes[0].set_title(f"{example.title}\npatch {place + 1} of {count}", fontsize=9)
-    axes[3].set_xlabel(f"{number(low)} to {number(high)}\ncosine {float(cosine(before, after)):.3f}", fontsize=9)
+    axes[3].set_xlabel(
+        f"colours {number(low)} to {number(high)}\ncosine {float(cosine(before, after)):.3f}", fontsize=9
+    )
 
 
 def crop(image: Floats, count: int, place: int) -> Floats:
