@@ -25,6 +25,7 @@ from loligo.data import cache
 from loligo.data.sources import zhanglab
 from loligo.files import write_csv
 from loligo.methods.base import Method
+from loligo.methods.simsid import Simsid
 from loligo.nn.discriminator import FeatureNorm
 from loligo.nn.precision import autocast
 from loligo.score import Scorer
@@ -53,11 +54,12 @@ class Variants:
 
 def judge(model: Method, x: torch.Tensor) -> dict[str, np.ndarray]:
     """Return (n,) scores of a batch by name of the variant."""
-    rebuilt = model.reconstruct(x)
+    rebuilt, seen = model.reconstruct(x), 2 * x - 1 if isinstance(model, Simsid) else x
     found = {
         "mean of 5 judges": -model.judges.mean(rebuilt),
-        "reconstruction error": model.score(x).map.mean((1, 2, 3)),
+        "reconstruction error": (rebuilt - seen).square().mean((1, 2, 3)),
         "last judge": -model.judges(rebuilt),
+        "mean of 5 judges on the input": -model.judges.mean(seen),
     }
     norms = [m for m in model.judges.current.modules() if isinstance(m, FeatureNorm)]
     for norm in norms:

@@ -24,7 +24,7 @@ def test_memories_lie_at_three_levels_on_finer_and_finer_grids() -> None:
     memories = Simsid(SimsidConfig()).student.memories
     assert [m.grid for m in memories] == [2, 4, 8]
     slots = [m.inpaint.memory.slots for m in memories]
-    assert [tuple(s.shape) for s in slots] == [(4, 200, 2048), (16, 200, 1024), (64, 200, 512)]
+    assert [tuple(s.shape) for s in slots] == [(4, 200, 1024), (16, 200, 1024), (64, 200, 512)]
     assert all(isinstance(s, nn.Parameter) for s in slots)
     assert [m.inpaint.attention is not None for m in memories] == [True, False, False]
     assert memories[0].inpaint.attention.mask_outside

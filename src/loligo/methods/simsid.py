@@ -40,10 +40,8 @@ from loligo.types import Inspection, Scores
 class SimsidConfig(MethodConfig):
     """Options of SimSID; the defaults are those for ZhangLab."""
 
-    width: int = 32
-    """Channels of the stem; each level doubles them."""
-    levels: int = 4
-    """Stride-2 units in the encoder."""
+    widths: tuple[int, ...] = (32, 64, 128, 256, 256)
+    """Channels of the encoder at each resolution, that of the image first; the decoder mirrors them."""
     grid: int = 2
     """Patches a side, and blocks a side of the coarsest memory; the grid of each finer memory is twice as fine."""
     memory: Literal["matrix", "queue", "none"] = "matrix"
@@ -84,7 +82,7 @@ class SimsidConfig(MethodConfig):
 
 
 DIGITS = {
-    **{"size": 48, "width": 16, "levels": 2, "grid": 3, "slots": 1600, "skips": 0, "memory_levels": 1},
+    **{"size": 48, "widths": (16, 32, 64), "grid": 3, "slots": 1600, "skips": 0, "memory_levels": 1},
     **{"learning_rate": 1e-3, "score": "local", "train.augment": False},
 }
 """For DigitAnatomy: anomalies fill a patch, so that nothing may pass the memory, and the score is local."""
@@ -111,12 +109,11 @@ class Encoder(nn.Module):
     def __init__(self, config: SimsidConfig) -> None:
         super().__init__()
         self.grid, self.skips = config.grid, config.skips
-        widths = [config.width << i for i in range(config.levels + 1)]
-        self.stem = Pair(config.channels, config.width)
-        self.downs = nn.ModuleList(Pair(a, b, stride=2) for a, b in itertools.pairwise(widths))
+        self.stem = Pair(config.channels, config.widths[0])
+        self.downs = nn.ModuleList(Pair(a, b, stride=2) for a, b in itertools.pairwise(config.widths))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Map (N, C, H, W) to the bottleneck (N, D, H / 2**levels, W / 2**levels) and the skips, coarsest first."""
+        """Map (N, C, H, W) to the bottleneck (N, D, h, w) and the skips, coarsest first."""
         x = self.stem(cut(x, self.grid).contiguous(memory_format=torch.channels_last))
         taken = []
         for down in self.downs:
@@ -163,17 +160,17 @@ class Decoder(nn.Module):
 
     def __init__(self, config: SimsidConfig, memory_levels: int) -> None:
         super().__init__()
-        widths = [config.width << i for i in range(config.levels, -1, -1)]
+        widths = config.widths[::-1]
         pairs = list(itertools.pairwise(widths))
         self.narrow = nn.ModuleList(ConvNorm(a, b) for a, b in pairs)
         self.skips = nn.ModuleList(nn.Conv2d(b, b, 1) for _, b in pairs[: config.skips])
         self.units = nn.ModuleList(ConvNorm(b, b) for _, b in pairs)
-        sides = [config.size >> config.levels - i for i in range(memory_levels)]
+        sides = [config.size >> len(pairs) - i for i in range(memory_levels)]
         self.memories = nn.ModuleList(
             SpaceMemory(widths[i], side, config.grid << i, config.inpainting and i == 0, config)
             for i, side in enumerate(sides)
         )
-        self.out = nn.Conv2d(config.width, config.channels, 1)
+        self.out = nn.Conv2d(widths[-1], config.channels, 1)
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Map (N, D, h, w) to the image (N, C, H, W) in [-1, 1] and the features of every level."""
@@ -195,7 +192,7 @@ class Simsid(Method):
         "digits": {**DIGITS, "train.epochs": 8},
         "digits_full": {**DIGITS, "train.epochs": 60},
         "tiny": {
-            **{"size": 64, "width": 4, "levels": 2, "slots": 16, "memory_levels": 2},
+            **{"size": 64, "widths": (4, 8, 16), "slots": 16, "memory_levels": 2},
             **{"learning_rate": 1e-2, "score": "reconstruction"},
         },
     }
@@ -288,13 +285,14 @@ class Simsid(Method):
 
 def check(config: SimsidConfig) -> None:
     """Raise ValueError where the sizes do not fit each other."""
-    step = config.grid << config.levels
-    if config.size % step:
-        raise ValueError(f"size {config.size} must be a multiple of grid * 2**levels = {step}")
-    if not 0 <= config.memory_levels <= config.levels:
-        raise ValueError(f"memory_levels is {config.memory_levels}; it may be 0 to levels = {config.levels}")
-    if not 0 <= config.skips <= config.levels:
-        raise ValueError(f"skips is {config.skips}; 0 to levels = {config.levels} may take the encoder's features")
+    levels = len(config.widths) - 1
+    step = config.grid << levels
+    if levels < 1 or config.size % step:
+        raise ValueError(f"size {config.size} must be a multiple of grid * 2**levels = {step}, and widths two or more")
+    if not 0 <= config.memory_levels <= levels:
+        raise ValueError(f"memory_levels is {config.memory_levels}; it may be 0 to levels = {levels}")
+    if not 0 <= config.skips <= levels:
+        raise ValueError(f"skips is {config.skips}; 0 to levels = {levels} may take the encoder's features")
     if config.snapshots < 1:
         raise ValueError(f"snapshots is {config.snapshots}; the score needs at least 1 discriminator")
     if config.size <= 32:
