@@ -136,7 +136,10 @@ def test_no_words_of_a_diagnosis(tmp_path: Path) -> None:
 
 def test_without_regions_the_page_says_so(tmp_path: Path) -> None:
     said = text(html(case(map=heat()), tmp_path))
-    assert "No region stands out: no place is hotter than the usual peak." in said and "Compare region" not in said
+    assert (
+        "No region stands out: no place of a thousandth of the image or more is hotter" in said
+        and "Compare region" not in said
+    )
 
 
 def test_a_method_without_a_map_or_reconstruction_is_told(tmp_path: Path) -> None:
@@ -193,13 +196,13 @@ def test_of_few_normals_no_more_is_said_than_they_can_tell() -> None:
 def test_confidence_in_words() -> None:
     assert confident(130, 999) == (
         "None of 130 held-out normal images scores as high; counting this image with them, that is about 1 in 131. "
-        "Among all normal images the share is 0 % to 2.8 % (95 % confidence). "
+        "Of all normal images, 0 % to 2.8 % would score as high (95 % confidence). "
         "This is as sure as this run can be: with 130 held-out normal images p cannot be below 1 in 131."
     )
     assert confident(130, 121) == (
         "10 of 130 held-out normal images score as high; counting this image with them, that is about 1 in 12. "
-        "Among all normal images the share is 3.8 % to 14 % (95 % confidence); "
-        "the limit of 5 % lies within, so more of them could turn the result."
+        "Of all normal images, 3.8 % to 14 % would score as high (95 % confidence); "
+        "the limit of 5 % lies within, so more held-out images could turn the result."
     )
     assert confident(20, 15).endswith(
         "There are few to compare with: with 20 held-out normal images p cannot be below 1 in 21."

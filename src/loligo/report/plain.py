@@ -58,13 +58,13 @@ def confidence(case: Case) -> list[str]:
     hits = round(p * (count + 1)) - 1
     low, high = interval(hits, count)
     turn = (
-        f"; the limit of {percent(rate)} lies within, so more of them could turn the result"
+        f"; the limit of {percent(rate)} lies within, so more held-out images could turn the result"
         if low < rate < high
         else ""
     )
     said = [
         f"{_counted(hits, count)}; counting this image with them, that is about {one_in(p)}.",
-        f"Among all normal images the share is {_share(low)} to {_share(high)} (95 % confidence){turn}.",
+        f"Of all normal images, {_share(low)} to {_share(high)} would score as high (95 % confidence){turn}.",
     ]
     if not hits or count < FEW:
         why = "This is as sure as this run can be" if not hits else "There are few to compare with"

@@ -20,7 +20,7 @@ REGIONS = 5
 """Regions that are outlined; the others are counted."""
 NAME, SHORT = 110, 44
 """Characters of a file's name that stand in the title and under a small picture."""
-SIZES = (1.0, 1.06, 1.13, 1.2, 1.3, 1.45)
+SIZES = (1.0, 1.03, 1.06, 1.1, 1.15, 1.2, 1.3, 1.45)
 """Paper tried in turn, in multiples of A4: the first that takes the whole page is then shrunk to A4."""
 A4 = (210, 297)
 """Width and height in mm."""
