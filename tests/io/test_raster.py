@@ -3,6 +3,7 @@ import zlib
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import pytest
 
 from loligo import io
@@ -166,6 +167,14 @@ def test_truncated_files_are_refused(tmp_path, suffix, part):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
     refuse(path, ".")
+
+
+def test_truncated_files_are_refused_whatever_another_library_told_pillow(tmp_path, monkeypatch):
+    monkeypatch.setattr(PIL.ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    path = tmp_path / "cut.jpg"
+    PIL.Image.fromarray(noise(64, 64)).save(path)
+    path.write_bytes(path.read_bytes()[:-800])
+    refuse(path, "cannot be decoded")
 
 
 def test_unknown_suffix_names_the_allowed_ones(tmp_path):

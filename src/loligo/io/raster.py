@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-from PIL import ImageOps
+from PIL import ImageFile, ImageOps
 
 from loligo.types import Image
 
@@ -40,6 +40,7 @@ def read(path: Path) -> Image:
     Raises ``UnreadableImage`` where the file is missing, broken, cut short, in colour, transparent,
     of several frames, of 32-bit or float pixels, or larger than ``MAX_PIXELS`` by its header.
     """
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # for the whole process; libraries such as WeasyPrint set it on import
     try:
         with PIL.Image.open(path, formats=_FORMATS) as opened:
             _refuse_header(path, opened)

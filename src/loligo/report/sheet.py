@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import PIL.ImageFile
-
 from loligo.files import replacing
 from loligo.report import pictures, plain, sheet_pictures, words
 from loligo.report.case import Case
@@ -93,15 +91,12 @@ def _pdf(facts: dict[str, Any], out: Path) -> bytes:
 
 def _weasyprint(out: Path) -> Any:
     """Import the library that prints; ValueError, which says what to install, where it is missing."""
-    truncated = PIL.ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         with redirect_stdout(io.StringIO()):  # where a library is missing, it prints a page of advice
             import weasyprint
     except (ImportError, OSError) as error:  # OSError: it is there, but a library that it loads is not
         reason = str(error).splitlines()[0]
         raise ValueError(NO_PDF.format(reason=reason, html=out.with_suffix(".html").name)) from error
-    finally:
-        PIL.ImageFile.LOAD_TRUNCATED_IMAGES = truncated  # its import has everyone read files that are cut short
     return weasyprint
 
 
