@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from loligo import results
 from loligo.contaminate import KEY, SHARES, contaminate, draw
 from loligo.data import digit_anatomy, manifest
 from loligo.files import replacing, write_csv
@@ -43,7 +44,7 @@ def keep(table: pd.DataFrame, folder: Path) -> None:
     """Add rows to contamination.csv of a folder, in place of those of the same runs, and draw the curves anew."""
     path = folder / "contamination.csv"
     if path.exists():
-        table = pd.concat([pd.read_csv(path), table]).drop_duplicates(KEY, keep="last")
+        table = pd.concat([results.read(path), table]).drop_duplicates(KEY, keep="last")
     write_csv(table.sort_values(KEY), path)
     figures.save({"contamination": draw(table)}, folder)
 

@@ -87,6 +87,14 @@ def test_finished_runs_are_not_made_again(data: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(after[after["share"] != 0.1].reset_index(drop=True)[same], before[same])
 
 
+def test_a_commit_of_digits_stays_as_it_was(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for share, commit in ((0.0, "0012345"), (0.5, "12e4567")):
+        monkeypatch.setattr("loligo.results.commit", lambda commit=commit: commit)
+        run(data, tmp_path, shares=[share])
+    assert "0012345" in (tmp_path / "contamination.csv").read_text()
+    assert run(data, tmp_path, shares=[0.0, 0.5])["commit"].tolist() == ["0012345", "12e4567"]
+
+
 def test_methods_and_seeds_share_a_table_and_a_picture(data: Path, tmp_path: Path) -> None:
     run(data, tmp_path, shares=(0, 0.5), seeds=(0, 3))
     only = run(data, tmp_path, "ae", shares=(0, 0.5), train={"epochs": 1})

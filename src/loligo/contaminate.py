@@ -70,7 +70,7 @@ def contaminate(
         folder = Path(out) / method / f"share_{share:.2f}_seed_{seed}"
         run = api.plan(method, folder, preset, options or {}, (train or {}) | {"seed": seed})
         _run(run, mixed(rows, pool, size, share, seed), share, Path(out) / "contamination.csv")
-    table = pd.read_csv(Path(out) / "contamination.csv")
+    table = results.read(Path(out) / "contamination.csv")
     figures.save({"contamination": draw(table)}, Path(out))
     return table[table["method"] == method].reset_index(drop=True)
 
@@ -145,7 +145,7 @@ def mixed(rows: pd.DataFrame, pool: pd.DataFrame, size: int, share: float, seed:
 def _run(run: Run, rows: pd.DataFrame, share: float, path: Path) -> None:
     """Train, score and evaluate a run, as far as that was not done, and keep its row in the table at ``path``."""
     run = complete(run, rows, strict=True)
-    before = pd.read_csv(path).to_dict("records") if path.exists() else []
+    before = results.read(path).to_dict("records") if path.exists() else []
     others = [row for row in before if [row[key] for key in KEY] != [run.method, share, run.train.seed]]
     if (run.folder / "metrics.json").exists() and len(others) < len(before):
         return

@@ -34,8 +34,13 @@ def append(path: Path, run: Run, found: dict[str, Any]) -> None:
     """Append the clean and the paper row of a run to a CSV table, made where it is missing."""
     rows = pd.DataFrame([row(run, found, protocol) for protocol in ("clean", "paper")])[COLUMNS]
     if path.exists():
-        rows = pd.concat([pd.read_csv(path), rows], ignore_index=True)
+        rows = pd.concat([read(path), rows], ignore_index=True)
     write_csv(rows, path)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read a table of results; a commit stays text, be it all digits or such as 12e4567."""
+    return pd.read_csv(path, dtype={"commit": str})
 
 
 def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
