@@ -128,11 +128,14 @@ def test_queues_take_the_batch_up_after_the_generators_step_at_every_level() -> 
 
 
 def test_a_higher_score_is_what_the_discriminators_call_less_real() -> None:
-    model = simsid(score="discriminator").eval()
-    with torch.no_grad():
-        before = model.score(X).image
-        model.judges.current.logit.bias += 10
-        torch.testing.assert_close(model.score(X).image, before - 10)
+    for score in ("input", "discriminator"):
+        model = simsid(score=score).eval()
+        with torch.no_grad():
+            before = model.score(X).image
+            seen = 2 * X - 1 if score == "input" else model.reconstruct(X)
+            torch.testing.assert_close(before, -model.judges.current(seen))
+            model.judges.current.logit.bias += 10
+            torch.testing.assert_close(model.score(X).image, before - 10)
 
 
 OPTIONS: dict[str, list[object]] = {
@@ -147,7 +150,7 @@ OPTIONS: dict[str, list[object]] = {
     "distillation": [False],
     "discriminator_statistics": ["running"],
     "snapshots": [1],
-    "score": ["discriminator", "reconstruction", "local"],
+    "score": ["input", "discriminator", "reconstruction", "local"],
     "grid": [1, 4],
 }
 

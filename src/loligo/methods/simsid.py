@@ -11,7 +11,9 @@ Departures: the paper's text leaves the convolutions open. A unit here has two 3
 three; a decoder convolves before it doubles height and width, and adds the encoder's features through a 1x1 convolution
 where SQUID joins them as channels: less than half the work. The generator's turn comes first and the discriminator's
 takes its images, so that one forward pass serves both. The score is the mean logit of the last epochs' discriminators
-(``snapshots``), since that of one swings widely between epochs.
+(``snapshots``), since that of one swings widely between epochs; and they judge the image itself, where the paper has
+them judge the rebuilt one (``score: discriminator``, preset ``paper``): what a discriminator takes to be real is what
+normal images have in common, and a rebuilt image has lost part of what departs from it.
 """
 
 from __future__ import annotations
@@ -70,9 +72,10 @@ class SimsidConfig(MethodConfig):
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
     snapshots: int = 5
     """Discriminators of so many last epochs whose logits are averaged; 1 is the last alone."""
-    score: Literal["discriminator", "reconstruction", "local"] = "discriminator"
-    """Image score: minus the logit; the mean squared error; or, for anomalies smaller than a patch, the least
-    structural similarity of any patch-sized window, as unusual as it is there."""
+    score: Literal["input", "discriminator", "reconstruction", "local"] = "input"
+    """Image score: minus the logit of the image itself; or of the rebuilt one, as in the paper; the mean squared error;
+    or, for anomalies smaller than a patch, the least structural similarity of any patch-sized window, as unusual as it
+    is there."""
     reconstruction_weight: float = 10.0
     teacher_weight: float = 0.01
     distillation_weight: float = 0.001
@@ -189,6 +192,7 @@ class Simsid(Method):
 
     Config = SimsidConfig
     presets: ClassVar = {
+        "paper": {"score": "discriminator", "snapshots": 1},
         "digits": {**DIGITS, "train.epochs": 8},
         "digits_full": {**DIGITS, "train.epochs": 60},
         "tiny": {
@@ -265,14 +269,15 @@ class Simsid(Method):
         self.places.fit(self.places(x, self.reconstruct(x) / 2 + 0.5) for x in batches)
 
     def score(self, x: Tensor) -> Scores:
-        """Score by the discriminators' logit of the rebuilt image, or as the option says; map the squared error."""
+        """Score by the discriminators' logit of the image, or as the option says; map the squared error."""
         rebuilt = self.reconstruct(x)
         image = rebuilt / 2 + 0.5
         if self.config.score == "local":
             return self.places.score(x, image)
         error = (x - image).square().mean(1, keepdim=True)
-        score = error.mean((1, 2, 3)) if self.config.score == "reconstruction" else -self.judges.mean(rebuilt)
-        return Scores(score, error, image)
+        if self.config.score == "reconstruction":
+            return Scores(error.mean((1, 2, 3)), error, image)
+        return Scores(-self.judges.mean(2 * x - 1 if self.config.score == "input" else rebuilt), error, image)
 
     def inspect(self, x: Tensor) -> Inspection:
         """Return what teacher and student rebuild, and the patches' features beside the coarsest memory."""
