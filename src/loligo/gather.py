@@ -10,17 +10,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from loligo import methods
 from loligo.data import cache
 from loligo.methods.base import Method
 from loligo.metrics import histogram_kl
 from loligo.report import Embedding, Example, Insight, evidence, words
 from loligo.report.insight import HELD_OUT, ORIGINAL, cosine
 from loligo.runs import Run
+from loligo.score import Scorer
 from loligo.types import Inspection
 
 Floats = npt.NDArray[np.float32]
 
-MOST, SHOWN, BATCH = 200, 3, 16
+MOST, SHOWN, BATCH = 100, 3, 16
 """Images of a group that are counted, evenly spaced; images shown at each end of the scores; images at once."""
 
 
@@ -29,16 +31,15 @@ def insight(run: Run) -> Insight | None:
 
     Raises ValueError where the run is not scored, or none of its images can be read any more.
     """
-    model = run.model()
-    if type(model).inspect is Method.inspect:
+    if methods.get(run.method).inspect is Method.inspect:
         return None
-    seen = _Seen()
+    model, seen = Scorer(run.model(), "float32").method, _Seen()  # in bfloat16 intensities would lie on a grid
     data = cache.load(_rows(run), run.method_config.size)
     for start in range(0, len(data), BATCH):
         indices = np.arange(start, min(start + BATCH, len(data)))
         x = data.batch(indices)
         with torch.inference_mode():
-            found = model.inspect(x)
+            found = model.inspect(x.contiguous(memory_format=torch.channels_last))
         if found is None:
             return None
         seen.add(data.rows.iloc[indices], x, found)
