@@ -152,6 +152,14 @@ def test_misspelt_names_are_answered_with_the_nearest(normals: Path, tmp_path: P
         api.train("squid", normals, tmp_path, train={"epoch": 3})
 
 
+def test_a_begun_run_is_planned_again_from_what_is_on_disk(tmp_path: Path) -> None:
+    options = {"widths": (4, 8, 16), "size": 64}
+    api.plan("simsid", tmp_path, None, options, {}).save()
+    again = api.plan("simsid", tmp_path, None, options, {})  # refuses options that are not those on disk
+    assert Run.load(tmp_path).method_config == again.method_config
+    assert Run.load(tmp_path).method_config.widths == (4, 8, 16)
+
+
 def test_a_begun_run_is_not_overwritten_by_other_options(normals: Path, tmp_path: Path) -> None:
     api.train("gaussian", normals, tmp_path / "run", preset="tiny")
     with pytest.raises(ValueError, match="finished training"):

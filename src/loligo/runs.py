@@ -97,9 +97,12 @@ class Run:
 
 
 def build(kind: type[T], values: dict[str, Any], where: str = "options") -> T:
-    """Make a configuration from a mapping; ValueError names an unknown key and the nearest known one."""
+    """Make a configuration from a mapping; ValueError names an unknown key and the nearest known one.
+
+    Lists become tuples: YAML knows no other sequence, and a configuration is compared with what was read back.
+    """
     known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             raise ValueError(f"{where} has no {key!r}; {nearest(key, known)}")
-    return kind(**values)
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
