@@ -165,7 +165,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """
     figure, (axes,) = figures.panels(1, 1, 6.4, 4.4)
     runs = list(table.groupby(["method", "seed"]))
-    colours = dict(zip(dict.fromkeys(table["method"]), itertools.cycle(figures.PHASES)))
+    colours = dict(zip(sorted(set(table["method"])), itertools.cycle(figures.PHASES)))
     for i, ((method, _), rows) in enumerate(runs):
         aside = 0.7 * (i - (len(runs) - 1) / 2)
         spans = [rows["auc"] - rows["auc_low"], rows["auc_high"] - rows["auc"]]
