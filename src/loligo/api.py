@@ -68,7 +68,7 @@ def train(
     torch.manual_seed(run.train.seed)
     model, start = run.new_model(), time.perf_counter()
     watch = watch or (_Watch(run, rows) if run.train.watch else None)
-    history = training.fit(model, normals, run.train, run.folder, watch)
+    history = training.fit(model, normals, run.train, run.folder, watch, held_out)
     run.save_model(model)
     run.about["cost"] = _cost(history, time.perf_counter() - start)
     source = " ".join(sorted({str(name) for name in rows.get("source", []) if name and not pd.isna(name)}))

@@ -32,11 +32,19 @@ Watch = Callable[[Method, int], None]
 """Called after each epoch with the method in eval mode and the epoch."""
 
 
-def fit(method: Method, data: Dataset, config: TrainConfig, folder: Path, watch: Watch | None = None) -> pd.DataFrame:
+def fit(
+    method: Method,
+    data: Dataset,
+    config: TrainConfig,
+    folder: Path,
+    watch: Watch | None = None,
+    held_out: Dataset | None = None,
+) -> pd.DataFrame:
     """Train ``method`` in place on all images of ``data``; return the history, one row an epoch.
 
-    ``folder`` keeps ``history.csv`` and ``checkpoint/last.safetensors``, both written after each epoch; where the
-    checkpoint stands already, training goes on from it. ``watch`` looks on after each epoch; it changes nothing.
+    ``held_out`` are normals for limits of the method's own; the training images unless given. ``folder`` keeps
+    ``history.csv`` and ``checkpoint/last.safetensors``, both written after each epoch; where the checkpoint stands
+    already, training goes on from it. ``watch`` looks on after each epoch; it changes nothing.
     """
     torch.set_flush_denormal(True)
     fabric = Fabric(accelerator=config.device, devices=1)
@@ -48,7 +56,8 @@ def fit(method: Method, data: Dataset, config: TrainConfig, folder: Path, watch:
     torch.manual_seed(config.seed)
     method.eval()
     with torch.no_grad(), autocast(fabric.device, dtype):
-        method.fit(loop.plain_batches())
+        method.fit(loop.plain_batches(data))
+        method.calibrate(loop.plain_batches(held_out or data))
     return pd.DataFrame(loop.history)
 
 
@@ -148,10 +157,11 @@ class Loop:
     def _place(self, x: Tensor) -> Tensor:
         return x.to(self.fabric.device).contiguous(memory_format=torch.channels_last)
 
-    def plain_batches(self) -> Iterator[Tensor]:
-        """Yield all training images in order, without augmentation."""
-        for indices in np.array_split(np.arange(len(self.data)), self.steps):
-            yield self._place(self.data.batch(indices))
+    def plain_batches(self, data: Dataset) -> Iterator[Tensor]:
+        """Yield all images in order, without augmentation."""
+        for start in range(0, len(data), self.config.batch_size):
+            indices = np.arange(start, min(start + self.config.batch_size, len(data)))
+            yield self._place(data.batch(indices))
 
     @property
     def _checkpoint(self) -> Path:

@@ -79,6 +79,9 @@ class Method(nn.Module):
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Learn what is not learnt by gradient: once the phases are over, in eval mode, batches in a fixed order."""
 
+    def calibrate(self, batches: Iterable[Tensor]) -> None:
+        """Set limits of its own from normals that were held out, after `fit`; in eval mode, in a fixed order."""
+
     def score(self, x: Tensor) -> Scores:
         """Score a batch (N, C, H, W) in eval mode; an image's score does not depend on the others."""
         raise NotImplementedError

@@ -81,10 +81,12 @@ class PackedConvNorm(nn.Module):
 def packed(module: M, dtype: torch.dtype, device: str | torch.device = "cpu") -> M:
     """Return a copy of ``module`` on ``device`` that computes the same and faster, in ``dtype``, without gradients.
 
-    Batch norms are folded into their convolutions; on a CPU these are fused with residual and ReLU.
+    Batch norms are folded into their convolutions; on a CPU these are fused with residual and ReLU. A module that says
+    it is ``exact`` stays in float32.
     """
     module = copy.deepcopy(module).to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    for parent in list(module.modules()):
+    exact = {part for m in module.modules() if getattr(m, "exact", False) for part in m.modules()}
+    for parent in [m for m in module.modules() if m not in exact]:
         for name, child in parent.named_children():
             if isinstance(child, ConvNorm) and child.conv.weight.device.type == "cpu":
                 setattr(parent, name, PackedConvNorm(child, dtype))

@@ -1,0 +1,224 @@
+"""VQ-VAE with an autoregressive prior (Marimont & Tarroni 2020): how likely an image's codes are, and mending them.
+
+Paper: arXiv 2012.06765. A vector-quantised autoencoder turns an image into a grid of discrete codes; an autoregressive
+prior learns which codes follow which in normal images. An image scores by how unlikely its codes are; where they are
+very unlikely they are drawn anew from the prior, several times over, and what restored images differ in is the map.
+
+Departures: images in [0, 1] rather than z-scores. Codes are drawn by one fixed uniform number a place and restoration,
+so that a score is the image's own; restoration is exact and computes one row at a time (see `nn.autoregressive`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from loligo.methods.base import Method, MethodConfig, Phase, Turn
+from loligo.nn.autoregressive import PixelSnail, resample, surprise
+from loligo.nn.quantize import Quantize
+from loligo.types import Scores
+
+
+@dataclass(frozen=True)
+class VqvaeRestorationConfig(MethodConfig):
+    """Options of the VQ-VAE with its prior; the defaults are the paper's for brains but for the size."""
+
+    position: bool = False
+    """The last channel of an image is its slice's position, from -0.5 to 0.5; for volumes."""
+    widths: tuple[int, ...] = (16, 32, 64, 256)
+    """Channels at each resolution, that of the image first; codes have the last and its resolution."""
+    codes: int = 128
+    """Entries of the codebook."""
+    prior_channels: int = 128
+    """Channels of the prior."""
+    prior_blocks: int = 4
+    """Blocks of the prior, each ended by attention."""
+    prior_pairs: int = 4
+    """Gated residual pairs of a block."""
+    dropout: float = 0.1
+    """Share of channels, or in the prior of channels of a pair, that training leaves out."""
+    restorations: int = 15
+    """Images that are drawn for each."""
+    sample_percentile: float = 98.0
+    """Percentile of held-out normals' surprise above which a code counts in the density score."""
+    pixel_percentile: float = 90.0
+    """Percentile of held-out normals' surprise above which a code is drawn anew."""
+    sharpness: float = 3.0
+    """Restorations are weighed by the softmax of this over their mean distance to the image."""
+    score: Literal["density", "restoration", "both"] = "both"
+    """Image score: the sum of surprises above the limit; the mean of the map; or the sum of both, each in standard
+    deviations of held-out normals."""
+    prior_share: float = 1.0
+    """Epochs of the prior for each of the autoencoder."""
+    learning_rate: float = 1e-4
+    """Adam's rate in both phases, falling to a tenth by a cosine."""
+
+
+class GatedResidual(nn.Module):
+    """Add to x: BN, ELU, 3x3 convolution, twice, with channel dropout between and a gate at the end."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.BatchNorm2d(channels),
+            nn.ELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.BatchNorm2d(channels),
+            nn.ELU(),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(channels, 2 * channels, 3, padding=1),
+            nn.GLU(1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        out: Tensor = x + self.branch(x)
+        return out
+
+
+def encoder(config: VqvaeRestorationConfig) -> nn.Sequential:
+    """Return a network from (N, C, H, W) to features (N, D, h, w): stem, then two blocks and a halving a stage."""
+    layers: list[nn.Module] = [nn.Conv2d(config.channels, config.widths[0], 7, padding=3)]
+    for a, b in itertools.pairwise(config.widths):
+        layers += [GatedResidual(a, config.dropout), GatedResidual(a, config.dropout), nn.Conv2d(a, b, 5, 2, 2)]
+    return nn.Sequential(*layers)
+
+
+def decoder(config: VqvaeRestorationConfig) -> nn.Sequential:
+    """Return the encoder's mirror: transposed 6x6 convolutions, the image (N, 1, H, W) at the end."""
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(config.widths[::-1]):
+        layers += [
+            nn.ConvTranspose2d(a, b, 6, 2, 2),
+            GatedResidual(b, config.dropout),
+            GatedResidual(b, config.dropout),
+        ]
+    return nn.Sequential(*layers, nn.Conv2d(config.widths[0], config.channels - config.position, 7, padding=3))
+
+
+class VqvaeRestoration(Method):
+    """See the module's docstring."""
+
+    Config = VqvaeRestorationConfig
+    presets: ClassVar = {
+        "tiny": {
+            **{"size": 64, "widths": (8, 8, 16, 16), "codes": 16, "prior_channels": 16, "prior_blocks": 1},
+            **{"prior_pairs": 1, "restorations": 3, "learning_rate": 5e-3},
+        },
+    }
+    config: VqvaeRestorationConfig
+    limits: Tensor
+    usual: Tensor
+    uniforms: Tensor
+
+    def __init__(self, config: VqvaeRestorationConfig) -> None:
+        super().__init__(config)
+        check(config)
+        c, side = config, config.size >> (len(config.widths) - 1)
+        self.encoder, self.decoder = encoder(c), decoder(c)
+        self.quantize = Quantize(c.codes, c.widths[-1])
+        self.prior = PixelSnail(
+            c.codes,
+            c.prior_channels,
+            c.prior_blocks,
+            c.prior_pairs,
+            value=c.prior_channels,
+            dropout=c.dropout,
+            conditions=int(c.position),
+        )
+        self.register_buffer("limits", torch.full((2,), torch.inf))  # of density and of restoration
+        self.register_buffer("usual", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))  # mean, deviation of both scores
+        draw = torch.Generator().manual_seed(0)
+        self.register_buffer("uniforms", torch.rand(c.restorations, side, side, generator=draw), persistent=False)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Train the autoencoder, then with it frozen the prior."""
+        rate, c = self.config.learning_rate, self.config
+        codes = Turn("vqvae", ("encoder", "quantize", "decoder"), learning_rate=rate, final_rate=0.1)
+        prior = Turn("prior", ("prior",), learning_rate=rate, final_rate=0.1)
+        return Phase("vqvae", (codes,)), Phase("prior", (prior,), c.prior_share)
+
+    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+        """Return absolute error and codebook loss with the perplexity of codes, or the prior's surprise a code."""
+        image, condition = self._split(x)
+        if turn == "prior":
+            codes = self._codes(x)
+            return {"prior": surprise(self.prior(codes, condition), codes).mean()}
+        quantised, codes, loss = self.quantize(self.encoder(x))
+        reconstruction = F.l1_loss(self.decoder(quantised).float(), image)
+        return {
+            "vqvae": reconstruction + loss,
+            "reconstruction": reconstruction,
+            "codebook": loss,
+            "perplexity": self.quantize.perplexity(codes),
+        }
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the image (N, 1, H, W) and its condition (N, 1), if it has one."""
+        if not self.config.position:
+            return x, None
+        return x[:, :-1], x[:, -1].mean((1, 2))[:, None]
+
+    @torch.no_grad()
+    def _codes(self, x: Tensor) -> Tensor:
+        """Encode (N, C, H, W) to codes (N, h, w) as they are at test time."""
+        self.encoder.eval()
+        self.quantize.eval()
+        codes: Tensor = self.quantize(self.encoder(x))[1]
+        return codes
+
+    def calibrate(self, batches: Iterable[Tensor]) -> None:
+        """Set both limits to percentiles of held-out normals' surprise, and note how large their scores usually are."""
+        kept = list(batches)
+        values = torch.cat([self._surprise(x)[0].flatten() for x in kept])
+        shares = torch.tensor([self.config.sample_percentile, self.config.pixel_percentile], device=values.device) / 100
+        self.limits.copy_(torch.quantile(values[: 1 << 24], shares))
+        scores = torch.cat([torch.stack(self._parts(x)[:2], 1) for x in kept])
+        self.usual.copy_(torch.stack([scores.mean(0), scores.std(0).clamp_min(1e-12)], 1))
+
+    def _surprise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the surprise of each code, and the codes, both (N, h, w)."""
+        codes = self._codes(x)
+        return surprise(self.prior(codes, self._split(x)[1]), codes), codes
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return density and restoration scores (N,), the map and the mean restored image (N, 1, H, W)."""
+        image, condition = self._split(x)
+        surprises, codes = self._surprise(x)
+        density = (surprises * (surprises > self.limits[0])).sum((1, 2))
+        restored, _ = resample(self.prior, codes, float(self.limits[1]), self.uniforms, condition)
+        images = self.decoder(self.quantize.lookup(restored.flatten(0, 1))).float().clamp(0, 1)
+        images = images.view(len(x), -1, *image.shape[1:])  # (N, J, 1, H, W)
+        apart = (image[:, None] - images).abs()
+        weights = (self.config.sharpness / apart.mean((2, 3, 4)).clamp_min(1e-6)).softmax(1)[:, :, None, None, None]
+        heat = smooth((weights * apart).sum(1).mean(1, keepdim=True))
+        return density, heat.mean((1, 2, 3)), heat, (weights * images).sum(1)
+
+    def score(self, x: Tensor) -> Scores:
+        """Score by the likelihood of codes, by restoration, or by both; map what restored images differ in."""
+        density, restoration, heat, image = self._parts(x)
+        (a, b), (c, d) = self.usual
+        both = (density - a) / b + (restoration - c) / d
+        scores = {"density": density, "restoration": restoration, "both": both}
+        return Scores(scores[self.config.score], heat, image)
+
+
+def smooth(x: Tensor) -> Tensor:
+    """Take the least of 3x3 pixels, which drops thin edges, then the mean of 7x7, of maps (N, 1, H, W)."""
+    least = -F.max_pool2d(-x, 3, 1, 1)
+    return F.avg_pool2d(least, 7, 1, 3, count_include_pad=False)
+
+
+def check(config: VqvaeRestorationConfig) -> None:
+    """Raise ValueError where the options do not fit each other."""
+    step = 1 << (len(config.widths) - 1)
+    if config.size % step:
+        raise ValueError(f"size {config.size} must be a multiple of 2**stages = {step}")
+    if config.channels != 1 + config.position:
+        raise ValueError(f"channels is {config.channels}; an image has 1, and one more where position is true")

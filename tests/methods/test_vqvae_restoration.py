@@ -1,0 +1,142 @@
+"""VQ-VAE restoration against its paper's description."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from loligo.methods.vqvae_restoration import VqvaeRestoration, VqvaeRestorationConfig, smooth
+from loligo.nn.autoregressive import CausalConv, surprise
+from loligo.score import Scorer
+
+TINY = dict(VqvaeRestoration.presets["tiny"])
+X = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def model(**options: object) -> VqvaeRestoration:
+    torch.manual_seed(0)
+    return VqvaeRestoration(VqvaeRestorationConfig(**{**TINY, **options}))
+
+
+def with_position(x: torch.Tensor, position: float) -> torch.Tensor:
+    return torch.cat([x, torch.full_like(x, position)], 1)
+
+
+def test_the_network_has_the_papers_sizes() -> None:
+    brain = VqvaeRestoration(VqvaeRestorationConfig(size=160, position=True, channels=2)).eval()
+    with torch.no_grad():
+        codes = brain._codes(torch.rand(1, 2, 160, 160))
+    assert codes.shape == (1, 20, 20)
+    assert tuple(brain.quantize.quantizer.codebook.shape) == (128, 256)
+    strided = [m for m in brain.encoder if isinstance(m, nn.Conv2d)]
+    assert [(m.kernel_size[0], m.stride[0], m.out_channels) for m in strided] == [
+        (7, 1, 16),
+        (5, 2, 32),
+        (5, 2, 64),
+        (5, 2, 256),
+    ]
+    up = [m for m in brain.decoder if isinstance(m, nn.ConvTranspose2d)]
+    assert [(m.kernel_size[0], m.out_channels) for m in up] == [(6, 64), (6, 32), (6, 16)]
+    assert len(brain.prior.blocks) == 4
+    assert all(len(block.pairs) == 4 for block in brain.prior.blocks)
+    attention = brain.prior.blocks[0].attention
+    assert (attention.key.out_channels, attention.value.out_channels) == (16, 128)
+    first = brain.prior.first
+    assert isinstance(first, CausalConv) and first.conv.kernel_size == (4, 7)
+
+
+def test_the_prior_learns_from_frozen_codes() -> None:
+    trained = model().train()
+    before = {k: v.clone() for k, v in trained.state_dict().items()}
+    losses = trained.losses(X, "prior")
+    losses["prior"].backward()
+    assert all(p.grad is None for m in (trained.encoder, trained.quantize, trained.decoder) for p in m.parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in trained.prior.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in trained.state_dict().items())  # batch norm and counts of use too
+
+
+def test_losses_of_the_first_phase_are_absolute_error_and_codebook() -> None:
+    losses = model().train().losses(X, "vqvae")
+    torch.testing.assert_close(losses["vqvae"], losses["reconstruction"] + losses["codebook"])
+    assert 1 <= float(losses["perplexity"]) <= 16
+
+
+def test_limits_are_percentiles_of_held_out_normals() -> None:
+    ready = model().eval()
+    with torch.no_grad():
+        ready.calibrate([X[:2], X[2:]])
+        surprises = ready._surprise(X)[0]
+    torch.testing.assert_close(ready.limits[0], surprises.quantile(0.98))
+    torch.testing.assert_close(ready.limits[1], surprises.quantile(0.90))
+
+
+def test_scores_follow_their_definitions() -> None:
+    ready = model(restorations=4).eval()
+    with torch.no_grad():
+        ready.calibrate([X])
+        surprises, codes = ready._surprise(X)
+        logits = ready.prior(codes)
+        torch.testing.assert_close(surprises, surprise(logits, codes))
+        density, restoration, heat, image = ready._parts(X)
+        torch.testing.assert_close(density, torch.where(surprises > ready.limits[0], surprises, 0.0).sum((1, 2)))
+        torch.testing.assert_close(restoration, heat.mean((1, 2, 3)))
+        scores = ready.score(X)
+        both = sum((v - v.mean()) / v.std() for v in (density, restoration))
+        torch.testing.assert_close(scores.image, both)
+        torch.testing.assert_close(scores.reconstruction, image)
+
+
+def test_restorations_are_weighed_by_how_near_they_stay() -> None:
+    ready = model(restorations=4).eval()
+    ready.limits.zero_()  # every code is drawn anew
+    from loligo.nn.autoregressive import resample
+
+    with torch.no_grad():
+        codes = ready._codes(X)
+        restored, _ = resample(ready.prior, codes, 0.0, ready.uniforms)
+        total, weights = torch.zeros(3, 1, 64, 64), torch.zeros(3, 4)
+        apart = [(X - ready.decoder(ready.quantize.lookup(restored[:, j])).clamp(0, 1)).abs() for j in range(4)]
+        for j in range(4):
+            weights[:, j] = 3 / apart[j].mean((1, 2, 3))
+        for j, weight in enumerate(weights.softmax(1).T):
+            total += weight[:, None, None, None] * apart[j]
+        torch.testing.assert_close(ready._parts(X)[2], smooth(total), rtol=1e-4, atol=1e-5)
+
+
+def test_smoothing_drops_thin_edges_and_keeps_areas() -> None:
+    x = torch.zeros(1, 1, 32, 32)
+    x[..., 4:6, :] = 1
+    assert float(smooth(x).max()) == 0
+    x[..., 10:25, 10:25] = 1
+    assert float(smooth(x)[0, 0, 17, 17]) == 1
+
+
+def test_a_slice_is_told_where_it_lies() -> None:
+    told = model(position=True, channels=2).eval()
+    with torch.no_grad():
+        codes = told._codes(with_position(X, 0.1))
+        low, high = (told.prior(codes, torch.full((3, 1), p)) for p in (-0.5, 0.5))
+        assert not torch.allclose(low, high)
+        torch.testing.assert_close(told._split(with_position(X, 0.25))[1], torch.full((3, 1), 0.25))
+        told.calibrate([with_position(X, 0.1)])
+        assert told.score(with_position(X, 0.1)).reconstruction.shape == X.shape
+
+
+def test_prior_and_codebook_stay_in_float32_when_packed() -> None:
+    ready = model().eval()
+    with torch.no_grad():
+        ready.calibrate([X])
+    fast = Scorer(ready, "bf16").method
+    assert {p.dtype for p in fast.prior.parameters()} == {torch.float32}
+    assert {p.dtype for p in fast.quantize.parameters()} == {torch.float32}
+    assert torch.bfloat16 in {p.dtype for p in fast.decoder.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"size": 60}, "size 60 must be a multiple of 2"), ({"position": True}, "channels is 1; an image has 1, and one")],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model(**options)

@@ -1,0 +1,110 @@
+"""PixelSNAIL: causality, rows against full passes, restoration against the plain raster scan."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from loligo.nn.autoregressive import CausalConv, Memo, PixelSnail, resample, surprise
+
+
+def prior(conditions: int = 0) -> PixelSnail:
+    torch.manual_seed(0)
+    model = PixelSnail(8, channels=16, blocks=2, pairs=2, key=4, value=8, conditions=conditions).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.15)
+    return model
+
+
+def some_codes(n: int = 3, height: int = 5, width: int = 6) -> Tensor:
+    return torch.randint(8, (n, height, width), generator=torch.Generator().manual_seed(1))
+
+
+def test_a_code_changes_nothing_before_it_nor_itself_and_something_after() -> None:
+    model, codes = prior(), some_codes(1)
+    before = model(codes)
+    for row, column in ((0, 0), (2, 3), (4, 4)):
+        changed = codes.clone()
+        changed[0, row, column] = (changed[0, row, column] + 1) % 8
+        differs = (model(changed) != before).any(1)[0].flatten()
+        place = row * 6 + column
+        assert not differs[: place + 1].any()
+        assert differs[place + 1]
+
+
+def test_every_place_before_is_seen() -> None:
+    model, codes = prior(), some_codes(1)
+    last = model(codes)[0, :, -1, -1]
+    for place in range(29):
+        changed = codes.clone().flatten(1)
+        changed[0, place] = (changed[0, place] + 1) % 8
+        assert not torch.equal(model(changed.view(1, 5, 6))[0, :, -1, -1], last), place
+
+
+def test_a_causal_convolution_is_a_masked_one() -> None:
+    torch.manual_seed(0)
+    layer, x = CausalConv(3, 4, 7, include_self=False), torch.randn(2, 3, 9, 8)
+    weight = torch.zeros(4, 3, 7, 7)
+    weight[:, :, :4] = layer.conv.weight.detach()
+    weight[:, :, 3, 3:] = 0
+    torch.testing.assert_close(layer(x), F.conv2d(x, weight, layer.conv.bias, padding=3), rtol=1e-4, atol=1e-5)
+
+
+def test_one_row_computed_anew_equals_the_full_pass() -> None:
+    model, codes, condition = prior(1), some_codes(), torch.tensor([[0.1], [-0.5], [0.4]])
+    memo = Memo()
+    with torch.no_grad():
+        torch.testing.assert_close(model(codes, condition, memo), model(codes, condition))
+        rows = torch.tensor([1, 3, 2])
+        changed = codes.clone()
+        changed[torch.arange(3), rows] = 7 - changed[torch.arange(3), rows]
+        full = model(changed, condition)
+        for step in range(2):  # the changed rows, then the ones below
+            at = rows + step
+            here = changed[torch.arange(3), at]
+            got = model(here[:, None], condition, memo.at(torch.arange(3), at))[:, :, 0]
+            expected = full[torch.arange(3), :, at]
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def raster_scan(model: PixelSnail, codes: Tensor, limit: float, uniforms: Tensor, condition: Tensor | None) -> Tensor:
+    """Restore by the plain definition: a full pass for every place of every restoration of every image."""
+    found = codes[:, None].repeat(1, len(uniforms), 1, 1)
+    for i in range(len(codes)):
+        told = None if condition is None else condition[i : i + 1]
+        for j in range(len(uniforms)):
+            for row in range(codes.shape[1]):
+                for column in range(codes.shape[2]):
+                    logits = model(found[i, j][None], told)
+                    if surprise(logits, found[i, j][None])[0, row, column] > limit:
+                        cumulative = logits[0, :, row, column].softmax(0).cumsum(0)
+                        drawn = int((cumulative <= uniforms[j, row, column]).sum())
+                        found[i, j, row, column] = min(drawn, model.codes - 1)
+    return found
+
+
+@pytest.mark.parametrize("conditions", [0, 1])
+@pytest.mark.parametrize("limit", [1.5, 2.5, 100.0])
+def test_fast_restoration_gives_the_codes_of_the_plain_raster_scan(limit: float, conditions: int) -> None:
+    model, codes = prior(conditions), some_codes()
+    uniforms = torch.rand(4, 5, 6, generator=torch.Generator().manual_seed(2))
+    condition = torch.tensor([[0.1], [-0.5], [0.4]]) if conditions else None
+    with torch.no_grad():
+        expected = raster_scan(model, codes, limit, uniforms, condition)
+    got, passes = resample(model, codes, limit, uniforms, condition)
+    assert torch.equal(got, expected)
+    changes = int((expected != codes[:, None]).sum((2, 3)).max())
+    assert (changes > 0) == (limit < 100)
+    assert passes <= 5 + 30
+    if limit == 100:
+        assert passes == 0
+
+
+def test_an_image_is_restored_alike_in_any_batch() -> None:
+    model, codes = prior(), some_codes()
+    uniforms = torch.rand(4, 5, 6, generator=torch.Generator().manual_seed(2))
+    together, _ = resample(model, codes, 2.0, uniforms)
+    alone = torch.cat([resample(model, codes[i : i + 1], 2.0, uniforms)[0] for i in range(3)])
+    assert torch.equal(together, alone)
