@@ -26,6 +26,39 @@ class Image:
 
 
 @dataclass(frozen=True)
+class VolumeHeader:
+    """What a NIfTI file says of its voxels, without them: all that is needed to write others onto its grid.
+
+    World coordinates are in mm and run to the patient's right, front and head (RAS+).
+    """
+
+    source: Path
+    """The file that it was read from."""
+    shape: tuple[int, int, int]
+    """(X, Y, Z) voxels to the right, to the front and up, as `Volume.voxels` has them."""
+    affine: npt.NDArray[np.float64]
+    """(4, 4) float64: world coordinates of the centre of voxel (x, y, z) are ``affine @ (x, y, z, 1)``."""
+    spacing: tuple[float, float, float]
+    """Distance of voxel centres along (X, Y, Z) in mm."""
+    file_shape: tuple[int, ...]
+    """The file's own shape; axes after the third have length 1."""
+    file_affine: npt.NDArray[np.float64]
+    """(4, 4) float64: world coordinates of the file's own voxel (i, j, k)."""
+    file_axes: tuple[str, str, str]
+    """Where i, j and k run to, such as ("L", "P", "S")."""
+    space: int
+    """NIfTI's code of the world that the affine leads to: 1 scanner, 2 aligned, 3 Talairach, 4 MNI, 5 template."""
+
+
+@dataclass(frozen=True)
+class Volume(VolumeHeader):
+    """One volume, its axes in the order and direction of RAS+, whatever those of its file."""
+
+    voxels: npt.NDArray[np.float32]
+    """(X, Y, Z) float32 in the file's own units, its scaling applied."""
+
+
+@dataclass(frozen=True)
 class Scores:
     """What a method says of a batch of N images. Higher is more abnormal; raw and unbounded."""
 

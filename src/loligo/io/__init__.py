@@ -1,4 +1,4 @@
-"""Read image files of every supported kind into the one noun ``Image``."""
+"""Read image files of every supported kind into the one noun ``Image``; volumes are read by `loligo.io.nifti`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from loligo.io import raster
 from loligo.io.raster import UnreadableImage
 from loligo.types import Image
 
-__all__ = ["SUFFIXES", "UnreadableImage", "read"]
+__all__ = ["SUFFIXES", "VOLUME_SUFFIXES", "UnreadableImage", "is_volume", "read"]
 
 SUFFIXES: tuple[str, ...] = raster.SUFFIXES
 """The lower-case suffixes that ``read`` takes."""
+VOLUME_SUFFIXES = (".nii", ".nii.gz")
+"""The lower-case endings of the names that `loligo.io.nifti` takes; it is apart because it imports slowly."""
+
+
+def is_volume(path: Path) -> bool:
+    """Tell a NIfTI volume by its name, in upper or lower case."""
+    return path.name.lower().endswith(VOLUME_SUFFIXES)
 
 
 def read(path: Path) -> Image:
