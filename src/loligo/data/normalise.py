@@ -1,0 +1,81 @@
+"""Map the intensities of volumes to the [0, 1] that every method sees, and back.
+
+Both ways in use are a window: ``low`` becomes 0, ``high`` becomes 1, linear between and clipped beyond. For MRI,
+whose units are arbitrary, the window is each volume's own: z-scores of the brain in [-a, a], as VQ-VAE restoration
+has them, are ``2 a x - a`` of the x in [0, 1] here. For CT it is fixed, in HU.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loligo.io import UnreadableImage
+from loligo.types import Volume
+
+FOREGROUND = 0.1
+"""Part of the way from the darkest voxel to the bright ones (99th percentile) above which a voxel is foreground."""
+TAILS = (1.0, 99.0)
+"""Percentiles of the foreground beyond which it counts neither for mean nor for deviation, lest a lesion shift them."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A linear map of intensities to [0, 1]. Raises ``ValueError`` unless both are finite and low is below high."""
+
+    low: float
+    """Becomes 0, in the volume's units."""
+    high: float
+    """Becomes 1."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"window from {self.low} to {self.high}: both must be finite, and the first the lower")
+
+    def apply(self, voxels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Map intensities of any shape to float32 in [0, 1]."""
+        scaled = (np.asarray(voxels, dtype=np.float32) - np.float32(self.low)) / np.float32(self.high - self.low)
+        return np.clip(scaled, 0, 1, out=scaled)
+
+    def invert(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Map values in [0, 1] back to intensities, float32; what `apply` clipped comes back as low or high."""
+        return np.asarray(values, dtype=np.float32) * np.float32(self.high - self.low) + np.float32(self.low)
+
+
+SOFT_TISSUE = Window(-160.0, 240.0)
+"""The usual window of abdominal CT, in HU."""
+
+
+def brain(volume: Volume, limit: float = 3.0) -> Window:
+    """Return the window of a brain MRI that maps z-scores of its foreground in [-limit, limit] to [0, 1].
+
+    Mean and deviation are those of the `foreground` within its `TAILS`. Raises ``ValueError`` for a limit that is
+    not above 0, and ``UnreadableImage`` where the foreground is empty or of one value.
+    """
+    if not limit > 0:
+        raise ValueError(f"limit {limit} of the z-scores must be above 0")
+    inside = volume.voxels[foreground(volume.voxels)]
+    if inside.size:
+        low, high = np.percentile(inside, TAILS)
+        inside = inside[(inside >= low) & (inside <= high)]
+    if not inside.size or not (deviation := float(inside.std(dtype=np.float64))):
+        value = float(volume.voxels.max())
+        raise UnreadableImage(volume.source, f"all of its foreground has the value {value:g}; there is no brain in it")
+    mean = float(inside.mean(dtype=np.float64))
+    return Window(mean - limit * deviation, mean + limit * deviation)
+
+
+def foreground(voxels: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Tell tissue from background, for voxels (X, Y, Z) with a dark background, whether exactly 0 or noise.
+
+    Tissue is what exceeds the darkest voxel by more than `FOREGROUND` of what the bright ones do.
+    """
+    darkest = voxels.min()
+    above = voxels[voxels > darkest]
+    if not above.size:
+        return np.zeros(voxels.shape, bool)
+    return np.asarray(voxels > darkest + FOREGROUND * (np.percentile(above, 99) - darkest))

@@ -1,0 +1,85 @@
+"""Windows of volumes: z-scores by hand, robust to lesions and noise, and invertible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loligo.data import normalise
+from loligo.data.normalise import Window
+from loligo.io import UnreadableImage
+from loligo.types import Volume
+
+
+def volume(voxels: np.ndarray) -> Volume:
+    shape: tuple[int, int, int] = voxels.shape  # type: ignore[assignment]
+    place = (shape, np.eye(4), (1.0, 1.0, 1.0), shape, np.eye(4), ("R", "A", "S"), 1)
+    return Volume(Path("a.nii"), *place, voxels=voxels.astype(np.float32))
+
+
+def head(noise: float = 0, scale: float = 1) -> np.ndarray:
+    """Draw a ball of two tissues, 600 +- 20 and 900 +- 20, on a background of 0 or noise."""
+    random = np.random.default_rng(0)
+    distance = np.linalg.norm(np.mgrid[:24, :24, :24] - 11.5, axis=0)
+    tissue = np.where(distance < 7, 900, 600) + random.normal(0, 20, distance.shape)
+    return scale * np.where(distance < 10, tissue, noise * np.abs(random.normal(0, 1, distance.shape)))
+
+
+def test_a_window_is_linear_clipped_and_invertible() -> None:
+    values = np.array([-2000, -160, 40, 240, 3000], np.int16)
+    mapped = normalise.SOFT_TISSUE.apply(values)
+    assert mapped.dtype == np.float32 and mapped.tolist() == [0, 0, 0.5, 1, 1]
+    assert normalise.SOFT_TISSUE.invert(mapped).tolist() == [-160, -160, 40, 240, 240]
+    assert values.tolist() == [-2000, -160, 40, 240, 3000]
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 1), (2, 1), (0, np.inf), (np.nan, 1)])
+def test_a_window_must_be_one(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match=f"window from {low} to {high}: both must be finite"):
+        Window(low, high)
+
+
+def test_z_scores_of_the_brain_are_mapped_linearly() -> None:
+    voxels, a = head(), 3.0
+    inside = voxels[voxels > 0]
+    low, high = np.percentile(inside, normalise.TAILS)
+    inside = inside[(inside >= low) & (inside <= high)]
+    z = np.clip((voxels - inside.mean()) / inside.std(), -a, a)
+    found = normalise.brain(volume(voxels), a)
+    np.testing.assert_allclose(2 * a * found.apply(voxels) - a, z, atol=1e-4)
+    unclipped = np.abs(z) < a
+    np.testing.assert_allclose(found.invert(found.apply(voxels))[unclipped], voxels[unclipped], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1, 30])
+def test_the_unit_of_the_scanner_does_not_matter(scale: float) -> None:
+    plain, scaled = head(), head(scale=scale)
+    expected = normalise.brain(volume(plain)).apply(plain)
+    np.testing.assert_allclose(normalise.brain(volume(scaled)).apply(scaled), expected, atol=1e-4)
+
+
+def test_noise_of_the_background_is_not_foreground() -> None:
+    np.testing.assert_array_equal(normalise.foreground(head(noise=15)), head() > 0)
+    plain, noisy = normalise.brain(volume(head())), normalise.brain(volume(head(noise=15)))
+    assert (noisy.low, noisy.high) == pytest.approx((plain.low, plain.high))
+
+
+def test_a_small_lesion_however_bright_does_not_move_the_window() -> None:
+    ill = head()
+    ill[11:14, 11:14, 11:14] = 5000  # 27 of 4,000 voxels
+    plain, found = normalise.brain(volume(head())), normalise.brain(volume(ill))
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), rel=0.01)
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_a_volume_without_a_brain_is_refused(value: float) -> None:
+    with pytest.raises(UnreadableImage, match=rf"a\.nii: all of its foreground has the value {value}; there is no"):
+        normalise.brain(volume(np.full((4, 4, 4), value)))
+    flat = np.zeros((4, 4, 4))
+    flat[1] = 7
+    with pytest.raises(UnreadableImage, match="all of its foreground has the value 7"):
+        normalise.brain(volume(flat))
+    with pytest.raises(ValueError, match="limit 0 of the z-scores must be above 0"):
+        normalise.brain(volume(head()), 0)
