@@ -142,7 +142,10 @@ def test_mixed_training_by_its_command(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["experiment"], "the first argument is DATASET: one of chexpert, covidx, digit_anatomy, folder, zhanglab"),
+        (
+            ["experiment"],
+            "the first argument is DATASET: one of chexpert, covidx, digit_anatomy, folder, mood, zhanglab",
+        ),
         (["experiment", "chexprt", "ae"], "did you mean 'chexpert'"),
         (["experiment", "covidx"], "the second argument is METHOD"),
         (["experiment", "covidx", "squib"], "did you mean 'squid'"),

@@ -16,7 +16,7 @@ NOTICE = "Research use only: not a medical device."
 
 
 def index(argv: list[str]) -> None:
-    """write a manifest of a folder of images: loligo index folder|zhanglab|chexpert|covidx DIR -o manifest.csv"""
+    """write a manifest of a folder of images: loligo index folder|zhanglab|chexpert|covidx|mood DIR -o manifest.csv"""
     from loligo.data import manifest, sources
 
     name = _leading(argv, "SOURCE", sorted(sources.SOURCES))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from loligo.data.sources import chexpert, covidx, folder, zhanglab
+from loligo.data.sources import chexpert, covidx, folder, mood, zhanglab
 from loligo.names import nearest
 
 SOURCES: dict[str, Callable[[Path], pd.DataFrame]] = {
@@ -15,6 +15,7 @@ SOURCES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "zhanglab": zhanglab.index,
     "chexpert": chexpert.index,
     "covidx": covidx.index,
+    "mood": mood.index,
 }
 """Each source's ``index``; call that function itself to set the options of its own."""
 
