@@ -152,6 +152,20 @@ def test_misspelt_names_are_answered_with_the_nearest(normals: Path, tmp_path: P
         api.train("squid", normals, tmp_path, train={"epoch": 3})
 
 
+def test_scoring_again_leaves_no_map_of_the_scoring_before(normals: Path, tmp_path: Path) -> None:
+    run = api.train("ae", normals, tmp_path / "run", preset="tiny", train={"epochs": 1})
+    images = write_images(tmp_path / "new", anatomy(3, 64, seed=7))
+    api.score(run, images, tmp_path / "out")
+    (tmp_path / "out" / "maps" / "notes.txt").write_text("mine")
+    table = api.score(run, images[2:], tmp_path / "out")
+    left = {path.name for path in (tmp_path / "out" / "maps").iterdir()}
+    named = table[["map", "overlay", "reconstruction"]].to_numpy().ravel()
+    assert left == {Path(name).name for name in named} | {"notes.txt"}
+    assert all((tmp_path / "out" / name).is_file() for name in named)
+    api.score(run, images[:1], tmp_path / "out", maps=False)
+    assert [path.name for path in (tmp_path / "out" / "maps").iterdir()] == ["notes.txt"]
+
+
 def test_a_begun_run_is_planned_again_from_what_is_on_disk(tmp_path: Path) -> None:
     options = {"widths": (4, 8, 16), "size": 64}
     api.plan("simsid", tmp_path, None, options, {}).save()

@@ -28,7 +28,7 @@ from loligo.methods.base import Method
 from loligo.names import nearest
 from loligo.report import sheet as sheets
 from loligo.runs import Run, build
-from loligo.score import Scorer, batches, raw_scores, score_table
+from loligo.score import Scorer, batches, raw_scores, score_table, sweep
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -122,7 +122,7 @@ def calibrate(run: Run, normals: Dataset, false_alarm_rate: float = 0.05) -> Cal
     """Score held-out normals; return what they say: p-values, threshold, colours of maps."""
     scorer = Scorer(run.model(), run.train.precision)
     values, peaks = [], []
-    for _, scores in batches(scorer, normals):
+    for _, _, scores in batches(scorer, normals):
         values.append(scores.image.double().numpy())
         if scores.map is not None:
             peaks.append(scores.map.flatten(1).quantile(0.999, dim=1).numpy())
@@ -160,6 +160,7 @@ def score(
     scorer = Scorer(run.model(), run.train.precision, device)
     table = score_table(scorer, images, calibration, folder / "maps" if maps else None, batch_size)
     write_csv(table, folder / "scores.csv")
+    sweep(folder / "maps", table)
     write_csv(images.rejected, folder / "rejected.csv")
     return table
 

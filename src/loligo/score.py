@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,18 +47,19 @@ class Scorer:
 
 def batches(
     scorer: Scorer, data: Dataset, batch_size: int = 16, progress: bool = True
-) -> Iterator[tuple[npt.NDArray[np.int64], Scores]]:
-    """Yield (indices, scores) of all images in order, with a progress bar."""
+) -> Iterator[tuple[npt.NDArray[np.int64], Tensor, Scores]]:
+    """Yield (indices, images, scores) of all in order, with a progress bar."""
     with tqdm(total=len(data), desc="scoring", unit="image", disable=None if progress else True) as bar:
         for start in range(0, len(data), batch_size):
             indices = np.arange(start, min(start + batch_size, len(data)))
-            yield indices, scorer(data.batch(indices))
+            x = data.batch(indices)
+            yield indices, x, scorer(x)
             bar.update(len(indices))
 
 
 def raw_scores(scorer: Scorer, data: Dataset, batch_size: int = 16, progress: bool = True) -> npt.NDArray[np.float64]:
     """Return the raw score of every image, (N,) float64."""
-    found = [s.image.double().numpy() for _, s in batches(scorer, data, batch_size, progress)]
+    found = [s.image.double().numpy() for _, _, s in batches(scorer, data, batch_size, progress)]
     return np.concatenate(found)
 
 
@@ -72,17 +74,25 @@ def score_table(
     table = data.rows.copy()
     table["score"] = np.nan
     table[["map", "reconstruction", "overlay"]] = ""
-    for indices, scores in batches(scorer, data, batch_size):
+    for indices, x, scores in batches(scorer, data, batch_size):
         table.loc[indices, "score"] = scores.image.double().numpy()
         if maps and scores.map is not None:
             names = [_name(int(i), str(table["path"][i])) for i in indices]
-            for column, files in save_maps(maps, names, data.batch(indices), scores, calibration.map_scale).items():
+            for column, files in save_maps(maps, names, x, scores, calibration.map_scale).items():
                 table.loc[indices, column] = files
     values = table["score"].to_numpy()
     table["anomaly_score"] = calibration.anomaly_score(values)
     table["p_value"] = calibration.p_value(values)
     table["flag"] = (values >= calibration.threshold).astype(int)
     return table
+
+
+def sweep(maps: Path, table: pd.DataFrame) -> None:
+    """Remove maps that an earlier scoring left and that the table of this one does not name."""
+    named = set(table[["map", "reconstruction", "overlay"]].to_numpy().ravel())
+    for path in maps.glob("*"):
+        if re.match(r"\d{6}_", path.name) and f"{maps.name}/{path.name}" not in named:
+            path.unlink()
 
 
 def _name(index: int, path: str) -> str:
