@@ -20,7 +20,7 @@ from loligo import gather, methods
 from loligo import report as reports
 from loligo.calibrate import HEADROOM, Calibration
 from loligo.config import TrainConfig
-from loligo.data import cache, manifest
+from loligo.data import manifest
 from loligo.data.cache import Dataset
 from loligo.examine import examine
 from loligo.files import write_csv
@@ -28,7 +28,7 @@ from loligo.methods.base import Method
 from loligo.names import nearest
 from loligo.report import sheet as sheets
 from loligo.runs import Run, build
-from loligo.score import Scorer, batches, raw_scores, score_table, sweep
+from loligo.score import Scorer, batches, by_row, raw_scores, score_table, sweep
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -127,7 +127,8 @@ def calibrate(run: Run, normals: Dataset, false_alarm_rate: float = 0.05) -> Cal
         if scores.map is not None:
             peaks.append(scores.map.flatten(1).quantile(0.999, dim=1).numpy())
     scale = float(np.median(np.concatenate(peaks))) * HEADROOM if peaks else 1.0
-    return replace(Calibration.fit(np.concatenate(values), false_alarm_rate), map_scale=scale or 1.0)
+    scored = by_row(np.concatenate(values), normals)
+    return replace(Calibration.fit(scored, false_alarm_rate), map_scale=scale or 1.0)
 
 
 def score(
@@ -156,9 +157,9 @@ def score(
         rows = manifest.check(data) if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="score")
     if rows.empty:
         raise ValueError(f"there is nothing to score: the run's manifest has no image in {', '.join(splits)}")
-    images = cache.load(rows, run.method_config.size, strict=strict)
+    images = run.images(rows, strict)
     scorer = Scorer(run.model(), run.train.precision, device)
-    table = score_table(scorer, images, calibration, folder / "maps" if maps else None, batch_size)
+    table = score_table(scorer, images, calibration, folder / "maps" if maps else None, batch_size, run.train.axis)
     write_csv(table, folder / "scores.csv")
     sweep(folder / "maps", table)
     write_csv(images.rejected, folder / "rejected.csv")
@@ -205,7 +206,7 @@ class _Watch:
         if watched.empty:
             raise ValueError("train.watch needs validation or test images in the manifest; it has none")
         self.run, self.path = run, run.folder / "epochs.csv"
-        self.data = cache.load(watched, run.method_config.size)
+        self.data = run.images(watched)
 
     def __call__(self, model: Method, epoch: int) -> None:
         values = raw_scores(Scorer(model, self.run.train.precision), self.data, progress=False)
@@ -228,7 +229,7 @@ def _require(rows: pd.DataFrame, split: str) -> None:
 
 def _load(run: Run, rows: pd.DataFrame, split: str, strict: bool) -> Dataset:
     _require(rows, split)
-    return cache.load(rows[rows["split"] == split], run.method_config.size, strict=strict)
+    return run.images(rows[rows["split"] == split], strict)
 
 
 def _keep_manifest(run: Run, rows: pd.DataFrame) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["auto", "bf16", "float32"]
+Axis = Literal["axial", "coronal", "sagittal"]
+WindowName = Literal["brain", "ct"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,10 @@ class TrainConfig:
     """bf16 autocast, float32, or bf16 where the processor computes in it."""
     watch: bool = False
     """Score validation and test images after each epoch into epochs.csv; needed for the papers' protocol only."""
+    axis: Axis = "axial"
+    """Which way volumes are sliced."""
+    window: WindowName = "brain"
+    """What of a volume becomes black and white: z-scores of each brain, or the soft tissue of CT."""
     device: str = "auto"
     """Accelerator, as Lightning names them: auto, cpu, cuda, mps."""
 

@@ -20,6 +20,7 @@ from loligo import metrics
 from loligo.calibrate import Calibration
 from loligo.data.cache import read_mask
 from loligo.files import replacing
+from loligo.io import is_volume
 
 Metrics = dict[str, Any]
 
@@ -100,6 +101,11 @@ def pixels(test: pd.DataFrame, folder: Path) -> Metrics:
     rows = test[(test["map"] != "") & ((test["mask"] != "") | (test["label"] == 0))]
     maps, masks = [], []
     for row in rows.itertuples():
+        if is_volume(Path(str(row.map))):
+            heat, mask = _voxels(folder / str(row.map), str(row.mask))
+            maps.append(heat.ravel())
+            masks.append(mask.ravel())
+            continue
         heat = np.load(folder / str(row.map), allow_pickle=False)
         mask = read_mask(Path(str(row.mask))) if row.mask else np.zeros(heat.shape, bool)
         if mask.shape != heat.shape:
@@ -108,6 +114,14 @@ def pixels(test: pd.DataFrame, folder: Path) -> Metrics:
         maps.append(heat.ravel())
         masks.append(mask.ravel())
     return dict(metrics.pixel_metrics(maps, masks)) | {"images": len(maps)}
+
+
+def _voxels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Read a volume's map and mask, both (X, Y, Z)."""
+    from loligo.io import nifti
+
+    heat = nifti.read(path)
+    return heat.voxels, nifti.read_mask(Path(mask), heat) if mask else np.zeros(heat.shape, bool)
 
 
 def by_kind(test: pd.DataFrame) -> dict[str, float]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from loligo import methods
-from loligo.data import cache
 from loligo.methods.base import Method
 from loligo.metrics import histogram_kl
 from loligo.report import Embedding, Example, Insight, evidence, words
@@ -34,7 +33,7 @@ def insight(run: Run) -> Insight | None:
     if methods.get(run.method).inspect is Method.inspect:
         return None
     model, seen = Scorer(run.model(), "float32").method, _Seen()  # in bfloat16 intensities would lie on a grid
-    data = cache.load(_rows(run), run.method_config.size)
+    data = run.images(_rows(run))
     for start in range(0, len(data), BATCH):
         indices = np.arange(start, min(start + BATCH, len(data)))
         x = data.batch(indices)
@@ -42,7 +41,7 @@ def insight(run: Run) -> Insight | None:
             found = model.inspect(x.contiguous(memory_format=torch.channels_last))
         if found is None:
             return None
-        seen.add(data.rows.iloc[indices], x, found)
+        seen.add(data.rows.iloc[data.row_of[indices]], x, found)
     return seen.insight()
 
 

@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from loligo import __version__, methods
 from loligo.config import TrainConfig
-from loligo.data import manifest
+from loligo.data import cache, manifest
+from loligo.data.cache import Dataset
+from loligo.data.volumes import Cut
 from loligo.files import replacing
 from loligo.methods.base import Method, MethodConfig
 from loligo.names import nearest
@@ -66,6 +68,12 @@ class Run:
         }
         with replacing(self.folder / "config.yaml") as path:
             path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+    def images(self, rows: pd.DataFrame, strict: bool = False) -> Dataset:
+        """Load manifest rows as the method sees them; see `data.cache.load`."""
+        position = getattr(self.method_config, "position", False)
+        cut = Cut(self.train.axis, self.train.window, position)
+        return cache.load(rows, self.method_config.size, strict=strict, cut=cut)
 
     @property
     def trained(self) -> bool:

@@ -15,8 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from loligo.calibrate import Calibration
-from loligo.config import Precision
+from loligo.config import Axis, Precision
+from loligo.data import volumes
 from loligo.data.cache import Dataset
+from loligo.io import planes
 from loligo.methods.base import Method
 from loligo.nn.conv import packed
 from loligo.nn.precision import autocast, pick_dtype
@@ -58,33 +60,79 @@ def batches(
 
 
 def raw_scores(scorer: Scorer, data: Dataset, batch_size: int = 16, progress: bool = True) -> npt.NDArray[np.float64]:
-    """Return the raw score of every image, (N,) float64."""
+    """Return the raw score of every row, (R,) float64."""
     found = [s.image.double().numpy() for _, _, s in batches(scorer, data, batch_size, progress)]
-    return np.concatenate(found)
+    return by_row(np.concatenate(found), data)
+
+
+def by_row(scores: npt.NDArray[np.float64], data: Dataset) -> npt.NDArray[np.float64]:
+    """Return the score of each row (R,) by those of its images (N,): a volume sums over its slices."""
+    return np.bincount(data.row_of, scores, len(data.rows)).astype(np.float64)
 
 
 def score_table(
-    scorer: Scorer, data: Dataset, calibration: Calibration, maps: Path | None = None, batch_size: int = 16
+    scorer: Scorer,
+    data: Dataset,
+    calibration: Calibration,
+    maps: Path | None = None,
+    batch_size: int = 16,
+    axis: Axis = "axial",
 ) -> pd.DataFrame:
     """Return the manifest's rows with score, anomaly_score, p_value, flag, and where their maps are.
 
     Where ``maps`` is given, each image leaves there its map as ``.npy`` float32 (H, W) at the network's size, the
-    rebuilt image as 8-bit PNG, and an overlay to look at; paths in the table are relative to its parent.
+    rebuilt image as 8-bit PNG, and an overlay to look at; a volume, cut along ``axis``, leaves its map as NIfTI on its
+    own grid. Paths in the table are relative to the parent of ``maps``.
     """
-    table = data.rows.copy()
-    table["score"] = np.nan
+    table, raw = data.rows.copy(), np.empty(len(data))
     table[["map", "reconstruction", "overlay"]] = ""
+    whole = VolumeMaps(scorer.method, data, maps, axis) if maps and data.counts else None
     for indices, x, scores in batches(scorer, data, batch_size):
-        table.loc[indices, "score"] = scores.image.double().numpy()
-        if maps and scores.map is not None:
-            names = [_name(int(i), str(table["path"][i])) for i in indices]
-            for column, files in save_maps(maps, names, x, scores, calibration.map_scale).items():
-                table.loc[indices, column] = files
-    values = table["score"].to_numpy()
+        raw[indices] = scores.image.double().numpy()
+        if maps is None or scores.map is None:
+            continue
+        if whole:
+            for row, file in whole.add(scores.map[:, 0]):
+                table.loc[row, "map"] = file
+            continue
+        names = [_name(int(i), str(table["path"][i])) for i in indices]
+        for column, files in save_maps(maps, names, x, scores, calibration.map_scale).items():
+            table.loc[indices, column] = files
+    table["score"] = values = by_row(raw, data)
     table["anomaly_score"] = calibration.anomaly_score(values)
     table["p_value"] = calibration.p_value(values)
     table["flag"] = (values >= calibration.threshold).astype(int)
     return table
+
+
+class VolumeMaps:
+    """Collect the maps of slices, and write each volume's as soon as it is whole: memory holds one volume's."""
+
+    def __init__(self, method: Method, data: Dataset, folder: Path, axis: Axis) -> None:
+        self.method, self.data, self.folder, self.axis = method, data, folder, axis
+        self.row, self.waiting = 0, torch.empty(0)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, maps: Tensor) -> Iterator[tuple[int, str]]:
+        """Take the next slices' maps (n, S, S); yield (row, file) of each volume that they complete."""
+        self.waiting = torch.cat([self.waiting, maps]) if len(self.waiting) else maps
+        counts = self.data.counts or ()
+        while self.row < len(counts) and len(self.waiting) >= counts[self.row]:
+            own, self.waiting = self.waiting[: counts[self.row]], self.waiting[counts[self.row] :]
+            yield self.row, self._write(own)
+            self.row += 1
+
+    def _write(self, maps: Tensor) -> str:
+        from loligo.io import nifti
+
+        path = Path(str(self.data.rows["path"][self.row]))
+        header = nifti.read_header(path)
+        _, *plane = volumes.shape(header, self.axis)
+        whole = torch.from_numpy(volumes.resized(maps.numpy(), (plane[0], plane[1])))
+        voxels = planes.stack(self.method.pool(whole).numpy(), self.axis)
+        name = f"{_name(self.row, path.name.split('.nii')[0])}.nii.gz"
+        nifti.write(self.folder / name, voxels, header)
+        return f"{self.folder.name}/{name}"
 
 
 def sweep(maps: Path, table: pd.DataFrame) -> None:

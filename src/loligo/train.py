@@ -116,7 +116,8 @@ class Loop:
         order = torch.randperm(len(self.data), generator=generator).numpy()
         for step, indices in enumerate(np.array_split(order, self.steps)):
             x = self.data.batch(indices)
-            x = jitter(x, generator) if self.config.augment else x
+            if self.config.augment:
+                x = torch.cat([jitter(x[:, :1], generator), x[:, 1:]], 1)  # the image alone, not a slice's position
             for name, loss in self._step(phase, step, self._place(x)).items():
                 totals[name].append(loss)
             if sys.stderr.isatty():

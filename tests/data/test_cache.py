@@ -119,10 +119,10 @@ def test_harmed_cache_is_rebuilt(rows, tmp_path, harm):
 def die_halfway(rows, folder):
     decode = cache._decode
 
-    def decode_or_die(pair, size):
+    def decode_or_die(pair, size, cut):
         if pair[0] == rows["path"].iloc[-1]:
             os._exit(9)
-        return decode(pair, size)
+        return decode(pair, size, cut)
 
     cache._decode = decode_or_die
     cache.load(rows, 8, folder=folder, progress=False)

@@ -7,6 +7,7 @@ may share it: whoever comes second uses what is there. Whole entries are never d
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -24,11 +25,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import PIL.Image
 import torch
 from tqdm import tqdm
 
 from loligo import io
+from loligo.data import volumes
+from loligo.data.volumes import Cut
+from loligo.io import planes
 
 FORMAT_VERSION = 1
 """Part of each entry's name: raise it whenever the same files would give other pixels."""
@@ -38,34 +41,64 @@ _ABANDONED = 3 * 24 * 3600.0  # seconds after which an unfinished entry is the r
 _PIXELS, _INDEX = "pixels.u16", "index.json"
 
 _Row = tuple[str, str]  # image path, mask path or empty
-_Result = npt.NDArray[np.uint16] | str  # (1, S, S), or the reason for rejecting it
+_Result = npt.NDArray[np.uint16] | str  # (n, 1, S, S): an image or a volume's slices; or the reason for rejecting it
+_Entry = tuple[npt.NDArray[np.uint16], dict[int, str], list[int]]  # pixels, reasons by row, images a row
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images ready to learn from or to score, with the manifest rows that they belong to."""
+    """Images ready to learn from or to score, with the manifest rows that they belong to.
+
+    A volume's images are its slices, one after another; a row is then a volume.
+    """
 
     rows: pd.DataFrame
-    """Manifest rows of the accepted images, index 0..N-1."""
+    """Manifest rows of the accepted files, index 0..R-1."""
     pixels: npt.NDArray[np.uint16]
     """(N, 1, S, S) uint16 mapped read-only from disk; 0..65535 stand for [0, 1]."""
     rejected: pd.DataFrame
-    """Columns path, reason: the images that could not be used."""
+    """Columns path, reason: the files that could not be used."""
+    counts: tuple[int, ...] | None = None
+    """Images of each row; None where each row is one image."""
+    position: bool = False
+    """A batch has a second channel, each slice's place in its volume."""
 
     def __len__(self) -> int:
-        """Count the accepted images."""
-        return len(self.rows)
+        """Count the images."""
+        return len(self.pixels)
+
+    @property
+    def row_of(self) -> npt.NDArray[np.int64]:
+        """Return which row each image is of, (N,)."""
+        return np.repeat(np.arange(len(self.rows)), self.counts or 1)
 
     def batch(self, indices: Any) -> torch.Tensor:
-        """Copy the images at ``indices`` (n,), a list, array or tensor, as (n, 1, S, S) float32 in [0, 1]."""
+        """Copy the images at ``indices`` (n,), a list, array or tensor, as (n, 1, S, S) float32 in [0, 1].
+
+        Where slices' positions are asked for they are a second channel, from -0.5 to 0.5 all over.
+        """
         chosen = self.pixels[np.asarray(indices)]
-        return torch.from_numpy(chosen.astype(np.float32) / np.float32(_WHITE))
+        x = torch.from_numpy(chosen.astype(np.float32) / np.float32(_WHITE))
+        if not self.position:
+            return x
+        place = torch.from_numpy(self._positions[np.asarray(indices)])
+        return torch.cat([x, place.view(-1, 1, 1, 1).expand_as(x)], 1)
+
+    @functools.cached_property
+    def _positions(self) -> npt.NDArray[np.float32]:
+        return np.concatenate([planes.positions(count) for count in self.counts or (1,) * len(self.rows)])
 
 
 def load(
-    rows: pd.DataFrame, size: int, *, strict: bool = False, folder: Path | None = None, progress: bool = True
+    rows: pd.DataFrame,
+    size: int,
+    *,
+    strict: bool = False,
+    folder: Path | None = None,
+    progress: bool = True,
+    cut: Cut = Cut(),  # noqa: B008  # frozen
 ) -> Dataset:
-    """Load manifest ``rows`` at ``size`` x ``size`` pixels through the cache in ``folder``.
+    """Load manifest ``rows`` at ``size`` x ``size`` pixels through the cache in ``folder``; volumes ``cut`` in slices.
 
     Images are squashed: their aspect ratio is not kept. Reduction is bilinear with antialiasing, in float32,
     then rounded to 16 bit. ``folder`` is ``$LOLIGO_CACHE`` or ``~/.cache/loligo`` unless given. ``progress``
@@ -83,9 +116,9 @@ def load(
     masks = rows["mask"].fillna("") if "mask" in rows else [""] * len(rows)
     pairs = [(str(path), str(mask)) for path, mask in zip(rows["path"], masks, strict=True)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        entry = folder / _key(pool, pairs, size)
-        pixels, reasons = _open(entry, size) or _build(pool, pairs, size, entry, progress)
-    return _dataset(rows.reset_index(drop=True), pixels, reasons, strict)
+        entry = folder / _key(pool, pairs, size, cut)
+        found = _open(entry, size) or _build(pool, pairs, size, cut, entry, progress)
+    return _dataset(rows.reset_index(drop=True), found, strict, cut.position)
 
 
 def read_mask(path: Path) -> npt.NDArray[np.bool_]:
@@ -99,18 +132,22 @@ def read_mask(path: Path) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _dataset(rows: pd.DataFrame, pixels: npt.NDArray[np.uint16], reasons: dict[int, str], strict: bool) -> Dataset:
+def _dataset(rows: pd.DataFrame, entry: _Entry, strict: bool, position: bool) -> Dataset:
     """Pair the pixels with their rows, and set the rejected ones apart."""
+    pixels, reasons, counts = entry
     bad = rows.loc[list(reasons), ["path"]].assign(reason=list(reasons.values())).reset_index(drop=True)
     if reasons and (strict or len(bad) == len(rows)):
         count = "" if strict else f"all {len(bad)} images were rejected, the first: "
         raise ValueError(f"{count}{bad['path'][0]}: {bad['reason'][0]}")
-    return Dataset(rows.drop(index=list(reasons)).reset_index(drop=True), pixels, bad)
+    accepted = rows.drop(index=list(reasons)).reset_index(drop=True)
+    return Dataset(accepted, pixels, bad, tuple(counts) if len(pixels) > len(accepted) else None, position)
 
 
-def _key(pool: ThreadPoolExecutor, pairs: list[_Row], size: int) -> str:
+def _key(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, cut: Cut) -> str:
     """Name a cache entry by all that decides its content."""
     whole = hashlib.sha256(f"{FORMAT_VERSION} {size} {len(pairs)}".encode())
+    if any(io.is_volume(Path(path)) for path, _ in pairs):
+        whole.update(f" {cut.axis} {cut.window}".encode())
     for image, mask in zip(*(pool.map(_digest, paths) for paths in _columns(pairs)), strict=True):
         whole.update(f"\n{image} {mask}".encode())
     return whole.hexdigest()[:32]
@@ -132,7 +169,7 @@ def _digest(path: str) -> str:
         return f"errno {error.errno}"
 
 
-def _open(entry: Path, size: int) -> tuple[npt.NDArray[np.uint16], dict[int, str]] | None:
+def _open(entry: Path, size: int) -> _Entry | None:
     """Map a whole cache entry; None where there is none, or not all of it, or not what was written."""
     try:
         index = json.loads((entry / _INDEX).read_text(encoding="utf-8"))
@@ -142,12 +179,11 @@ def _open(entry: Path, size: int) -> tuple[npt.NDArray[np.uint16], dict[int, str
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return pixels, {int(row): reason for row, reason in index["reasons"].items()}
+    reasons = {int(row): reason for row, reason in index["reasons"].items()}
+    return pixels, reasons, index.get("counts", [1] * shape[0])
 
 
-def _build(
-    pool: ThreadPoolExecutor, pairs: list[_Row], size: int, entry: Path, progress: bool
-) -> tuple[npt.NDArray[np.uint16], dict[int, str]]:
+def _build(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, cut: Cut, entry: Path, progress: bool) -> _Entry:
     """Write a cache entry, move it into place unless another process was first, and map it."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +193,7 @@ def _build(
         ) as temporary:
             new = Path(temporary, entry.name)
             new.mkdir()
-            _write(pool, pairs, size, new, progress)
+            _write(pool, pairs, size, cut, new, progress)
             _publish(new, entry, size)
     except OSError as error:
         raise OSError(
@@ -190,39 +226,48 @@ def _publish(new: Path, entry: Path, size: int) -> None:
             raise
 
 
-def _write(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, new: Path, progress: bool) -> None:
+def _write(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, cut: Cut, new: Path, progress: bool) -> None:
     """Stream the decoded images into one file, in order, and write the index after them."""
     reasons: dict[int, str] = {}
-    crc = count = 0
+    counts: list[int] = []
+    crc = 0
     with (new / _PIXELS).open("wb") as stream:
-        for row, result in enumerate(_decoded(pool, pairs, size, progress)):
+        for row, result in enumerate(_decoded(pool, pairs, size, cut, progress)):
             if isinstance(result, str):
                 reasons[row] = result
                 continue
             data = result.tobytes()
             stream.write(data)
-            crc, count = zlib.crc32(data, crc), count + 1
-    (new / _INDEX).write_text(json.dumps({"count": count, "crc32": crc, "reasons": reasons}), encoding="utf-8")
+            crc = zlib.crc32(data, crc)
+            counts.append(len(result))
+    index = {"count": sum(counts), "counts": counts, "crc32": crc, "reasons": reasons}
+    (new / _INDEX).write_text(json.dumps(index), encoding="utf-8")
 
 
-def _decoded(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, progress: bool) -> Iterator[_Result]:
+def _decoded(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, cut: Cut, progress: bool) -> Iterator[_Result]:
     """Decode in parallel, in order, a bounded number at a time."""
     with tqdm(total=len(pairs), desc="decode", unit="image", disable=None if progress else True) as bar:
-        for start in range(0, len(pairs), _AT_ONCE):
-            for result in pool.map(lambda pair: _decode(pair, size), pairs[start : start + _AT_ONCE]):
+        at_once = 2 if any(io.is_volume(Path(path)) for path, _ in pairs) else _AT_ONCE
+        for start in range(0, len(pairs), at_once):
+            for result in pool.map(lambda pair: _decode(pair, size, cut), pairs[start : start + at_once]):
                 bar.update()
                 yield result
 
 
-def _decode(pair: _Row, size: int) -> _Result:
-    """Read one image at (1, S, S), or say why it is rejected."""
+def _decode(pair: _Row, size: int, cut: Cut) -> _Result:
+    """Read one image at (1, 1, S, S), or a volume's slices, or say why it is rejected."""
     path, mask = pair
     try:
+        if io.is_volume(Path(path)):
+            return _levels(volumes.decode(Path(path), mask, size, cut))
         grey = io.read(Path(path)).pixels[0]
         if mask and (shape := read_mask(Path(mask)).shape) != grey.shape:
             return f"its mask {mask} has (height, width) {shape}, the image {grey.shape}"
     except ValueError as error:
         return str(error).removeprefix(f"{path}: ")
-    resized = PIL.Image.fromarray(grey).resize((size, size), PIL.Image.Resampling.BILINEAR)
-    levels: npt.NDArray[np.uint16] = np.rint(np.clip(np.asarray(resized), 0, 1) * _WHITE).astype("<u2")
-    return levels[None]
+    return _levels(volumes.resized(grey[None], (size, size))[:, None])
+
+
+def _levels(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """Round float32 in [0, 1] to 16 bit."""
+    return np.asarray(np.rint(np.clip(values, 0, 1) * _WHITE).astype("<u2"))

@@ -8,14 +8,14 @@ Slices follow each other as the voxels do: from feet to head (axial), back to fr
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from loligo.config import Axis
 from loligo.names import nearest
 
-Axis = Literal["axial", "coronal", "sagittal"]
 T = TypeVar("T", bound=np.generic)
 
 _ORDER = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}

@@ -86,6 +86,10 @@ class Method(nn.Module):
         """Score a batch (N, C, H, W) in eval mode; an image's score does not depend on the others."""
         raise NotImplementedError
 
+    def pool(self, maps: Tensor) -> Tensor:
+        """Smooth the maps of a volume's slices, (N, H, W) one after another; they stay as they are by default."""
+        return maps
+
     def inspect(self, x: Tensor) -> Inspection | None:
         """Return what the figures of the report show of a batch (N, C, H, W); None where there is nothing."""
         return None

@@ -197,7 +197,8 @@ class VqvaeRestoration(Method):
         images = images.view(len(x), -1, *image.shape[1:])  # (N, J, 1, H, W)
         apart = (image[:, None] - images).abs()
         weights = (self.config.sharpness / apart.mean((2, 3, 4)).clamp_min(1e-6)).softmax(1)[:, :, None, None, None]
-        heat = smooth((weights * apart).sum(1).mean(1, keepdim=True))
+        heat = (weights * apart).sum(1).mean(1, keepdim=True)
+        heat = heat if self.config.position else smooth(heat)
         return density, heat.mean((1, 2, 3)), heat, (weights * images).sum(1)
 
     def score(self, x: Tensor) -> Scores:
@@ -207,6 +208,13 @@ class VqvaeRestoration(Method):
         both = (density - a) / b + (restoration - c) / d
         scores = {"density": density, "restoration": restoration, "both": both}
         return Scores(scores[self.config.score], heat, image)
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Take the least of 3x3x3 voxels, then the mean of 3x7x7, of the maps of a volume's slices (N, H, W)."""
+        if not self.config.position:
+            return maps
+        least = -F.max_pool3d(-maps[None], 3, 1, 1)
+        return F.avg_pool3d(least, (3, 7, 7), 1, (1, 3, 3), count_include_pad=False)[0]
 
 
 def smooth(x: Tensor) -> Tensor:

@@ -1,0 +1,157 @@
+"""Volumes from file to file: slices in, scores a volume, maps on the input's own grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from loligo import api
+from loligo.data import cache
+from loligo.data.volumes import Cut
+from loligo.io import nifti, planes
+
+SHAPE = (20, 24, 12)  # X, Y, Z
+OPTIONS = {"size": 32, "position": True, "channels": 2, "widths": [4, 8, 8], "restorations": 2}
+
+
+def brain(seed: int, shape: tuple[int, int, int] = SHAPE, lesion: bool = False) -> np.ndarray:
+    """Draw (X, Y, Z) float32: a bright ellipsoid with two dark halves, in a noise of its own."""
+    random = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    inside = (grid**2).sum(0) < 0.8
+    image = inside * (600 + 200 * np.cos(6 * grid[0]) + random.normal(0, 20, shape))
+    if lesion:
+        image[shape[0] // 2 : shape[0] // 2 + 4, 8:12, 4:8] = 1600
+    return image.clip(0).astype(np.float32)
+
+
+def save(path: Path, ras: np.ndarray, axes: str = "LPS") -> Path:
+    """Write a RAS+ array to a file whose axes run otherwise, 2 mm voxels."""
+    canonical = nib.Nifti1Image(ras, np.diag([2, 2, 2, 1]))
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.io_orientation(canonical.affine), nib.orientations.axcodes2ornt(axes)
+    )
+    image = canonical.as_reoriented(turn)
+    image.set_sform(image.affine, 1)
+    nib.save(image, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    folder, rows = tmp_path_factory.mktemp("brains"), []
+    for i, split in enumerate(["train"] * 4 + ["calibration"] * 3 + ["test"] * 4):
+        abnormal = i >= 9
+        path = save(folder / f"{i}.nii.gz", brain(i, lesion=abnormal), "LPS" if i % 2 else "SPL")
+        mask = ""
+        if abnormal:
+            marked = np.zeros(SHAPE, np.float32)
+            marked[10:14, 8:12, 4:8] = 1
+            mask = str(save(folder / f"{i}_mask.nii.gz", marked, "RAS"))
+        rows.append({"path": str(path), "split": split, "label": int(abnormal), "patient": f"p{i}", "mask": mask})
+    return pd.DataFrame(rows)
+
+
+def test_a_data_set_of_volumes_holds_their_slices_with_their_places(manifest: pd.DataFrame) -> None:
+    data = cache.load(manifest.iloc[:3], 32, cut=Cut("axial", "brain", position=True))
+    assert len(data) == 3 * 12
+    assert data.counts == (12, 12, 12)
+    assert data.row_of.tolist() == [0] * 12 + [1] * 12 + [2] * 12
+    x = data.batch([0, 6, 11, 12])
+    assert x.shape == (4, 2, 32, 32)
+    np.testing.assert_allclose(x[:, 1].mean((1, 2)), [-0.5, 6 / 11 - 0.5, 0.5, -0.5], atol=1e-6)
+    again = cache.load(manifest.iloc[:3], 32, cut=Cut("sagittal", "brain"))
+    assert len(again) == 3 * 20
+    assert again.batch([0]).shape == (1, 1, 32, 32)
+
+
+def test_a_file_that_is_cut_short_is_rejected_and_the_others_keep_their_slices(
+    manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.nii.gz"
+    whole = Path(manifest["path"][0]).read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2])
+    rows = pd.DataFrame({"path": [manifest["path"][0], str(bad), manifest["path"][1]]})
+    data = cache.load(rows, 16)
+    assert data.counts == (12, 12)
+    assert list(data.rows["path"]) == [manifest["path"][0], manifest["path"][1]]
+    assert list(data.rejected["path"]) == [str(bad)]
+
+
+@pytest.fixture(scope="module")
+def run(manifest: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> api.Run:
+    made = api.train(
+        "vqvae_restoration",
+        manifest,
+        tmp_path_factory.mktemp("run"),
+        preset="tiny",
+        options=OPTIONS,
+        train={"epochs": 30, "precision": "float32"},
+    )
+    api.score(made, batch_size=5)
+    return made
+
+
+def test_a_volume_scores_as_the_sum_of_its_slices_whatever_the_batch(run: api.Run, manifest: pd.DataFrame) -> None:
+    table = pd.read_csv(run.folder / "scores.csv")
+    assert len(table) == 4
+    from loligo.score import Scorer
+
+    data = run.images(manifest[manifest["split"] == "test"])
+    scorer = Scorer(run.model(), "float32")
+    expected = [float(scorer(data.batch(np.flatnonzero(data.row_of == row))).image.double().sum()) for row in range(4)]
+    np.testing.assert_allclose(table["score"], expected, rtol=1e-4)
+    other = api.score(run, manifest[manifest["split"] == "test"][::-1], run.folder / "b", maps=False, batch_size=16)
+    np.testing.assert_allclose(other["score"][::-1], table["score"], rtol=1e-4)
+
+
+def test_a_map_lies_on_the_grid_of_its_volume_and_is_hotter_in_the_lesion(run: api.Run) -> None:
+    table = pd.read_csv(run.folder / "scores.csv", keep_default_na=False)
+    for row in table.itertuples():
+        own, heat = nib.load(row.path), nib.load(run.folder / row.map)
+        assert heat.shape == own.shape
+        np.testing.assert_allclose(heat.affine, own.affine, atol=1e-4)
+        assert nib.aff2axcodes(heat.affine) == nib.aff2axcodes(own.affine)
+        if row.mask:
+            volume = nifti.read(run.folder / row.map)
+            inside = nifti.read_mask(Path(row.mask), volume)
+            assert volume.voxels[inside].mean() > 1.1 * volume.voxels[~inside].mean()
+
+
+def test_evaluation_counts_voxels(run: api.Run) -> None:
+    found = api.evaluate(run)
+    assert found["pixel"]["images"] == 4
+    assert found["pixel"]["auroc"] > 0.5
+    assert found["clean"]["n_abnormal"] == 2
+
+
+def test_maps_of_slices_are_put_back_where_they_came_from(run: api.Run, manifest: pd.DataFrame) -> None:
+    """A method whose map is the image itself gives back the volume."""
+    import torch
+
+    from loligo.methods.base import Method, MethodConfig
+    from loligo.score import Scorer, VolumeMaps
+    from loligo.types import Scores
+
+    class Mirror(Method):
+        def score(self, x: torch.Tensor) -> Scores:
+            return Scores(x.mean((1, 2, 3)), x[:, :1])
+
+    for axis, size in (("axial", 24), ("coronal", 20), ("sagittal", 24)):
+        rows = manifest[manifest["split"] == "test"].reset_index(drop=True)
+        data = cache.load(rows, size, cut=Cut(axis, "brain"))
+        scorer = Scorer(Mirror(MethodConfig(size=size)), "float32")
+        maps = VolumeMaps(scorer.method, data, run.folder / "mirror" / axis, axis)
+        files = dict(pair for start in range(0, len(data), 7) for pair in maps.add(
+            scorer(data.batch(np.arange(start, min(start + 7, len(data))))).map[:, 0]
+        ))  # fmt: skip
+        assert sorted(files) == [0, 1, 2, 3]
+        for row, file in files.items():
+            back, own = nifti.read(run.folder / "mirror" / file), nifti.read(Path(rows["path"][row]))
+            np.testing.assert_allclose(back.affine, own.affine, atol=1e-4)
+            a, b = planes.slices(back.voxels, axis), planes.slices(own.voxels, axis)
+            assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97  # but for resizing and the window
