@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from loligo import api
+from loligo.cli import main
 from loligo.data import cache
 from loligo.data.volumes import Cut
 from loligo.io import nifti, planes
@@ -127,6 +129,26 @@ def test_evaluation_counts_voxels(run: api.Run) -> None:
     assert found["pixel"]["images"] == 4
     assert found["pixel"]["auroc"] > 0.5
     assert found["clean"]["n_abnormal"] == 2
+
+
+def test_the_mood_layout_holds_a_number_and_a_map_a_volume(
+    run: api.Run, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    paths = list(manifest["path"][manifest["split"] == "test"][:2])
+    main(["score", str(run.folder), *paths, "--out", str(tmp_path), "--layout", "mood"])
+    table = pd.read_csv(tmp_path / "scores.csv")
+    for path, score, file in zip(table["path"], table["anomaly_score"], table["map"], strict=True):
+        name = Path(path).name
+        assert float((tmp_path / "sample" / f"{name}.txt").read_text()) == pytest.approx(score)
+        assert (tmp_path / "pixel" / name).read_bytes() == (tmp_path / file).read_bytes()
+    with pytest.raises(ValueError, match="no map on a volume's grid"):
+        api.score(run, paths, tmp_path / "b", maps=False, layout="mood")
+
+
+def test_a_folder_of_volumes_is_indexed(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
+    for i in range(2):
+        shutil.copy(manifest["path"][i], tmp_path)
+    assert len(api.score(run, tmp_path, tmp_path / "out", maps=False)) == 2
 
 
 def test_maps_of_slices_are_put_back_where_they_came_from(run: api.Run, manifest: pd.DataFrame) -> None:

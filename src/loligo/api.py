@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ from loligo.methods.base import Method
 from loligo.names import nearest
 from loligo.report import sheet as sheets
 from loligo.runs import Run, build
-from loligo.score import Scorer, batches, by_row, raw_scores, score_table, sweep
+from loligo.score import Scorer, batches, by_row, mood_layout, raw_scores, score_table, sweep
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -141,11 +141,13 @@ def score(
     batch_size: int = 16,
     strict: bool = False,
     device: str = "cpu",
+    layout: Literal["loligo", "mood"] = "loligo",
 ) -> pd.DataFrame:
     """Score images with a trained run; write scores.csv, maps/ and rejected.csv to ``out``; return the table.
 
     ``data`` is a folder, files or a manifest; without it, the ``splits`` of the manifest that the run was trained on
-    are scored. ``out`` is the run folder unless given.
+    are scored. ``out`` is the run folder unless given. The ``layout`` mood adds what that challenge's evaluation reads:
+    sample/NAME.txt and pixel/NAME for each volume.
     """
     run = run if isinstance(run, Run) else Run.load(run)
     folder = Path(out) if out else run.folder
@@ -163,6 +165,8 @@ def score(
     write_csv(table, folder / "scores.csv")
     sweep(folder / "maps", table)
     write_csv(images.rejected, folder / "rejected.csv")
+    if layout == "mood":
+        mood_layout(table, folder)
     return table
 
 

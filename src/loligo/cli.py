@@ -92,6 +92,7 @@ def score(argv: list[str]) -> None:
     parser.add_argument("--maps", choices=["yes", "no"], default="yes", help="write a heat map for each image")
     parser.add_argument("--batch_size", type=int, default=16, help="images at once; no score depends on it")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
+    parser.add_argument("--layout", choices=["loligo", "mood"], default="loligo", help="mood: for that challenge too")
     given = _parse(parser, argv)
     table = api.score(
         given.run,
@@ -101,6 +102,7 @@ def score(argv: list[str]) -> None:
         maps=given.maps == "yes",
         batch_size=given.batch_size,
         strict=given.strict,
+        layout=given.layout,
     )
     folder = Path(given.out or given.run)
     print(f"{folder / 'scores.csv'}: {len(table)} images, {int(table['flag'].sum())} flagged. {NOTICE}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from loligo.calibrate import Calibration
 from loligo.config import Axis, Precision
 from loligo.data import volumes
 from loligo.data.cache import Dataset
-from loligo.io import planes
+from loligo.files import replacing
+from loligo.io import is_volume, planes
 from loligo.methods.base import Method
 from loligo.nn.conv import packed
 from loligo.nn.precision import autocast, pick_dtype
@@ -133,6 +135,25 @@ class VolumeMaps:
         name = f"{_name(self.row, path.name.split('.nii')[0])}.nii.gz"
         nifti.write(self.folder / name, voxels, header)
         return f"{self.folder.name}/{name}"
+
+
+def mood_layout(table: pd.DataFrame, folder: Path) -> None:
+    """Write what the MOOD challenge's evaluation reads: sample/NAME.txt, a number, and pixel/NAME, the map of NAME.
+
+    Raises ValueError where two volumes have one name, or a row is no volume with a map.
+    """
+    names = table["path"].map(lambda path: Path(path).name)
+    if (twice := names.duplicated()).any():
+        raise ValueError(f"two volumes are named {names[twice].iloc[0]}; the MOOD layout knows volumes by their name")
+    for name, file, score in zip(names, table["map"], table["anomaly_score"], strict=True):
+        if not is_volume(Path(file)):
+            raise ValueError(f"{name} has no map on a volume's grid; the MOOD layout is for NIfTI volumes, with maps")
+        for part in ("sample", "pixel"):
+            (folder / part).mkdir(exist_ok=True)
+        with replacing(folder / "sample" / f"{name}.txt") as path:
+            path.write_text(f"{score}\n", encoding="utf-8")
+        with replacing(folder / "pixel" / name) as path:
+            shutil.copyfile(folder / file, path)
 
 
 def sweep(maps: Path, table: pd.DataFrame) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from loligo.data.splits import SPLITS, hold_out
 from loligo.files import replacing
-from loligo.io import SUFFIXES
+from loligo.io import SUFFIXES, VOLUME_SUFFIXES, is_image
 
 REQUIRED, OPTIONAL = ("path", "split"), ("label", "patient", "mask", "source")
 MANIFEST_SUFFIXES = (".csv", ".parquet")
@@ -104,10 +104,9 @@ def resolve(
 
 def _files(paths: Sequence[Path], split: str) -> pd.DataFrame:
     """List image files as rows without label."""
-    if odd := [path for path in paths if path.suffix.lower() not in SUFFIXES]:
-        raise ValueError(
-            f"{_some(odd)}: not image files ({', '.join(SUFFIXES)}); give one manifest or folder, or images"
-        )
+    if odd := [path for path in paths if not is_image(path)]:
+        allowed = ", ".join(SUFFIXES + VOLUME_SUFFIXES)
+        raise ValueError(f"{_some(odd)}: not image files ({allowed}); give one manifest or folder, or images")
     return check(pd.DataFrame({"path": [str(path.absolute()) for path in paths], "split": split}))
 
 

@@ -8,7 +8,7 @@ from loligo.io import raster
 from loligo.io.raster import UnreadableImage
 from loligo.types import Image
 
-__all__ = ["SUFFIXES", "VOLUME_SUFFIXES", "UnreadableImage", "is_volume", "read"]
+__all__ = ["SUFFIXES", "VOLUME_SUFFIXES", "UnreadableImage", "is_image", "is_volume", "read"]
 
 SUFFIXES: tuple[str, ...] = raster.SUFFIXES
 """The lower-case suffixes that ``read`` takes."""
@@ -19,6 +19,11 @@ VOLUME_SUFFIXES = (".nii", ".nii.gz")
 def is_volume(path: Path) -> bool:
     """Tell a NIfTI volume by its name, in upper or lower case."""
     return path.name.lower().endswith(VOLUME_SUFFIXES)
+
+
+def is_image(path: Path) -> bool:
+    """Tell by its name whether a file may hold an image or a volume."""
+    return path.suffix.lower() in SUFFIXES or is_volume(path)
 
 
 def read(path: Path) -> Image:

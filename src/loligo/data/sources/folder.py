@@ -17,7 +17,7 @@ from typing import Literal
 import pandas as pd
 
 from loligo.data import manifest
-from loligo.io import SUFFIXES
+from loligo.io import SUFFIXES, VOLUME_SUFFIXES, is_image
 
 NORMAL = ("normal", "good", "no finding", "healthy", "negative")
 SPLIT_NAMES = {
@@ -50,7 +50,7 @@ def index(root: Path, loose: Literal["train", "test"] = "train") -> pd.DataFrame
     masks = [path for path in files if MASKS in _folders(path, root)]
     images = [_place(path, root) for path in files if MASKS not in _folders(path, root)]
     if not images:
-        raise FileNotFoundError(f"no image ({', '.join(SUFFIXES)}) below {root}")
+        raise FileNotFoundError(f"no image ({', '.join(SUFFIXES + VOLUME_SUFFIXES)}) below {root}")
     has_normal = any(_is_normal(image.group) for image in images)
     label = [int(not _is_normal(image.group)) if has_normal and image.group else None for image in images]
     split = [_allowed(image.split or loose, abnormal) for image, abnormal in zip(images, label, strict=True)]
@@ -71,7 +71,7 @@ def index(root: Path, loose: Literal["train", "test"] = "train") -> pd.DataFrame
 def _is_image(path: Path, root: Path) -> bool:
     """Tell a readable suffix; hidden files and folders are none of ours."""
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-    return not hidden and path.suffix.lower() in SUFFIXES and path.is_file()
+    return not hidden and is_image(path) and path.is_file()
 
 
 def _folders(path: Path, root: Path) -> list[str]:
