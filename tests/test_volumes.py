@@ -131,6 +131,15 @@ def test_evaluation_counts_voxels(run: api.Run) -> None:
     assert found["clean"]["n_abnormal"] == 2
 
 
+def test_the_report_shows_three_planes_through_the_hottest_voxel(run: api.Run) -> None:
+    api.evaluate(run)
+    page = api.report(run).read_text(encoding="utf-8")
+    for axis in ("axial", "coronal", "sagittal"):
+        assert f"heat map, {axis}" in page
+    assert "true mask outlined" in page
+    assert "cannot be read" not in page
+
+
 def test_the_mood_layout_holds_a_number_and_a_map_a_volume(
     run: api.Run, manifest: pd.DataFrame, tmp_path: Path
 ) -> None:

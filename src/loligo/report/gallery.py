@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loligo.report import words
+from loligo.io import is_volume
+from loligo.report import slices, words
 from loligo.report.evidence import Evidence
 from loligo.report.pictures import Picture, Sources, pictures, read_map
 
@@ -94,5 +95,10 @@ def _card(folder: Path, row: pd.Series[Any], scale: float) -> Card:
         p_value=words.p_value(float(row["p_value"])),
         label=f"{label} ({row['kind']})" if row["kind"] and row["label"] == 1 else label,
         flagged=bool(row["flag"] == 1),
-        pictures=pictures(Sources(folder / row["path"], **files), scale),
+        pictures=_pictures(Sources(folder / row["path"], **files), scale),
     )
+
+
+def _pictures(files: Sources, scale: float) -> tuple[Picture, ...]:
+    """Return the pictures of an image or of a volume."""
+    return slices.pictures(files, scale) if is_volume(files.image) else pictures(files, scale)

@@ -1,0 +1,64 @@
+"""Make the pictures of one volume: the three planes through its hottest voxel."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from loligo.config import Axis
+from loligo.io import planes
+from loligo.report.pictures import OUTLINE, Picture, Sources, outline, overlay, reason, thumbnail, uri
+
+AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
+SHOWN = (0.5, 99.5)
+"""Percentiles of a volume's intensities that are shown black and white."""
+
+
+def pictures(files: Sources, scale: float) -> tuple[Picture, ...]:
+    """Return an axial slice, and heat over all three planes, from 0 to ``scale``; or say why there is none.
+
+    Without a map the planes are those through the middle, bare.
+    """
+    from loligo.io import nifti
+
+    name = files.image.name
+    try:
+        volume = nifti.read(files.image)
+        heat = nifti.read(files.map).voxels if files.map else np.zeros(volume.shape, np.float32)
+        mask = nifti.read_mask(files.mask, volume) if files.mask else np.zeros(volume.shape, bool)
+        if heat.shape != volume.shape:
+            raise ValueError(f"its map has shape {heat.shape}, not {volume.shape}")
+    except Exception as error:  # whatever a reader raises on a broken file: it must not cost the report
+        return (Picture("input", "", f"cannot be read: {reason(error, files.image)}"),)
+    low, high = np.percentile(volume.voxels, SHOWN)
+    grey = ((volume.voxels - low) / max(high - low, 1e-6)).clip(0, 1).astype(np.float32)
+    at = np.unravel_index(int(heat.argmax()), heat.shape) if files.map else tuple(n // 2 for n in heat.shape)
+    where = dict(zip(AXES, (at[2], at[1], at[0]), strict=True))
+    first = thumbnail(planes.slices(grey, "axial")[where["axial"]][None])
+    found = [Picture("input", uri(PIL.Image.fromarray(first), "PNG"), f"axial slice {where['axial'] + 1} of {name}")]
+    for axis in AXES:
+        image, hot, marks = (planes.slices(v, axis)[where[axis]] for v in (grey, heat, mask))
+        found.append(_plane(axis, image, hot, marks, scale, f"slice {where[axis] + 1} of {name}"))
+    return tuple(found)
+
+
+def _plane(
+    axis: str,
+    grey: npt.NDArray[np.float32],
+    heat: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_],
+    scale: float,
+    what: str,
+) -> Picture:
+    """Show heat (H, W) over a slice, with the outline of its mask."""
+    small = thumbnail(grey[None])
+    size = (small.shape[1], small.shape[0])
+    hot = np.asarray(PIL.Image.fromarray(heat).resize(size, PIL.Image.Resampling.BILINEAR))
+    picture = overlay(small, (hot / scale).clip(0, 1))
+    if mask.any():
+        picture[outline(mask, size)] = OUTLINE
+    marked = ", true mask outlined" if mask.any() else ""
+    return Picture(
+        f"heat map, {axis}", uri(PIL.Image.fromarray(picture), "JPEG"), f"heat map over {axis} {what}{marked}"
+    )
