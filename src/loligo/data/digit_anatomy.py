@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from loligo.data import manifest
+from loligo.data import made, manifest
 from loligo.files import replacing
 
 Bytes = npt.NDArray[np.uint8]
@@ -225,28 +225,15 @@ def write(
     earlier DigitAnatomy, because writing replaces the folder.
     """
     wanted = {"train": train, "calibration": calibration, "test": test, "per_kind": per_kind, "seed": seed}
-    for name, value in wanted.items():
-        if value < 0:
-            raise ValueError(f"{name} is {value}; 0 or more is allowed")
+    made.check_counts(**wanted)
     folder = folder.resolve()
-    _check_replaceable(folder)
+    made.check_replaceable(folder, SOURCE, "DigitAnatomy")
     digits, source = pool(mnist), SOURCE if mnist is None else f"{SOURCE}_mnist"
     plan = [(split, "normal", wanted[split]) for split in FIFTHS] + [("test", kind, per_kind) for kind in ABNORMAL]
     with replacing(folder) as new:
         rows = [row for part in plan for row in _write_kind(new, digits, source, *part, seed)]
         manifest.write(pd.DataFrame(rows), new / "manifest.csv")
     return manifest.read(folder / "manifest.csv")
-
-
-def _check_replaceable(folder: Path) -> None:
-    """Refuse a folder that holds anything but an earlier DigitAnatomy: writing replaces it as a whole."""
-    found = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    ours = {"images", "masks", "manifest.csv"}
-    if found == ours and (manifest.read(folder / "manifest.csv")["source"].str.startswith(SOURCE)).all():
-        return
-    if found:
-        listed = ", ".join(sorted(found)[:5])
-        raise FileExistsError(f"{folder} holds {listed}, not an earlier DigitAnatomy alone; name a new folder")
 
 
 def _write_kind(
