@@ -82,9 +82,25 @@ def _digit_anatomy(root: Path, *, seed: int = 0, mnist: Path | None = None) -> p
     return manifest.read(root / "manifest.csv")
 
 
+def _toy_brains(root: Path, *, size: int = 128, seed: int = 0) -> pd.DataFrame:
+    """Make toy brains in the folder, unless they stand there, and list them.
+
+    Args:
+        root: folder to write them to
+        size: voxels a side of each volume
+        seed: of the volumes
+    """
+    if not (root / "manifest.csv").exists():
+        from loligo.data import toy_brains  # here: it imports slowly
+
+        return toy_brains.write(root, size=size, seed=seed)
+    return manifest.read(root / "manifest.csv")
+
+
 DATASETS: dict[str, Callable[..., pd.DataFrame]] = {
     **sources.SOURCES,
     "folder": _folder,
     "digit_anatomy": _digit_anatomy,
+    "toy_brains": _toy_brains,
 }
 """Functions that list a data set as a manifest with all its splits, by name."""

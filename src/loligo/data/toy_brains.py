@@ -1,0 +1,99 @@
+"""Write toy brains: volumes of real anatomy with the MOOD challenge's synthetic anomalies, whose masks are known.
+
+Normals are the MNI152 template, deformed and scanned anew (see `brains`); abnormal ones are changed before they are
+scanned (see `mood_anomalies`), so that noise and bias field give nothing away.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm import tqdm
+
+from loligo.data import brains, made, manifest, mood_anomalies
+from loligo.data.brains import Floats, Template
+from loligo.files import replacing
+from loligo.io import nifti
+
+SOURCE = "toy_brains"
+NORMAL = "normal"
+KINDS = (NORMAL, *mood_anomalies.KINDS)
+
+_SPLITS = ("train", "calibration", "validation", "test")
+_ALIGNED = 2  # NIfTI's code of a space that is no scanner's
+
+
+def draw(base: Template, kind: str, rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Draw one volume of a kind in `KINDS`: voxels (S, S, S) float32 in RAS+ order, and its mask (S, S, S) bool.
+
+    Units are arbitrary, white matter near 1000, background exactly 0. A generator of the same seed and kind
+    "normal" give its normal twin, equal to it outside the mask.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
+    shape, change, scanner = rng.spawn(3)
+    anatomy = brains.anatomy(base, shape)
+    mask = np.zeros(anatomy.shape, bool)
+    if kind != NORMAL:
+        anatomy, mask = mood_anomalies.plant(anatomy, kind, change)
+    return brains.scan(anatomy, scanner), mask
+
+
+def write(
+    folder: Path,
+    *,
+    train: int = 60,
+    calibration: int = 10,
+    validation: int = 6,
+    test_normal: int = 18,
+    test_abnormal: int = 18,
+    size: int = 128,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Write int16 volumes of ``size`` voxels a side, masks and ``manifest.csv``; return it with absolute paths.
+
+    All but ``test_abnormal`` count normal volumes; of those, the kinds of `mood_anomalies` take turns. Each volume is
+    a patient of its own. The same seed gives the same bytes, and volume i of a split and label does not depend on how
+    many others are drawn. The folder appears whole or not at all; ``progress`` draws a bar on a terminal.
+
+    Raises ValueError for a negative count or seed, a size below 8, and where nilearn is not installed, and
+    FileExistsError where ``folder`` holds anything but earlier toy brains, because writing replaces the folder.
+    """
+    normal = {"train": train, "calibration": calibration, "validation": validation, "test": test_normal}
+    made.check_counts(**normal, test_abnormal=test_abnormal, seed=seed)
+    folder = folder.resolve()
+    made.check_replaceable(folder, SOURCE, "toy brains")
+    plan = [(split, NORMAL, i) for split, count in normal.items() for i in range(count)]
+    plan += [("test", KINDS[1 + i % (len(KINDS) - 1)], i) for i in range(test_abnormal)]
+    base = brains.template(size)
+    with replacing(folder) as new:
+        (new / "masks").mkdir(parents=True)
+        bar = tqdm(plan, desc="toy brains", unit="volume", disable=None if progress else True)
+        rows = [_write_one(new, base, *volume, seed) for volume in bar]
+        manifest.write(pd.DataFrame(rows), new / "manifest.csv")
+    return manifest.read(folder / "manifest.csv")
+
+
+def _write_one(new: Path, base: Template, split: str, kind: str, i: int, seed: int) -> dict[str, object]:
+    """Draw and write one volume, and its mask where it is abnormal; return its row of the manifest."""
+    voxels, mask = draw(base, kind, np.random.default_rng([seed, _SPLITS.index(split), int(kind != NORMAL), i]))
+    name = f"{split}_{kind}_{i:05d}"
+    image, marks = new / "images" / f"{name}.nii.gz", new / "masks" / f"{name}.nii.gz"
+    affine = np.diag([brains.FIELD_OF_VIEW / base.size] * 3 + [1.0])
+    affine[:3, 3] = -affine[0, 0] * (base.size - 1) / 2  # the world begins in the middle
+    nifti.save(image, np.rint(voxels).astype(np.int16), affine, _ALIGNED)
+    if mask.any():
+        nifti.save(marks, mask.astype(np.uint8), affine, _ALIGNED)
+    return {
+        "path": str(image),
+        "split": split,
+        "label": int(mask.any()),
+        "patient": name,
+        "mask": str(marks) if mask.any() else "",
+        "source": SOURCE,
+        "kind": kind,
+    }
