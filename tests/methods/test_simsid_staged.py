@@ -35,8 +35,10 @@ def staged(**options: object) -> SimsidStaged:
 
 
 def filled(**options: object) -> SimsidStaged:
-    """Return a tiny model whose statistics are measured and whose memory has seen X."""
+    """Return a tiny model whose statistics are measured, whose memory has seen X and whose images are not grey."""
     model = staged(**options).train()
+    for generator in (model.teacher, model.student):
+        generator.out.reset_parameters()
     model.losses(X, "teacher")
     model.losses(X, "student")
     return model
@@ -290,6 +292,11 @@ def test_the_last_layer_is_in_float32_under_autocast() -> None:
         image = model.teacher(model._encode(X))[0]
     assert image.dtype == torch.float32
     assert (image.bfloat16().float() != image).any()
+
+
+def test_generators_begin_at_mid_grey() -> None:
+    image = staged().eval().inspect(X).rebuilt
+    assert all((made == 0.5).all() for made in image.values())
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,8 @@ class Generator(nn.Module):
         self.deconvs = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, 2, 1) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
         self.out = FloatConvTranspose2d(width, channels, 4, 2, 1)
-        nn.init.constant_(self.out.bias, 0.5)  # type: ignore[arg-type]  # the middle of [0, 1]
+        nn.init.zeros_(self.out.weight)  # begin at mid grey: else the first epoch is spent on the way to the mean image
+        nn.init.constant_(self.out.bias, 0.5)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Map (N, L, D) to the image (N, C, H, W) float32, not bounded, and the intermediate outputs."""
