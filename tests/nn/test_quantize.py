@@ -21,11 +21,11 @@ def fresh(codes: int = 10, revive_below: float = 0.0) -> Quantize:
 def test_each_feature_becomes_the_nearest_entry() -> None:
     module = fresh().eval()
     quantised, codes, _ = module(X)
-    book = module.quantizer.codebook
+    book = module.quantizer.codebook.detach()
     for n in range(2):
         for row in range(4):
             for column in range(5):
-                nearest = min(range(10), key=lambda k: float((book[k] - X[n, :, row, column]).square().sum()))
+                nearest = min(range(10), key=lambda k: (book[k] - X[n, :, row, column]).square().sum())
                 assert int(codes[n, row, column]) == nearest
                 torch.testing.assert_close(quantised[n, :, row, column], book[nearest])
     torch.testing.assert_close(module.lookup(codes), quantised)
