@@ -140,6 +140,11 @@ def test_the_report_shows_three_planes_through_the_hottest_voxel(run: api.Run) -
     assert "cannot be read" not in page
 
 
+def test_a_sheet_of_a_volume_is_refused(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a sheet is of one image, not of a volume"):
+        api.sheet(run, manifest["path"][0], tmp_path / "case.html")
+
+
 def test_the_mood_layout_holds_a_number_and_a_map_a_volume(
     run: api.Run, manifest: pd.DataFrame, tmp_path: Path
 ) -> None:

@@ -23,6 +23,10 @@ def examine(run: Run, path: Path) -> Case:
     Raises ValueError, which names the file, where the image cannot be read, the training is not finished, or the score
     is not a number.
     """
+    if io.is_volume(path):
+        raise ValueError(
+            f"{path}: a sheet is of one image, not of a volume; see the report of 'loligo score' for those"
+        )
     calibration = Calibration.load(run.folder / "calibration.json")
     size = run.method_config.size
     x = cache.load(pd.DataFrame({"path": [str(path)]}), size, strict=True, progress=False).batch([0])
