@@ -24,9 +24,7 @@ def examine(run: Run, path: Path) -> Case:
     is not a number.
     """
     if io.is_volume(path):
-        raise ValueError(
-            f"{path}: a sheet is of one image, not of a volume; see the report of 'loligo score' for those"
-        )
+        raise ValueError(f"{path}: a sheet is of one image, not of a volume; use 'loligo score' and 'loligo report'")
     calibration = Calibration.load(run.folder / "calibration.json")
     size = run.method_config.size
     x = cache.load(pd.DataFrame({"path": [str(path)]}), size, strict=True, progress=False).batch([0])
