@@ -15,9 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from loligo import experiment
-from loligo.files import write_csv
-from loligo.results import commit
+from loligo import experiment, results
 from loligo.runs import Run
 
 RESULTS = Path(__file__).parent / "results" / "ablation.csv"
@@ -63,15 +61,10 @@ def main() -> None:
             **{name: round(found["clean"][name], 4) for name in ("auc", "auc_low", "auc_high")},
             "pixel_auroc": round(found["pixel"]["auroc"], 4) if "pixel" in found else None,
             **{name: cost[name] for name in ("train_seconds", "machine")},
-            "commit": commit(),
+            "commit": results.commit(),
         }
         print(row, flush=True)
-        table = pd.DataFrame([row])
-        if RESULTS.exists():
-            before = pd.read_csv(RESULTS)
-            same = (before[list(key)] == pd.Series(key)).all(axis=1)
-            table = pd.concat([before[~same], table], ignore_index=True)
-        write_csv(table, RESULTS)
+        results.replace(RESULTS, pd.DataFrame([row]), key)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ import pandas as pd
 import torch
 import yaml
 
-from loligo import api, metrics
+from loligo import api, metrics, results
 from loligo.data import cache
 from loligo.data.sources import zhanglab
-from loligo.files import write_csv
 from loligo.methods.base import Method
 from loligo.methods.simsid import Simsid
 from loligo.nn.discriminator import FeatureNorm
@@ -102,12 +101,7 @@ def main() -> None:
     api.score(run)
     found = api.evaluate(run, None if given.set else RESULTS / "results.csv")
     print(found["clean"], found["paper"], sep="\n")
-    path, table = RESULTS / "zhanglab_epochs.csv", auc_by_epoch(folder, key)
-    if path.exists():
-        before = pd.read_csv(path, keep_default_na=False)
-        same = (before[list(key)] == pd.Series(key)).all(axis=1)
-        table = pd.concat([before[~same], table], ignore_index=True)
-    write_csv(table, path)
+    results.replace(RESULTS / "zhanglab_epochs.csv", auc_by_epoch(folder, key), key)
 
 
 if __name__ == "__main__":

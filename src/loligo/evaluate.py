@@ -99,21 +99,22 @@ def auc_by_epoch(epochs: pd.DataFrame, split: str) -> pd.DataFrame:
 def pixels(test: pd.DataFrame, folder: Path) -> Metrics:
     """Measure the maps against the masks, at the masks' size; normal images count as masks of nothing."""
     rows = test[(test["map"] != "") & ((test["mask"] != "") | (test["label"] == 0))]
-    maps, masks = [], []
-    for row in rows.itertuples():
-        if is_volume(Path(str(row.map))):
-            heat, mask = _voxels(folder / str(row.map), str(row.mask))
-            maps.append(heat.ravel())
-            masks.append(mask.ravel())
-            continue
-        heat = np.load(folder / str(row.map), allow_pickle=False)
-        mask = read_mask(Path(str(row.mask))) if row.mask else np.zeros(heat.shape, bool)
-        if mask.shape != heat.shape:
-            size = (mask.shape[1], mask.shape[0])
-            heat = np.asarray(PilImage.fromarray(heat).resize(size, PilImage.Resampling.BILINEAR))
-        maps.append(heat.ravel())
-        masks.append(mask.ravel())
+    pairs = [
+        (_voxels if is_volume(Path(str(row.map))) else _pixels)(folder / str(row.map), str(row.mask))
+        for row in rows.itertuples()
+    ]
+    maps, masks = [heat.ravel() for heat, _ in pairs], [mask.ravel() for _, mask in pairs]
     return dict(metrics.pixel_metrics(maps, masks)) | {"images": len(maps)}
+
+
+def _pixels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Read an image's map and mask, both (H, W) at the mask's size."""
+    heat = np.load(path, allow_pickle=False)
+    marked = read_mask(Path(mask)) if mask else np.zeros(heat.shape, bool)
+    if marked.shape != heat.shape:
+        size = (marked.shape[1], marked.shape[0])
+        heat = np.asarray(PilImage.fromarray(heat).resize(size, PilImage.Resampling.BILINEAR))
+    return heat, marked
 
 
 def _voxels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

@@ -43,6 +43,15 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"commit": str})
 
 
+def replace(path: Path, rows: pd.DataFrame, key: dict[str, object]) -> None:
+    """Write ``rows`` into a CSV table in place of those whose columns are ``key``; the table is made where missing."""
+    if path.exists():
+        before = pd.read_csv(path, dtype={"commit": str}, keep_default_na=False)
+        same = (before[list(key)] == pd.Series(key)).all(axis=1)
+        rows = pd.concat([before[~same], rows], ignore_index=True)
+    write_csv(rows, path)
+
+
 def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
     """Return the row of a trained run with its metrics under one protocol: a value for each of `COLUMNS`."""
     cost, history = run.about["cost"], run.folder / "history.csv"

@@ -17,7 +17,7 @@ from loligo.data import cache, manifest
 from loligo.data.cache import Dataset
 from loligo.data.volumes import Cut
 from loligo.files import replacing
-from loligo.methods.base import Method, MethodConfig
+from loligo.methods.base import Method, MethodConfig, SliceConfig
 from loligo.names import nearest
 
 T = TypeVar("T")
@@ -71,8 +71,8 @@ class Run:
 
     def images(self, rows: pd.DataFrame, strict: bool = False) -> Dataset:
         """Load manifest rows as the method sees them; see `data.cache.load`."""
-        position = getattr(self.method_config, "position", False)
-        cut = Cut(self.train.axis, self.train.window, position)
+        told = isinstance(self.method_config, SliceConfig) and self.method_config.position
+        cut = Cut(self.train.axis, self.train.window, told)
         return cache.load(rows, self.method_config.size, strict=strict, cut=cut)
 
     @property

@@ -118,7 +118,7 @@ def test_a_slice_is_told_where_it_lies() -> None:
         codes = told._codes(with_position(X, 0.1))
         low, high = (told.prior(codes, torch.full((3, 1), p)) for p in (-0.5, 0.5))
         assert not torch.allclose(low, high)
-        torch.testing.assert_close(told._split(with_position(X, 0.25))[1], torch.full((3, 1), 0.25))
+        torch.testing.assert_close(told.config.split(with_position(X, 0.25))[1], torch.full((3, 1), 0.25))
         told.calibrate([with_position(X, 0.1)])
         assert told.score(with_position(X, 0.1)).reconstruction.shape == X.shape
 

@@ -67,7 +67,7 @@ class Dataset:
         """Count the images."""
         return len(self.pixels)
 
-    @property
+    @functools.cached_property
     def row_of(self) -> npt.NDArray[np.int64]:
         """Return which row each image is of, (N,)."""
         return np.repeat(np.arange(len(self.rows)), self.counts or 1)

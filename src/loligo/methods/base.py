@@ -47,6 +47,23 @@ class MethodConfig:
     """Channels of the images that it sees."""
 
 
+@dataclass(frozen=True)
+class SliceConfig(MethodConfig):
+    """What methods have that may be told where a slice lies in its volume."""
+
+    position: bool = False
+    """The last channel of an image is its slice's position, from -0.5 to 0.5; for volumes. It is not rebuilt."""
+
+    def check_channels(self) -> None:
+        """Raise ValueError where the channels are not those of an image and of its position, if that is told."""
+        if self.channels != 1 + self.position:
+            raise ValueError(f"channels is {self.channels}; an image has 1, and one more where position is true")
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return images (N, 1, H, W) and the positions (N, 1) of their slices, None where they are not told."""
+        return (x[:, :-1], x[:, -1].mean((1, 2))[:, None]) if self.position else (x, None)
+
+
 class Method(nn.Module):
     """Learn from normal images (N, C, H, W) float32 in [0, 1]; score new ones, higher for more abnormal.
 

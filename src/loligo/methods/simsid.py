@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from loligo.methods.base import Method, MethodConfig, Phase, Turn
 from loligo.nn.conv import ConvNorm, upsample
-from loligo.nn.discriminator import Discriminator, Judges, Statistics
+from loligo.nn.discriminator import Judges, Statistics
 from loligo.nn.inpaint import Inpaint, NeighbourAttention, masked_shortcut
 from loligo.nn.losses import mean_square
 from loligo.nn.memory import MemoryMatrix, MemoryQueue, Shrinkage
@@ -209,12 +209,7 @@ class Simsid(Method):
         self.encoder = Encoder(c)
         self.student = Decoder(c, c.memory_levels)
         self.teacher = Decoder(c, 0) if c.distillation else None
-        self.judges = Judges(
-            [
-                Discriminator(c.size, c.channels, c.discriminator_widths, c.discriminator_statistics)
-                for _ in range(c.snapshots + 1)
-            ]
-        )
+        self.judges = Judges(c.snapshots, c.size, c.channels, c.discriminator_statistics, c.discriminator_widths)
         self.places = Places(c.size, c.size // c.grid)
         self._fake: Tensor | None = None
 
@@ -298,7 +293,4 @@ def check(config: SimsidConfig) -> None:
         raise ValueError(f"memory_levels is {config.memory_levels}; it may be 0 to levels = {levels}")
     if not 0 <= config.skips <= levels:
         raise ValueError(f"skips is {config.skips}; 0 to levels = {levels} may take the encoder's features")
-    if config.snapshots < 1:
-        raise ValueError(f"snapshots is {config.snapshots}; the score needs at least 1 discriminator")
-    if config.size <= 32:
-        raise ValueError(f"size {config.size} leaves the discriminator a single pixel to normalise; use 64 or more")
+    Judges.check(config.snapshots, config.size)

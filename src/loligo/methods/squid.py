@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from loligo.methods.base import Method, MethodConfig, Phase, Turn
 from loligo.nn.conv import Unit, upsample
-from loligo.nn.discriminator import Discriminator, Judges, Statistics
+from loligo.nn.discriminator import Judges, Statistics
 from loligo.nn.inpaint import Inpaint, NeighbourAttention, masked_shortcut
 from loligo.nn.losses import mean_square
 from loligo.nn.memory import MemoryMatrix, MemoryQueue, Shrinkage
@@ -200,8 +200,7 @@ class Squid(Method):
         self.inpaint = Inpaint(bottleneck, c.grid, memory, attention)
         self.student = Decoder(c, with_memory=c.decoder_memory != "none")
         self.teacher = Decoder(c, with_memory=False) if c.distillation else None
-        statistics = c.discriminator_statistics
-        self.judges = Judges([Discriminator(c.size, c.channels, statistics=statistics) for _ in range(c.snapshots + 1)])
+        self.judges = Judges(c.snapshots, c.size, c.channels, c.discriminator_statistics)
         self.register_buffer("spread", torch.ones(2))  # of logit and mean squared error over the training images
         self.places = Places(c.size, c.size // c.grid)
         self._fake: Tensor | None = None
@@ -332,12 +331,9 @@ def check(config: SquidConfig) -> None:
     step = config.grid << config.levels
     if config.levels < 2 or config.size % step:
         raise ValueError(f"size {config.size} must be a multiple of grid * 2**levels = {step}, and levels at least 2")
-    if config.snapshots < 1:
-        raise ValueError(f"snapshots is {config.snapshots}; the score needs at least 1 discriminator")
     if not 0 <= config.skips <= 2:
         raise ValueError(f"skips is {config.skips}; 0, 1 or 2 decoder levels may take the encoder's features")
-    if config.size <= 32:
-        raise ValueError(f"size {config.size} leaves the discriminator a single pixel to normalise; use 64 or more")
+    Judges.check(config.snapshots, config.size)
     if config.decoder_memory == "quadrant" and ((config.size // config.grid) >> (config.levels - 1)) % config.grid:
         raise ValueError(
             f"features of patches cannot be cut into {config.grid}x{config.grid} quadrants; "

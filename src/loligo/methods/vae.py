@@ -15,17 +15,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from loligo.methods.base import Method, MethodConfig, Phase, Turn
+from loligo.methods.base import Method, Phase, SliceConfig, Turn
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.types import Scores
 
 
 @dataclass(frozen=True)
-class VaeConfig(MethodConfig):
+class VaeConfig(SliceConfig):
     """Options of the variational autoencoder."""
 
-    position: bool = False
-    """The last channel of an image is its slice's position, from -0.5 to 0.5; for volumes. It is not rebuilt."""
     widths: tuple[int, ...] = (16, 32, 64, 128, 128)
     """Channels at each resolution, that of the image first."""
     latent: int = 128
@@ -72,8 +70,8 @@ class Vae(Method):
         """Return minus the bound a pixel, in nats up to a constant, and its parts."""
         mean, log_variance = self._encode(x)
         z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-        image = self._image(x)
-        square = (image - self._decode(z, x)).square()
+        image, position = self.config.split(x)
+        square = (image - self._decode(z, position)).square()
         pixels = image[0].numel()
         divergence = gaussian_divergence(mean, log_variance).mean() / pixels
         return {
@@ -82,17 +80,14 @@ class Vae(Method):
             "divergence": divergence,
         }
 
-    def _image(self, x: Tensor) -> Tensor:
-        return x[:, :-1] if self.config.position else x
-
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logarithm of the variance, (N, latent) float32."""
         mean, log_variance = self.code(self.encoder(x)).float().chunk(2, 1)
         return mean, log_variance.clamp(-20, 20)
 
-    def _decode(self, z: Tensor, x: Tensor) -> Tensor:
-        """Map (N, latent) to images (N, C, H, W) in [0, 1]; ``x`` tells the slice's position."""
-        z = torch.cat([z, x[:, -1].mean((1, 2))[:, None]], 1) if self.config.position else z
+    def _decode(self, z: Tensor, position: Tensor | None) -> Tensor:
+        """Map (N, latent), and (N, 1) where the slice's position is told, to images (N, C, H, W) in [0, 1]."""
+        z = z if position is None else torch.cat([z, position], 1)
         y = self.bottom(z).view(len(z), -1, self.side, self.side)
         for up in self.ups:
             y = up(upsample(y))
@@ -102,7 +97,8 @@ class Vae(Method):
     def score(self, x: Tensor) -> Scores:
         """Score by the bound or the squared error of what the mean code decodes to; map the error."""
         mean, log_variance = self._encode(x)
-        image, rebuilt = self._image(x), self._decode(mean, x)
+        image, position = self.config.split(x)
+        rebuilt = self._decode(mean, position)
         error = (image - rebuilt).square().mean(1, keepdim=True)
         if self.config.score == "reconstruction":
             return Scores(error.mean((1, 2, 3)), error, rebuilt)
@@ -121,5 +117,4 @@ def check(config: VaeConfig) -> None:
     step = 1 << (len(config.widths) - 1)
     if config.size % step:
         raise ValueError(f"size {config.size} must be a multiple of 2**levels = {step}")
-    if config.channels != 1 + config.position:
-        raise ValueError(f"channels is {config.channels}; an image has 1, and one more where position is true")
+    config.check_channels()

@@ -19,18 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.methods.base import Method, MethodConfig, Phase, Turn
+from loligo.methods.base import Method, Phase, SliceConfig, Turn
 from loligo.nn.autoregressive import PixelSnail, resample, surprise
 from loligo.nn.quantize import Quantize
 from loligo.types import Scores
 
 
 @dataclass(frozen=True)
-class VqvaeRestorationConfig(MethodConfig):
+class VqvaeRestorationConfig(SliceConfig):
     """Options of the VQ-VAE with its prior; the defaults are the paper's for brains but for the size."""
 
-    position: bool = False
-    """The last channel of an image is its slice's position, from -0.5 to 0.5; for volumes."""
     widths: tuple[int, ...] = (16, 32, 64, 256)
     """Channels at each resolution, that of the image first; codes have the last and its resolution."""
     codes: int = 128
@@ -146,7 +144,7 @@ class VqvaeRestoration(Method):
 
     def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
         """Return absolute error and codebook loss with the perplexity of codes, or the prior's surprise a code."""
-        image, condition = self._split(x)
+        image, condition = self.config.split(x)
         if turn == "prior":
             codes = self._codes(x)
             return {"prior": surprise(self.prior(codes, condition), codes).mean()}
@@ -158,12 +156,6 @@ class VqvaeRestoration(Method):
             "codebook": loss,
             "perplexity": self.quantize.perplexity(codes),
         }
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the image (N, 1, H, W) and its condition (N, 1), if it has one."""
-        if not self.config.position:
-            return x, None
-        return x[:, :-1], x[:, -1].mean((1, 2))[:, None]
 
     @torch.no_grad()
     def _codes(self, x: Tensor) -> Tensor:
@@ -185,11 +177,11 @@ class VqvaeRestoration(Method):
     def _surprise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the surprise of each code, and the codes, both (N, h, w)."""
         codes = self._codes(x)
-        return surprise(self.prior(codes, self._split(x)[1]), codes), codes
+        return surprise(self.prior(codes, self.config.split(x)[1]), codes), codes
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return density and restoration scores (N,), the map and the mean restored image (N, 1, H, W)."""
-        image, condition = self._split(x)
+        image, condition = self.config.split(x)
         surprises, codes = self._surprise(x)
         density = (surprises * (surprises > self.limits[0])).sum((1, 2))
         restored, _ = resample(self.prior, codes, float(self.limits[1]), self.uniforms, condition)
@@ -228,5 +220,4 @@ def check(config: VqvaeRestorationConfig) -> None:
     step = 1 << (len(config.widths) - 1)
     if config.size % step:
         raise ValueError(f"size {config.size} must be a multiple of 2**stages = {step}")
-    if config.channels != 1 + config.position:
-        raise ValueError(f"channels is {config.channels}; an image has 1, and one more where position is true")
+    config.check_channels()

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Statistics = Literal["image", "running"]
+WIDTHS = (16, 32, 64, 128, 128)
+"""Channels of SQUID's discriminator."""
 
 
 class FeatureNorm(nn.BatchNorm2d):
@@ -46,7 +48,7 @@ class Discriminator(nn.Module):
         self,
         size: int,
         channels: int,
-        widths: Sequence[int] = (16, 32, 64, 128, 128),
+        widths: Sequence[int] = WIDTHS,
         statistics: Statistics = "image",
     ) -> None:
         super().__init__()
@@ -70,9 +72,11 @@ class Judges(nn.Module):
 
     kept: Tensor
 
-    def __init__(self, discriminators: Sequence[Discriminator]) -> None:
+    def __init__(
+        self, snapshots: int, size: int, channels: int, statistics: Statistics, widths: Sequence[int] = WIDTHS
+    ) -> None:
         super().__init__()
-        self.current, *past = discriminators
+        self.current, *past = (Discriminator(size, channels, widths, statistics) for _ in range(snapshots + 1))
         self.past = nn.ModuleList(past).requires_grad_(False)  # a ring
         self.register_buffer("kept", torch.zeros((), dtype=torch.long))
 
@@ -80,6 +84,14 @@ class Judges(nn.Module):
         """Map (N, C, H, W) to (N,), the logits of the one in training."""
         logits: Tensor = self.current(x)
         return logits
+
+    @staticmethod
+    def check(snapshots: int, size: int) -> None:
+        """Raise ValueError where there would be no judge, or nothing to normalise in one."""
+        if snapshots < 1:
+            raise ValueError(f"snapshots is {snapshots}; the score needs at least 1 discriminator")
+        if size <= 32:
+            raise ValueError(f"size {size} leaves the discriminator a single pixel to normalise; use 64 or more")
 
     @torch.no_grad()
     def keep(self) -> None:
