@@ -23,13 +23,15 @@ import yaml
 from loligo import api, metrics, results
 from loligo.data import cache
 from loligo.data.sources import zhanglab
-from loligo.methods.base import Method
 from loligo.methods.simsid import Simsid
+from loligo.methods.squid import Squid
 from loligo.nn.discriminator import FeatureNorm
 from loligo.nn.precision import autocast
 from loligo.score import Scorer
 
 RESULTS = Path(__file__).parent / "results"
+OWN = {"discriminator": "mean of 5 judges", "input": "mean of 5 judges on the input"}
+"""The variant that is the method's own score, by its option ``score``: the one that both protocols judge."""
 
 
 class Variants:
@@ -39,7 +41,7 @@ class Variants:
         self.data = cache.load(rows[rows["split"].isin(["validation", "test"])], size)
         self.folder = folder
 
-    def __call__(self, model: Method, epoch: int) -> None:
+    def __call__(self, model: Squid | Simsid, epoch: int) -> None:
         scorer, found = Scorer(model), []
         for start in range(0, len(self.data), 16):
             x = self.data.batch(np.arange(start, min(start + 16, len(self.data))))
@@ -47,11 +49,11 @@ class Variants:
                 found.append(judge(scorer.method, x.contiguous(memory_format=torch.channels_last)))
         table = self.data.rows[["path", "split", "label"]].assign(epoch=epoch)
         columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-        api.append_epoch(self.folder / "epochs.csv", table.assign(score=columns["last judge"]), epoch)
+        api.append_epoch(self.folder / "epochs.csv", table.assign(score=columns[OWN[model.config.score]]), epoch)
         api.append_epoch(self.folder / "variants.csv", table.assign(**columns), epoch)
 
 
-def judge(model: Method, x: torch.Tensor) -> dict[str, np.ndarray]:
+def judge(model: Squid | Simsid, x: torch.Tensor) -> dict[str, np.ndarray]:
     """Return (n,) scores of a batch by name of the variant."""
     rebuilt, seen = model.reconstruct(x), 2 * x - 1 if isinstance(model, Simsid) else x
     found = {
@@ -74,7 +76,8 @@ def auc_by_epoch(folder: Path, key: dict[str, object]) -> pd.DataFrame:
     table, rows = pd.read_csv(folder / "variants.csv"), []
     names = [c for c in table if c not in ("path", "split", "label", "epoch")]
     for (epoch, split), part in table.groupby(["epoch", "split"]):
-        aucs = {name: round(metrics.roc_auc(part["label"], part[name]), 4) for name in names}
+        known = [name for name in names if part[name].notna().all()]  # a variant may be younger than the training
+        aucs = {name: round(metrics.roc_auc(part["label"], part[name]), 4) for name in known}
         rows.append({**key, "epoch": epoch, "split": split, **aucs})
     return pd.DataFrame(rows)
 
