@@ -37,3 +37,18 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+def size_in_bytes(text: str) -> int:
+    """Return the bytes that a text such as ``2GiB``, ``500MB`` or ``4096`` means; ValueError where it means none."""
+    units = {"": 1, "B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "TB": 1000**4}
+    units |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+    number = text.strip().rstrip("BKMGTik ")
+    unit = text.strip()[len(number) :].strip()
+    try:
+        value = float(number) * units[unit]
+    except (KeyError, ValueError):
+        value = 0
+    if not 1 <= value < 1 << 62:
+        raise ValueError(f"{text!r} is no size in bytes; write it as 2GiB, 500MB or 4096")
+    return int(value)

