@@ -95,11 +95,21 @@ class Method(nn.Module):
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     """Named settings: values that replace those of the Config, or of the training where the key says ``train.``."""
+    grown: ClassVar[tuple[str, ...]] = ()
+    """Names of buffers whose length is known once it is trained, such as banks of features; loading takes any."""
     config: MethodConfig
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()
         self.config = config
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Give buffers that grow the length that they are loaded with; torch refuses what else does not fit."""
+        for name in self.grown:
+            own, given = self.get_buffer(name), state_dict.get(prefix + name)
+            if given is not None and given.shape[1:] == own.shape[1:]:
+                setattr(self, name, own.new_empty(given.shape))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def start(self) -> None:
         """Load what a training starts from, such as weights trained on photographs; scoring needs none of it."""
