@@ -71,6 +71,17 @@ def test_limits_are_percentiles_of_held_out_normals() -> None:
     torch.testing.assert_close(ready.limits[1], surprises.quantile(0.90))
 
 
+def test_calibration_asks_the_prior_once_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready, asked = model().eval(), []
+    own = ready._surprise
+    monkeypatch.setattr(ready, "_surprise", lambda x: asked.append(len(x)) or own(x))
+    with torch.no_grad():
+        ready.calibrate([X[:2], X[2:]])
+        assert asked == [2, 1]
+        parts = [torch.cat(part) for part in zip(*(ready._parts(x)[:2] for x in (X[:2], X[2:])), strict=True)]
+    torch.testing.assert_close(ready.usual[:, 0], torch.stack([part.mean() for part in parts]))
+
+
 def test_scores_follow_their_definitions() -> None:
     ready = model(restorations=4).eval()
     with torch.no_grad():

@@ -11,8 +11,10 @@ from loligo.nn.autoregressive import CausalConv, Memo, PixelSnail, resample, sur
 
 
 def prior(conditions: int = 0) -> PixelSnail:
+    """Make one of uneven weights, which learns of places of a 5x6 grid where it is conditioned."""
     torch.manual_seed(0)
-    model = PixelSnail(8, channels=16, blocks=2, pairs=2, key=4, value=8, conditions=conditions).eval()
+    grid = (5, 6) if conditions else None
+    model = PixelSnail(8, channels=16, blocks=2, pairs=2, key=4, value=8, conditions=conditions, grid=grid).eval()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.15)
     return model
@@ -32,6 +34,15 @@ def test_a_code_changes_nothing_before_it_nor_itself_and_something_after() -> No
         place = row * 6 + column
         assert not differs[: place + 1].any()
         assert differs[place + 1]
+
+
+def test_what_is_learnt_of_a_place_is_of_that_place() -> None:
+    model, codes = prior(1), some_codes(1)
+    before = model(codes)
+    with torch.no_grad():
+        model.places[..., 2, 3] += 1
+    differs = (model(codes) != before).any(1)[0].flatten()
+    assert differs.nonzero()[0] == 2 * 6 + 3
 
 
 def test_every_place_before_is_seen() -> None:

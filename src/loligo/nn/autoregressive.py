@@ -144,9 +144,12 @@ class PixelSnail(nn.Module):
         value: int = 128,
         dropout: float = 0.1,
         conditions: int = 0,
+        grid: tuple[int, int] | None = None,
     ) -> None:
+        """Fit the prior for ``codes`` entries; with a ``grid`` (H, W) it learns what is usual at each place of it."""
         super().__init__()
         self.codes = codes
+        self.places = nn.Parameter(torch.zeros(1, channels, *grid)) if grid else None
         self.first = CausalConv(codes, channels, 7, include_self=False)
         self.condition = nn.Linear(conditions, channels) if conditions else None
         self.blocks = nn.ModuleList(Block(channels, pairs, key, value, dropout) for _ in range(blocks))
@@ -165,10 +168,17 @@ class PixelSnail(nn.Module):
         x = self.first(one_hot, memo)
         if self.condition is not None and condition is not None:
             x = x + self.condition(condition)[:, :, None, None]
+        if self.places is not None:
+            x = x + (self.places if memo is None or memo.rows is None else self._places_of(memo.rows))
         for block in self.blocks:
             x = block(x, memo)
         out: Tensor = self.out(F.elu(x)).float()
         return out
+
+    def _places_of(self, rows: Tensor) -> Tensor:
+        """Return what is learnt of the places of rows (n,), as (n, C, 1, W)."""
+        assert self.places is not None
+        return self.places[0, :, rows].transpose(0, 1)[:, :, None]
 
 
 def surprise(logits: Tensor, codes: Tensor) -> Tensor:
