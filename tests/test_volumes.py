@@ -84,6 +84,17 @@ def test_a_file_that_is_cut_short_is_rejected_and_the_others_keep_their_slices(
     assert list(data.rejected["path"]) == [str(bad)]
 
 
+def test_a_ct_mapped_to_one_keeps_its_values(tmp_path: Path) -> None:
+    """MOOD's abdomens lie in [0, 1]; the window of HU would make them one grey."""
+    ras = np.random.default_rng(0).random(SHAPE).astype(np.float32)
+    rows = pd.DataFrame({"path": [str(save(tmp_path / "ct.nii.gz", ras))]})
+    data = cache.load(rows, 32, cut=Cut("axial", "ct"), folder=tmp_path / "cache")
+    assert data.batch(range(12)).std() > 0.15
+    hu = pd.DataFrame({"path": [str(save(tmp_path / "hu.nii.gz", 400 * ras - 160))]})
+    again = cache.load(hu, 32, cut=Cut("axial", "ct"), folder=tmp_path / "cache")
+    np.testing.assert_allclose(again.batch(range(12)), data.batch(range(12)), atol=1e-3)
+
+
 @pytest.fixture(scope="module")
 def run(manifest: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> api.Run:
     made = api.train(

@@ -105,3 +105,14 @@ def test_by_its_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = manifest.read(root / "m.csv")
     assert (listed["split"] == "calibration").sum() == 8
     pd.testing.assert_frame_equal(listed, mood.index(root, region="brain", calibration=0.2))
+
+
+def test_each_region_has_its_window(root: Path) -> None:
+    mood.check_window(mood.index(root, region="brain"), "brain")
+    mood.check_window(mood.index(root, region="abdom"), "ct")
+    mood.check_window(pd.DataFrame({"path": ["a.nii"], "source": ["folder"]}), "ct")
+    mood.check_window(pd.DataFrame({"path": ["a.nii"]}), "ct")
+    with pytest.raises(ValueError, match=r"44 volumes are of mood_abdom, whose window is 'ct', not 'brain'; set train"):
+        mood.check_window(mood.index(root, region="abdom"), "brain")
+    with pytest.raises(ValueError, match="index one region and train on it alone"):
+        mood.check_window(mood.index(root), "ct")

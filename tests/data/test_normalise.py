@@ -83,3 +83,29 @@ def test_a_volume_without_a_brain_is_refused(value: float) -> None:
         normalise.brain(volume(flat))
     with pytest.raises(ValueError, match="limit 0 of the z-scores must be above 0"):
         normalise.brain(volume(head()), 0)
+
+
+def test_the_window_of_a_ct_is_told_by_its_values() -> None:
+    random = np.random.default_rng(0)
+    hu = random.choice([-1024, -100, 40, 900], (6, 6, 6))
+    assert normalise.ct(volume(hu)) == normalise.SOFT_TISSUE
+    mapped = (hu - hu.min()) / (hu.max() - hu.min())
+    window = normalise.ct(volume(mapped))
+    np.testing.assert_allclose(window.apply(mapped), mapped, atol=1e-6)  # nothing is cut off, nothing squeezed
+    narrow = np.clip(hu, -160, 240)  # air was cut away by whoever exported it
+    assert normalise.ct(volume(narrow)) == normalise.SOFT_TISSUE
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 4095), (-1, 1), (0, 0), (0.5, 1.5)])
+def test_a_ct_in_unknown_units_is_refused(low: float, high: float) -> None:
+    with pytest.raises(UnreadableImage, match=rf"a\.nii: its values run from {low:g} to {high:g}; a CT is in HU"):
+        normalise.ct(volume(np.linspace(low, high, 64).reshape(4, 4, 4)))
+
+
+def test_a_ct_is_no_brain() -> None:
+    hu = np.where(head() > 0, 40.0, -1000.0)
+    with pytest.raises(UnreadableImage, match="lie below -1000, as air does in HU; choose the window 'ct'"):
+        normalise.brain(volume(hu))
+    ringing = head()
+    ringing[0, 0, 0] = -900  # a dark voxel alone does not make a CT
+    normalise.brain(volume(ringing))

@@ -2,7 +2,8 @@
 
 Both ways in use are a window: ``low`` becomes 0, ``high`` becomes 1, linear between and clipped beyond. For MRI,
 whose units are arbitrary, the window is each volume's own: z-scores of the brain in [-a, a], as VQ-VAE restoration
-has them, are ``2 a x - a`` of the x in [0, 1] here. For CT it is fixed, in HU.
+has them, are ``2 a x - a`` of the x in [0, 1] here. For CT it is fixed: that of soft tissue where the volume is in HU,
+all of [0, 1] where it was mapped to that before, as the MOOD challenge's abdomens are.
 """
 
 from __future__ import annotations
@@ -48,16 +49,42 @@ class Window:
 
 SOFT_TISSUE = Window(-160.0, 240.0)
 """The usual window of abdominal CT, in HU."""
+UNIT = Window(0.0, 1.0)
+"""The window of CT that was mapped to [0, 1] before; what it cut off is not known any more."""
+AIR = -500.0
+"""HU below which there is air and no tissue."""
+
+
+def ct(volume: Volume) -> Window:
+    """Return the window of a CT by its values: `SOFT_TISSUE` for HU, `UNIT` where all lie in [0, 1].
+
+    Raises ``UnreadableImage`` for values that are neither: HU fall below 0, for air and fat do.
+    """
+    low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    if low < 0 and high > 1:
+        return SOFT_TISSUE
+    if low >= 0 and high <= 1 and low < high:
+        return UNIT
+    raise UnreadableImage(
+        volume.source,
+        f"its values run from {low:g} to {high:g}; a CT is in HU, some below 0 and some above 1, or mapped to [0, 1]:"
+        " convert it again from its DICOM files, with their rescale intercept",
+    )
 
 
 def brain(volume: Volume, limit: float = 3.0) -> Window:
     """Return the window of a brain MRI that maps z-scores of its foreground in [-limit, limit] to [0, 1].
 
     Mean and deviation are those of the `foreground` within its `TAILS`. Raises ``ValueError`` for a limit that is
-    not above 0, and ``UnreadableImage`` where the foreground is empty or of one value.
+    not above 0, and ``UnreadableImage`` where the foreground is empty or of one value, and for a CT in HU, which the
+    air around it (`AIR`) gives away.
     """
     if not limit > 0:
         raise ValueError(f"limit {limit} of the z-scores must be above 0")
+    if (dark := float(np.percentile(volume.voxels[::4, ::4, ::4], 5))) < AIR:
+        raise UnreadableImage(
+            volume.source, f"a twentieth of its values lie below {dark:g}, as air does in HU; choose the window 'ct'"
+        )
     inside = volume.voxels[foreground(volume.voxels)]
     if inside.size:
         low, high = np.percentile(inside, TAILS)

@@ -24,7 +24,7 @@ class Cut:
     axis: Axis = "axial"
     """Which way they are sliced."""
     window: WindowName = "brain"
-    """What becomes black and white: z-scores of each brain, or the soft tissue of CT."""
+    """What becomes black and white: z-scores of each brain, or the fixed window of a CT in HU or in [0, 1]."""
     position: bool = False
     """Give each slice's place, from -0.5 to 0.5, as a channel of its own."""
 
@@ -32,14 +32,15 @@ class Cut:
 def decode(path: Path, mask: str, size: int, cut: Cut) -> Floats:
     """Read a volume's slices as (N, 1, size, size) float32 in [0, 1], squashed as images are.
 
-    Raises ``UnreadableImage`` for what `io.nifti.read` refuses, and for a mask that does not lie on the volume.
+    Raises ``UnreadableImage`` for what `io.nifti.read` refuses, for values that do not fit the window, and for a mask
+    that does not lie on the volume.
     """
     from loligo.io import nifti  # here: it imports slowly, and images need it not
 
     volume = nifti.read(path)
     if mask:
         nifti.read_mask(Path(mask), volume)
-    window = normalise.brain(volume) if cut.window == "brain" else normalise.SOFT_TISSUE
+    window = normalise.brain(volume) if cut.window == "brain" else normalise.ct(volume)
     return resized(planes.slices(window.apply(volume.voxels), cut.axis), (size, size))[:, None]
 
 

@@ -7,8 +7,9 @@ Below ``root`` lie ``brain/`` and ``abdom/``, or one of them is ``root`` itself:
     toy_label/sample/toy_0.nii.gz.txt             0 or 1
     toy_label/pixel/toy_0.nii.gz                  its mask
 
-Each volume is a patient of its own, named by region and file. Some training volumes are held out to calibrate
-and for validation, which therefore holds normals alone.
+All values lie in [0, 1], those of the CT too. Brains are to be trained with the window ``brain``, abdomens with ``ct``,
+each region by itself; `check_window` refuses another. Each volume is a patient of its own, named by region and file.
+Some training volumes are held out to calibrate and for validation, which therefore holds normals alone.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from typing import Literal, get_args
 
 import pandas as pd
 
+from loligo.config import WindowName
 from loligo.data import manifest
 from loligo.data.splits import arrange
 from loligo.io import VOLUME_SUFFIXES, is_volume
 
 Region = Literal["all", "brain", "abdom"]
 REGIONS = ("brain", "abdom")
+WINDOWS: dict[str, WindowName] = {"mood_brain": "brain", "mood_abdom": "ct"}
+"""The window of each source."""
 
 
 def index(
@@ -44,6 +48,21 @@ def index(
     held = {"calibration": calibration, "validation": validation}
     parts = [arrange(_rows(found, name), normal=held, abnormal={}, seed=seed) for name, found in folders.items()]
     return manifest.check(pd.concat(parts, ignore_index=True))
+
+
+def check_window(rows: pd.DataFrame, window: WindowName) -> None:
+    """Raise ``ValueError`` where rows of a manifest are of a MOOD region that has another window.
+
+    Values in [0, 1] do not give it away: a CT would pass for a brain.
+    """
+    found = rows["source"] if "source" in rows else pd.Series(dtype=str)
+    for source, count in found[found.isin(WINDOWS)].value_counts().items():
+        if WINDOWS[str(source)] != window:
+            others = "; index one region and train on it alone" if found.nunique() > 1 else ""
+            raise ValueError(
+                f"{count} volumes are of {source}, whose window is {WINDOWS[str(source)]!r}, not {window!r};"
+                f" set train.window={WINDOWS[str(source)]}{others}"
+            )
 
 
 def _folder(root: Path, region: str) -> Path | None:
