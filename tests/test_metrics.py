@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import entropy
 from sklearn import metrics as oracle
 
@@ -30,6 +31,43 @@ def test_delong_variance_agrees_with_the_plain_formula(ties: bool) -> None:
     wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
     plain = np.var(wins.mean(1), ddof=1) / len(positive) + np.var(wins.mean(0), ddof=1) / len(negative)
     assert metrics.delong_variance(y, s) == pytest.approx(plain)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_delong_test_agrees_with_the_plain_covariances(ties: bool) -> None:
+    (y, a), (_, b) = cases(2, ties=ties), cases(2)
+    b = np.round(b + np.random.default_rng(5).normal(size=len(y)), 1 if ties else 9)
+
+    def wins(s: np.ndarray) -> np.ndarray:
+        return (s[y == 1][:, None] > s[y == 0]) + 0.5 * (s[y == 1][:, None] == s[y == 0])
+
+    covariance = sum(np.cov([wins(a).mean(i), wins(b).mean(i)]) / wins(a).shape[1 - i] for i in (0, 1))
+    difference = oracle.roc_auc_score(y, a) - oracle.roc_auc_score(y, b)
+    z = difference / np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    found = metrics.delong_test(y, a, b)
+    assert (found["difference"], found["z"]) == pytest.approx((difference, z))
+    assert found["p"] == pytest.approx(2 * stats.norm.sf(abs(z)))
+    assert found["low"] < found["difference"] < found["high"]
+    assert metrics.delong_test(y, b, a)["z"] == pytest.approx(-z)
+
+
+def test_delong_test_by_hand() -> None:
+    # Shares of the other kind: (1, 1/2) and (1, 1/2) against (1, 1) and (1, 1): variance 1/16 + 1/16.
+    found = metrics.delong_test([1, 1, 0, 0], [3, 1, 0, 2], [4, 3, 1, 2])
+    assert (found["auc_a"], found["auc_b"], found["difference"]) == (0.75, 1, -0.25)
+    assert (found["z"], found["p"]) == pytest.approx((-np.sqrt(0.5), 0.4795001), abs=1e-6)
+    same = metrics.delong_test([1, 1, 0, 0], [3, 1, 0, 2], [30, 10, 0, 20])
+    assert (same["difference"], same["z"], same["p"]) == (0, 0, 1)
+    with pytest.raises(ValueError, match="two images of each kind are needed"):
+        metrics.delong_test([1, 0, 0], [1, 0, 0], [1, 2, 3])
+
+
+def test_delong_test_finds_as_many_differences_as_chance_has() -> None:
+    random, found, y = np.random.default_rng(0), [], np.repeat([0, 1], 50)
+    for _ in range(400):
+        shared = random.normal(size=100) + y
+        found.append(metrics.delong_test(y, *(shared + random.normal(size=(2, 100))))["p"] < 0.05)
+    assert 0.025 <= np.mean(found) <= 0.08
 
 
 def test_interval_covers_the_truth_as_often_as_it_says() -> None:

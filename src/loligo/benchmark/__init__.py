@@ -1,0 +1,1 @@
+"""Methods x data sets x seeds -> one table with intervals and cost; see `runner.run`."""
