@@ -34,12 +34,14 @@ class Backbone(nn.Module):
     Radiographs enter with one channel: the weights of the first convolution are summed over red, green and blue, which
     gives what three copies of the image would. Where these are normalised differently, a second channel of ones takes
     their offsets, so that this holds at the borders too. Fresh weights are random; `load` puts the trained ones in.
-    A ``frozen`` one stays in eval mode whatever its method trains.
+    A ``frozen`` one stays in eval mode whatever its method trains. Vision transformers take any size that is a multiple
+    of their patches; their embeddings of position are interpolated.
     """
 
     def __init__(self, name: str, layers: tuple[int, ...], frozen: bool = True) -> None:
         super().__init__()
         self.frozen = frozen
+        self._fast: tuple[Backbone, ...] = ()  # a tuple, so that it is no submodule and not saved
         library = timm()
         if not library.is_model(name):
             near = library.list_models(f"*{name.split('_')[0]}*")[:6]
@@ -48,12 +50,15 @@ class Backbone(nn.Module):
         self.name, self.layers, self.first = name, layers, about.first_conv
         self.mean, self.std = torch.tensor(about.mean), torch.tensor(about.std)
         self.same = len(set(about.mean)) == len(set(about.std)) == 1
+        sized = {"dynamic_img_size": True} if about.fixed_input_size else {}
         try:
             self.network = library.create_model(
-                name, features_only=True, out_indices=layers, in_chans=1 if self.same else 2
+                name, features_only=True, out_indices=layers, in_chans=1 if self.same else 2, **sized
             )
         except (AssertionError, IndexError, RuntimeError) as error:
             raise ValueError(f"{name} has no stages {layers}: {error}") from error
+        except TypeError as error:
+            raise ValueError(f"{name} takes images of one size alone; choose another backbone ({error})") from error
         self.channels: list[int] = self.network.feature_info.channels()
         """Channels of each map."""
         self.strides: list[int] = self.network.feature_info.reduction()
@@ -68,7 +73,19 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> Backbone:
         """Go to training mode, unless it is frozen."""
         super().train(mode and not self.frozen)
+        self._fast = ()
         return self
+
+    @torch.no_grad()
+    def teach(self, x: Tensor) -> list[Tensor]:
+        """Return what `forward` does of a frozen one, without gradient and fast, by a copy that `train` makes anew."""
+        if not self._fast:
+            self._fast = (self.ready(x.device),)
+        return self._fast[0](x)  # type: ignore[no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies are made of: packed weights cannot be copied."""
+        return {**self.__dict__, "_fast": ()}
 
     def load(self, weights: str) -> None:
         """Put trained weights in: ``auto`` from a package or the hub's cache, ``download``, ``random``, or a file.

