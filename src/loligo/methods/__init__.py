@@ -12,8 +12,17 @@ if TYPE_CHECKING:
 
 METHODS = {
     "ae": ("Autoencoder", "convolutional autoencoder, scored by reconstruction error"),
+    "dinomaly": ("Dinomaly", "a frozen vision transformer's features, rebuilt through noise, loosely (CVPR 2025)"),
+    "edc": ("Edc", "encoder-decoder contrast: a pretrained encoder moves with the decoder of its features (TMI 2024)"),
     "gaussian": ("Gaussian", "principal components of pixels, scored by Mahalanobis distance; no training"),
+    "mkd": ("Mkd", "a small student of a pretrained teacher, in value and direction of features (CVPR 2021)"),
     "padim": ("Padim", "a Gaussian of a pretrained network's features at each place; no training (2020)"),
+    "panda": ("Panda", "nearest neighbours among a pretrained network's features, drawn together (CVPR 2021)"),
+    "patchcore": ("Patchcore", "distance from a coreset of a pretrained network's features; no training (CVPR 2022)"),
+    "reverse_distillation": (
+        "ReverseDistillation",
+        "a pretrained teacher's features, rebuilt from one narrow embedding of them (CVPR 2022)",
+    ),
     "simsid": ("Simsid", "learnt memory matrices at three levels, feature in-painting, a discriminator (TPAMI 2024)"),
     "simsid_staged": ("SimsidStaged", "in stages: teacher, student with hierarchical memory, discriminator"),
     "squid": ("Squid", "memory queues, feature in-painting and a discriminator (CVPR 2023)"),

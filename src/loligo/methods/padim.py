@@ -5,7 +5,9 @@ random choice is kept. Over normal images these are taken as one Gaussian a plac
 as its Mahalanobis distance from the Gaussian there. No gradient: one pass over the training images.
 
 Departures: EfficientNet-Lite0 rather than ResNet-18, as its weights come as a package. Mean and covariance are summed
-up batch by batch about the first batch's mean, so that memory does not grow with the number of images.
+up batch by batch about the first batch's mean, so that memory does not grow with the number of images. The preset
+``radiograph`` takes the deepest stage too, twice the dimensions and the mean of the map; on ZhangLab's labelled
+validation split these gave 0.956, the paper's three stages 0.949 by the mean and 0.902 by the maximum.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Padim(Method):
 
     Config = PadimConfig
     presets: ClassVar = {
-        "radiograph": {"image_score": "mean"},
+        "radiograph": {"layers": (1, 2, 3, 4), "dimensions": 200, "image_score": "mean"},
         "digits": {"size": 96, "train.augment": False},
         "tiny": {"size": 64, "dimensions": 20},
     }

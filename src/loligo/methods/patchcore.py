@@ -1,0 +1,123 @@
+"""PatchCore: distance of each place's features from a memory of normal ones (Roth et al., CVPR 2022, 2106.08265).
+
+A network trained on photographs describes each place of an image by the features of its middle stages, averaged over
+3x3 places. A bank keeps a small set of normal features that lies close to all of them (a greedy coreset); a place of a
+new image is as abnormal as its distance from the nearest in the bank, wherever in the image that one came from.
+
+Departures: EfficientNet-Lite0 rather than WideResNet-50, as its weights come as a package; its features are few, so
+that none are averaged away. The coreset is chosen from a uniform sample of bounded size, so that memory does not grow
+with the number of images, and several features at a time. Nearest neighbours are searched by products in bfloat16 where
+the processor has them; the distance to the one that is found is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from loligo.config import size_in_bytes
+from loligo.methods.base import FeatureConfig, Method
+from loligo.nn.backbones import Backbone
+from loligo.nn.coreset import Reservoir, greedy
+from loligo.nn.heat import enlarge, pool
+from loligo.nn.nearest import nearest
+from loligo.types import Scores
+
+
+@dataclass(frozen=True)
+class PatchcoreConfig(FeatureConfig):
+    """Options of PatchCore; the defaults are the paper's but for the network."""
+
+    layers: tuple[int, ...] = (2, 3)
+    """Stages whose maps are used: in a CNN stage i has a stride of 2**(i + 1) pixels; in a ViT they are blocks."""
+    coreset: float = 0.01
+    """Share of the training images' features that the bank keeps, up to half the sample."""
+    sample: int = 100_000
+    """Features that are drawn at random from all and that the bank is chosen from."""
+    neighbours: int = 9
+    """Neighbours in the bank that the maximum is weighed by; 1 leaves it as it is. Only where the score is the max."""
+    sigma: float = 4.0
+    """Pixels of the Gaussian that smooths the map."""
+    memory_limit: str = "2GiB"
+    """Bytes that the sample and the search may take; the sample becomes smaller where it would not fit."""
+
+
+class Patchcore(Method):
+    """See the module's docstring."""
+
+    Config = PatchcoreConfig
+    grown = ("bank",)
+    presets: ClassVar = {
+        "radiograph": {"image_score": "mean"},
+        "digits": {"size": 96, "layers": (1, 2), "train.augment": False},
+        "tiny": {"size": 64, "layers": (1, 2), "sample": 2000, "coreset": 0.05, "neighbours": 3},
+    }
+    config: PatchcoreConfig
+    bank: Tensor
+
+    def __init__(self, config: PatchcoreConfig) -> None:
+        super().__init__(config)
+        check(config)
+        self.backbone = config.extractor()
+        self.side = -(-config.size // min(self.backbone.strides))
+        self.register_buffer("bank", torch.zeros(1, sum(self.backbone.channels)))
+
+    def start(self) -> None:
+        """Load the backbone's weights."""
+        self.backbone.load(self.config.weights)
+
+    def _describe(self, x: Tensor, backbone: Backbone) -> Tensor:
+        """Return each place's features, (N, P, D) float32, P places row by row."""
+        shape = (self.side, self.side)
+        maps = [F.avg_pool2d(features.float(), 3, 1, 1) for features in backbone(x)]
+        same = [m if m.shape[2:] == shape else F.interpolate(m, shape, mode="bilinear") for m in maps]
+        return torch.cat(same, 1).flatten(2).mT.contiguous()
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Draw a uniform sample of all features, and choose the bank from it."""
+        backbone = self.backbone.ready(self.bank.device)
+        dim = self.bank.shape[1]
+        room = size_in_bytes(self.config.memory_limit) // (3 * 4 * dim)  # the sample, a copy of it, and distances
+        generator = torch.Generator().manual_seed(int(torch.randint(1 << 31, ())))
+        sample = Reservoir(min(self.config.sample, room), dim, generator)
+        for x in batches:
+            sample.add(self._describe(x, backbone).flatten(0, 1).cpu())
+        features = sample.taken()
+        count = min(-(-int(self.config.coreset * sample.seen) // 1), max(1, len(features) // 2))
+        self.bank = features[greedy(features, max(1, count), generator)].to(self.bank)
+
+    def score(self, x: Tensor) -> Scores:
+        """Score by the map of distances from the bank; its maximum weighs less where the bank is dense."""
+        features = self._describe(x, self.backbone)
+        distance, which = nearest(features.flatten(0, 1), self.bank)
+        distance, which = distance.view(len(x), -1), which.view(len(x), -1)
+        heat = enlarge(distance.view(len(x), 1, self.side, self.side), self.config.size, self.config.sigma)
+        if self.config.image_score == "max":
+            return Scores(self._weighed(features, distance, which), heat)
+        return Scores(pool(heat, self.config.image_score), heat)
+
+    def _weighed(self, features: Tensor, distance: Tensor, which: Tensor) -> Tensor:
+        """Return each image's greatest distance (N,), weighed as in equation 7 of the paper."""
+        greatest, place = distance.max(1)
+        k = min(self.config.neighbours, len(self.bank))
+        if k == 1:
+            return greatest
+        each = torch.arange(len(features), device=features.device)
+        with torch.autocast(features.device.type, enabled=False):
+            around = torch.cdist(self.bank[which[each, place]], self.bank).topk(k, largest=False).indices  # (N, k)
+            apart = torch.linalg.vector_norm(features[each, place, None] - self.bank[around], dim=2)
+        return (1 - (greatest - apart.logsumexp(1)).exp()) * greatest
+
+
+def check(config: PatchcoreConfig) -> None:
+    """Raise ValueError where the bank could not be chosen."""
+    if not 0 < config.coreset <= 1:
+        raise ValueError(f"coreset is {config.coreset}; it is a share of the features, above 0 and at most 1")
+    if config.sample < 2 or config.neighbours < 1:
+        raise ValueError(f"sample is {config.sample} and neighbours {config.neighbours}; at least 2 and 1 are needed")
+    size_in_bytes(config.memory_limit)
