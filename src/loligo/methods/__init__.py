@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 METHODS = {
     "ae": ("Autoencoder", "convolutional autoencoder, scored by reconstruction error"),
+    "anatpaste": ("Anatpaste", "tells normal images from those with a patch pasted into the lungs (iScience 2023)"),
+    "cutpaste": ("Cutpaste", "tells normal images from cut and pasted ones, then a Gaussian of features (CVPR 2021)"),
     "dinomaly": ("Dinomaly", "a frozen vision transformer's features, rebuilt through noise, loosely (CVPR 2025)"),
     "edc": ("Edc", "encoder-decoder contrast: a pretrained encoder moves with the decoder of its features (TMI 2024)"),
     "gaussian": ("Gaussian", "principal components of pixels, scored by Mahalanobis distance; no training"),
@@ -19,10 +21,7 @@ METHODS = {
     "padim": ("Padim", "a Gaussian of a pretrained network's features at each place; no training (2020)"),
     "panda": ("Panda", "nearest neighbours among a pretrained network's features, drawn together (CVPR 2021)"),
     "patchcore": ("Patchcore", "distance from a coreset of a pretrained network's features; no training (CVPR 2022)"),
-    "reverse_distillation": (
-        "ReverseDistillation",
-        "a pretrained teacher's features, rebuilt from one narrow embedding of them (CVPR 2022)",
-    ),
+    "reverse_distillation": ("ReverseDistillation", "a teacher's features, rebuilt from one embedding (CVPR 2022)"),
     "simsid": ("Simsid", "learnt memory matrices at three levels, feature in-painting, a discriminator (TPAMI 2024)"),
     "simsid_staged": ("SimsidStaged", "in stages: teacher, student with hierarchical memory, discriminator"),
     "squid": ("Squid", "memory queues, feature in-painting and a discriminator (CVPR 2023)"),

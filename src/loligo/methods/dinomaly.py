@@ -1,0 +1,181 @@
+"""Dinomaly (Guo et al., CVPR 2025, 2405.14573): rebuild a vision transformer's features, and rebuild them badly.
+
+The features of a frozen transformer's middle blocks are averaged, passed through a perceptron whose dropout is noise
+enough to spoil identity, and rebuilt by blocks of linear attention, which cannot attend to a place alone. Blocks are
+compared in loose groups, not one by one, by the cosine of whole maps, and places that are rebuilt well already hardly
+count: so what is abnormal is not rebuilt by accident. The map is the mean distance of the groups at each place.
+
+Departures: the small DINOv2 with registers at 224 pixels rather than the base one at 392, for a CPU; the decoder sees
+the patches alone, not class and register tokens; Adam with a smaller rate and no warming up rather than StableAdamW.
+Its weights are in no package: give a file, or download them; no figure of ours was measured with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from loligo.methods.base import FeatureConfig, Method, Phase, Turn
+from loligo.nn.cosine import place_distance, summed, whole_distance
+from loligo.nn.heat import Pooling, pool
+from loligo.types import Scores
+
+EASY = 0.1
+"""Share of the gradient that places keep which are rebuilt well; the paper's."""
+
+
+@dataclass(frozen=True)
+class DinomalyConfig(FeatureConfig):
+    """Options of Dinomaly; the defaults are the paper's but for network, size and rate."""
+
+    backbone: str = "vit_small_patch14_reg4_dinov2"
+    """Name of the vision transformer in timm."""
+    layers: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 9)
+    """Blocks whose features are rebuilt, the first is 0; the decoder has as many of its own."""
+    image_score: Pooling = "top"
+    """How a map becomes an image's score: its maximum, its mean, or the mean of its highest hundredth."""
+    groups: int = 2
+    """Groups of neighbouring blocks that are compared as one."""
+    heads: int = 6
+    """Heads of the decoder's attention."""
+    dropout: float = 0.2
+    """Share of the bottleneck's values that are dropped."""
+    mining: float = 0.9
+    """Share of the places, the best rebuilt, that hardly count."""
+    mining_steps: int = 1000
+    """Steps in which that share rises from none."""
+    sigma: float = 4.0
+    """Pixels of the Gaussian that smooths the map."""
+    learning_rate: float = 5e-4
+    """Adam's rate, falling to a tenth by a cosine."""
+
+
+class LinearAttention(nn.Module):
+    """Attention by elu + 1 in place of softmax: linear in the number of patches, and unable to focus on one."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, L, D) to the same shape."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (N, heads, L, d)
+        q, k = F.elu(q) + 1, F.elu(k) + 1
+        weights = q @ k.sum(2, dtype=q.dtype)[..., None]  # (N, heads, L, 1)
+        y = (q @ (k.mT @ v)) / weights
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return out
+
+
+class Block(nn.Module):
+    """Linear attention and a perceptron, each added to its input, normalised before."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.attention = LinearAttention(width, heads)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, L, D) to the same shape."""
+        x = x + self.attention(self.norms[0](x))
+        out: Tensor = x + self.mlp(self.norms[1](x))
+        return out
+
+
+class Dinomaly(Method):
+    """See the module's docstring."""
+
+    Config = DinomalyConfig
+    presets: ClassVar = {
+        "radiograph": {"image_score": "mean", "mining_steps": 200, "train.epochs": 4},
+        "digits": {"size": 98, "mining_steps": 200, "train.epochs": 8, "train.augment": False},
+        "tiny": {
+            **{"size": 64, "backbone": "vit_tiny_patch16_224", "weights": "random", "layers": (2, 3, 4, 5)},
+            **{"heads": 3, "mining_steps": 50, "image_score": "max", "sigma": 0.0},
+        },
+    }
+    config: DinomalyConfig
+    steps: Tensor
+
+    def __init__(self, config: DinomalyConfig) -> None:
+        super().__init__(config)
+        self.backbone = config.extractor()
+        check(config, self.backbone.channels, self.backbone.strides)
+        width = self.backbone.channels[0]
+        drop = nn.Dropout(config.dropout)
+        self.bottleneck = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), drop, nn.Linear(4 * width, width), drop)
+        self.decoder = nn.ModuleList(Block(width, config.heads) for _ in config.layers)
+        for part in [*self.bottleneck.modules(), *self.decoder.modules()]:
+            if isinstance(part, nn.Linear):
+                nn.init.trunc_normal_(part.weight, std=0.01, a=-0.03, b=0.03)
+                nn.init.zeros_(part.bias)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def start(self) -> None:
+        """Load the transformer's weights."""
+        self.backbone.load(self.config.weights)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Train bottleneck and decoder."""
+        rate = self.config.learning_rate
+        return (Phase("distance", (Turn("distance", ("bottleneck", "decoder"), 1, rate, final_rate=0.1),)),)
+
+    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+        """Return the mean of 1 - cosine of whole maps of the groups; its gradient is of the places rebuilt badly."""
+        pairs = self._groups(self.backbone.teach(x))
+        share = self.config.mining * min(1.0, int(self.steps) / self.config.mining_steps)
+        return {"distance": torch.stack([whole_distance(a, mined(a, b, share)).mean() for a, b in pairs]).mean()}
+
+    def after_step(self, turn: str) -> None:
+        """Count the steps."""
+        self.steps += 1
+
+    def _groups(self, maps: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Return, a group, the mean of the transformer's maps and of those rebuilt, (N, D, h, w) float32."""
+        seen = torch.stack([m.float() for m in maps])  # (blocks, N, D, h, w)
+        x = self.bottleneck(seen.mean(0).flatten(2).mT)
+        rebuilt = []
+        for block in self.decoder:
+            x = block(x)
+            rebuilt.append(x.float().mT.unflatten(2, seen.shape[3:]))
+        return [
+            (a.mean(0), b.mean(0))
+            for a, b in zip(
+                seen.chunk(self.config.groups), torch.stack(rebuilt[::-1]).chunk(self.config.groups), strict=True
+            )
+        ]
+
+    def score(self, x: Tensor) -> Scores:
+        """Score by the map of distances, the mean over groups."""
+        apart = [place_distance(a, b) for a, b in self._groups(self.backbone(x))]
+        heat = summed(apart, self.config.size, self.config.sigma) / len(apart)
+        return Scores(pool(heat, self.config.image_score), heat)
+
+
+def mined(target: Tensor, rebuilt: Tensor, share: float) -> Tensor:
+    """Return ``rebuilt`` (N, D, h, w), its gradient small at the ``share`` of places that lie nearest to ``target``."""
+    still = rebuilt.detach()
+    apart = place_distance(target, still)
+    hard = max(1, int(apart.numel() * (1 - share)))
+    limit = apart.flatten().topk(hard).values[-1]
+    return torch.where(apart < limit, still + EASY * (rebuilt - still), rebuilt)
+
+
+def check(config: DinomalyConfig, channels: list[int], strides: list[int]) -> None:
+    """Raise ValueError where the options do not fit each other or the transformer."""
+    if len(set(strides)) > 1 or len(set(channels)) > 1:
+        raise ValueError(
+            f"dinomaly needs a vision transformer; the stages of {config.backbone} differ in stride or width"
+        )
+    if config.size % strides[0]:
+        raise ValueError(f"size {config.size} must be a multiple of the patches of {config.backbone}, {strides[0]}")
+    if channels[0] % config.heads:
+        raise ValueError(f"heads is {config.heads}; it must divide the transformer's width, {channels[0]}")
+    if not 1 <= config.groups <= len(config.layers) or len(config.layers) % config.groups:
+        raise ValueError(f"groups is {config.groups}; it must divide the number of layers, {len(config.layers)}")

@@ -1,0 +1,126 @@
+"""M-KD, Multiresolution Knowledge Distillation (Salehi et al., CVPR 2021, 2011.11108).
+
+A small network learns from scratch to give, on normal images, the features that a network trained on photographs gives
+at several stages, in value and in direction. What it never saw it does not imitate. The loss itself is the score.
+
+Departures: the map is the distance at each place, not the gradient of the loss at the input, which would cost a
+backward pass an image and cannot run through the packed networks that score. Squares are taken in units of the
+teacher's mean square at each stage, measured on the first batch: so both terms begin at one scale, which the paper
+reaches by its weight lambda. EfficientNet-Lite0 as the teacher rather than VGG-16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from loligo.methods.base import FeatureConfig, Method, Phase, Turn
+from loligo.nn.conv import ConvNorm
+from loligo.nn.cosine import place_distance, summed, whole_distance
+from loligo.nn.heat import pool
+from loligo.nn.mirror import halvings
+from loligo.types import Scores
+
+
+@dataclass(frozen=True)
+class MkdConfig(FeatureConfig):
+    """Options of M-KD."""
+
+    width: int = 32
+    """Least channels of the student; a stage has half of the teacher's, if that is more."""
+    direction: float = 1.0
+    """Weight of the difference in direction beside that in value; the paper's lambda."""
+    score: Literal["loss", "map"] = "loss"
+    """Image score: the loss, as in the paper, or what ``image_score`` makes of the map."""
+    sigma: float = 4.0
+    """Pixels of the Gaussian that smooths the map."""
+    learning_rate: float = 1e-3
+    """Adam's rate, falling to a tenth by a cosine."""
+
+
+class Student(nn.Module):
+    """Plain convolutions that end each stage in the teacher's number of channels."""
+
+    def __init__(self, inputs: int, channels: list[int], strides: list[int], width: int) -> None:
+        super().__init__()
+        stages, heads, stride = [], [], 1
+        for outputs, own in zip(channels, strides, strict=True):
+            units, wide = [], max(width, outputs // 2)
+            for _ in range(halvings(stride, own)):
+                units.append(ConvNorm(inputs, wide, stride=2))
+                inputs = wide
+            stages.append(nn.Sequential(*units, ConvNorm(inputs, wide)))
+            heads.append(nn.Conv2d(wide, outputs, 3, padding=1))
+            inputs, stride = wide, own
+        self.stages, self.heads = nn.ModuleList(stages), nn.ModuleList(heads)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map (N, C, H, W) to the stages' maps (N, C_i, H / stride_i, W / stride_i)."""
+        found = []
+        for stage, head in zip(self.stages, self.heads, strict=True):
+            x = stage(x)
+            found.append(head(x))
+        return found
+
+
+class Mkd(Method):
+    """See the module's docstring."""
+
+    Config = MkdConfig
+    presets: ClassVar = {
+        "radiograph": {"train.epochs": 12},
+        "digits": {"size": 96, "score": "map", "train.epochs": 10, "train.augment": False},
+        "tiny": {"size": 64, "width": 16, "learning_rate": 3e-3},
+    }
+    config: MkdConfig
+    scale: Tensor
+
+    def __init__(self, config: MkdConfig) -> None:
+        super().__init__(config)
+        self.backbone = config.extractor()
+        self.student = Student(config.channels, self.backbone.channels, self.backbone.strides, config.width)
+        self.register_buffer("scale", torch.zeros(len(config.layers)))
+
+    def start(self) -> None:
+        """Load the teacher's weights."""
+        self.backbone.load(self.config.weights)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Train the student."""
+        turn = Turn("distillation", ("student",), learning_rate=self.config.learning_rate, final_rate=0.1)
+        return (Phase("distillation", (turn,)),)
+
+    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+        """Return the mean loss and its parts."""
+        taught = self.backbone.teach(x)
+        if not self.scale.any():
+            self.scale.copy_(torch.stack([t.float().square().mean() for t in taught]))
+        learnt = self.student(x)
+        value = torch.stack([v.mean() for v in self._values(taught, learnt)]).sum()
+        direction = torch.stack([whole_distance(t, s).mean() for t, s in zip(taught, learnt, strict=True)]).sum()
+        return {"distillation": value + self.config.direction * direction, "value": value, "direction": direction}
+
+    def _values(self, taught: list[Tensor], learnt: list[Tensor]) -> list[Tensor]:
+        """Return the mean square over channels of each stage's differences, (N, 1, h, w), in units of the teacher's."""
+        return [
+            (t.float() - s.float()).square().mean(1, keepdim=True) / scale
+            for t, s, scale in zip(taught, learnt, self.scale, strict=True)
+        ]
+
+    def score(self, x: Tensor) -> Scores:
+        """Score by the loss of each image; map the loss of each place."""
+        taught, learnt, weight = self.backbone(x), self.student(x), self.config.direction
+        pairs = list(zip(taught, learnt, strict=True))
+        values = self._values(taught, learnt)
+        heat = summed(
+            [v + weight * place_distance(t, s) for v, (t, s) in zip(values, pairs, strict=True)],
+            self.config.size,
+            self.config.sigma,
+        )
+        if self.config.score == "map":
+            return Scores(pool(heat, self.config.image_score), heat)
+        parts = [v.mean((1, 2, 3)) + weight * whole_distance(t, s) for v, (t, s) in zip(values, pairs, strict=True)]
+        return Scores(torch.stack(parts).sum(0), heat)
