@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -228,3 +230,26 @@ def test_a_killed_training_goes_on_to_the_same_model(normals: Path, tmp_path: Pa
     assert all((one[name] == other[name]).all() for name in one)
     one_json, other_json = ((tmp_path / name / "calibration.json").read_text() for name in ("whole", "killed"))
     assert one_json == other_json
+
+
+def test_a_fit_that_was_cut_off_says_that_it_starts_over(
+    normals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from loligo.methods.gaussian import Gaussian
+
+    fit = Gaussian.fit
+
+    def cut(self: Gaussian, batches: Iterable[torch.Tensor]) -> None:
+        next(iter(batches))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Gaussian, "fit", cut)
+    with pytest.raises(KeyboardInterrupt):
+        api.train("gaussian", normals, tmp_path / "run", preset="tiny")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    with pytest.raises(ValueError, match="not finished"):
+        api.score(tmp_path / "run", normals)
+    monkeypatch.setattr(Gaussian, "fit", fit)
+    capsys.readouterr()
+    api.train("gaussian", normals, tmp_path / "run", preset="tiny")
+    assert "it starts over" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -58,6 +59,8 @@ def train(
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
     rows = manifest.check(data) if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="train")
     _require(rows, "train")
+    if (run.folder / "config.yaml").exists() and not (run.folder / "checkpoint").exists():
+        print(f"{run.folder}: the training was cut off before anything was kept; it starts over", file=sys.stderr)
     _keep_manifest(run, rows)
     normals = _load(run, rows, "train", strict)
     held_out = _load(run, rows, "calibration", strict)

@@ -88,7 +88,7 @@ class Patchcore(Method):
         for x in batches:
             sample.add(self._describe(x, backbone).flatten(0, 1).cpu())
         features = sample.taken()
-        count = min(-(-int(self.config.coreset * sample.seen) // 1), max(1, len(features) // 2))
+        count = min(round(self.config.coreset * sample.seen), len(features) // 2)
         self.bank = features[greedy(features, max(1, count), generator)].to(self.bank)
 
     def score(self, x: Tensor) -> Scores:
