@@ -1,0 +1,71 @@
+"""One Gaussian of whole images' features, and which places of an image its distance comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class GaussianDensity(nn.Module):
+    """Mahalanobis distance of an image's mean feature, of unit length, from those of normal images.
+
+    The covariance is shrunk towards a multiple of the identity by as much as the number of images asks for (oracle
+    approximating shrinkage; Chen et al., IEEE TSP 2010), so that it can be inverted however few there are.
+    """
+
+    mean: Tensor
+    places: Tensor
+    precision: Tensor
+
+    def __init__(self, features: int, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("places", torch.zeros(features, *shape))
+        self.register_buffer("precision", torch.eye(features))
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Estimate from feature maps (N, D, h, w) of normal images, by sums; ValueError for fewer than two images."""
+        n, places, outer = 0, torch.zeros_like(self.places, dtype=torch.float64), torch.zeros(())
+        for maps in batches:
+            unit = _unit(maps).double()
+            pooled = unit.mean((2, 3))
+            n, places, outer = n + len(unit), places + unit.sum(0), outer + pooled.mT @ pooled
+        if n < 2:
+            raise ValueError(f"a Gaussian needs 2 normal images or more; it got {n}")
+        places /= n
+        mean = places.mean((1, 2))
+        self.places.copy_(places)
+        self.mean.copy_(mean)
+        self.precision.copy_(torch.linalg.inv(shrunk(outer / n - mean.outer(mean), n)))
+
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return of maps (N, D, h, w) the squared distance a feature, (N,), and what each place adds, (N, 1, h, w).
+
+        As the mean feature is linear in the places, the distance is exactly the mean of what they add: each place's
+        departure from what is usual there, along the gradient of the distance. It is negative where a place makes the
+        image more normal.
+        """
+        with torch.autocast(maps.device.type, enabled=False):
+            unit = _unit(maps)
+            gradient = (unit.mean((2, 3)) - self.mean) @ self.precision / len(self.mean)  # (N, D)
+            parts = torch.einsum("nd,ndhw->nhw", gradient, unit - self.places)
+        return parts.mean((1, 2)), parts[:, None]
+
+
+def _unit(maps: Tensor) -> Tensor:
+    """Scale maps (N, D, h, w), each image's by one factor, so that its mean feature is of unit length."""
+    maps = maps.float()
+    length: Tensor = torch.linalg.vector_norm(maps.mean((2, 3), keepdim=True), dim=1, keepdim=True)
+    return maps / length.clamp_min(1e-12)
+
+
+def shrunk(covariance: Tensor, n: int) -> Tensor:
+    """Shrink the covariance (D, D) of n samples towards its mean variance times the identity."""
+    d = len(covariance)
+    variance, power = covariance.trace() / d, covariance.square().mean()
+    spread = power - variance**2 / d
+    share = torch.where(spread > 0, (power + variance**2) / ((n + 1) * spread), 1).clamp_max(1)
+    eye = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
+    return (1 - share) * covariance + share * variance.clamp_min(1e-12) * eye  # where all samples are the same
