@@ -175,6 +175,34 @@ def contaminate(argv: list[str]) -> None:
     print(f"{Path(given.out) / 'contamination.png'}. {NOTICE}")
 
 
+def benchmark(argv: list[str]) -> None:
+    """compare methods, with intervals and cost: loligo benchmark --methods a,b --datasets m.csv --out DIR"""
+    from loligo import benchmark
+
+    if argv[:1] == ["compare"]:
+        parser = _parser("benchmark", "loligo benchmark compare A B")
+        for name in ("A", "B"):
+            parser.add_argument(name.lower(), metavar=name, help="folder of a benchmark, or its benchmark.json")
+        given = _parse(parser, argv[1:])
+        print(benchmark.table_text(benchmark.compare(given.a, given.b)), NOTICE, sep="\n")
+        return
+    parser = _parser("benchmark", "loligo benchmark --methods M --datasets D --out DIR [options] | compare A B")
+    parser.add_argument("--methods", nargs="+", required=True, help="names, parted by commas or spaces")
+    parser.add_argument(
+        "--datasets", nargs="+", required=True, help="manifest.csv, NAME=manifest.csv, NAME=DIR, NAME"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder; what is finished there is not run again")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each method: seeds 0, 1, ...")
+    parser.add_argument("--preset", help="preset of each method that has it")
+    parser.add_argument("--set", nargs="+", default=[], help="train.epochs=5 for all, squid.slots=100 for one")
+    parser.add_argument("--budget", help="training time, such as 30min, turned into a number of epochs by measuring")
+    parser.add_argument("--robustness", nargs="+", default=[], help="contamination, sizes, corruptions")
+    parser.add_argument("--only", help="the one cell to run, by name: DATASET/METHOD/seed_0")
+    parser.add_argument("--workers", type=int, help="cells at once, on one thread each (default: one a core)")
+    given = _parse(parser, argv)
+    print(f"{benchmark.run(benchmark.parse(**vars(given)))}. {NOTICE}")
+
+
 def experiment(argv: list[str]) -> None:
     """index, train, score, evaluate and report in one: loligo experiment DATASET METHOD --data DIR --out RUN"""
     from loligo import experiment, methods
@@ -221,6 +249,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "report": report,
     "sheet": sheet,
     "experiment": experiment,
+    "benchmark": benchmark,
     "contaminate": contaminate,
     "demo": demo,
     "methods": list_methods,

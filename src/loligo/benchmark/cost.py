@@ -1,0 +1,50 @@
+"""What a trained method costs: parameters, bytes, operations an image, images a second."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from loligo.data.cache import Dataset
+from loligo.methods.base import Method
+from loligo.runs import Run
+from loligo.score import Scorer
+
+TIMED = 64
+"""Images that the scoring speed is measured on, at most."""
+
+
+def measure(run: Run, data: Dataset) -> dict[str, Any]:
+    """Return the cost of scoring images of ``data`` with a trained run, on the threads that torch may use here."""
+    model = run.model()
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "model_bytes": (run.folder / "model.safetensors").stat().st_size,
+        "flops_per_image": flops(model, data.batch([0])),
+        "score_images_per_s": round(speed(Scorer(model, run.train.precision), data), 2),
+    }
+
+
+def flops(model: Method, x: torch.Tensor) -> int:
+    """Count the operations of scoring one image (1, C, H, W): two for each multiply-add of convolutions and products.
+
+    Element-wise operations, sorting and factorising are not counted; 0 means that nothing else is done.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.score(x)
+    return int(counter.get_total_flops())
+
+
+def speed(scorer: Scorer, data: Dataset, batch_size: int = 16) -> float:
+    """Return the median of images a second over batches, the first one left out where there are more."""
+    rates = []
+    for start in range(0, min(len(data), TIMED), batch_size):
+        x = data.batch(np.arange(start, min(start + batch_size, len(data))))
+        begun = time.perf_counter()
+        scorer(x)
+        rates.append(len(x) / (time.perf_counter() - begun))
+    return float(np.median(rates[1:] or rates))

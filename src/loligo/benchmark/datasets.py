@@ -1,0 +1,91 @@
+"""Find a benchmark's data sets: any manifest, or a known set by its name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from loligo.data import manifest
+from loligo.experiment import DATASETS
+from loligo.names import nearest
+
+MADE = ("digit_anatomy", "toy_brains")
+"""Data sets that are drawn where no folder is given."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set with what tells it from another one of its name."""
+
+    name: str
+    given: str
+    """As it was named in the command."""
+    rows: pd.DataFrame
+    """The checked manifest, all splits."""
+    digests: dict[str, str]
+    """Hash of the content of each file, by path."""
+    closed: tuple[str, ...]
+    """Files and folders that no training may open: they hold labels, or images of validation and test."""
+
+    def hash(self, rows: pd.DataFrame) -> str:
+        """Name the content of rows of it: images, splits, labels and patients in order, wherever the files lie."""
+        whole = hashlib.sha256()
+        for path, split, label, patient in zip(
+            rows["path"], rows["split"], rows["label"], rows["patient"], strict=True
+        ):
+            whole.update(f"{self.digests[path]} {split} {label} {patient}\n".encode())
+        return whole.hexdigest()[:16]
+
+
+def read(given: str, out: Path) -> Data:
+    """Read NAME=PATH, PATH or NAME: a manifest, or the folder of a data set that `DATASETS` knows by name.
+
+    The sets of `MADE` need no folder: they are drawn in ``out``. Raises ValueError for unknown names and for a test
+    split that lacks normal or abnormal images.
+    """
+    name, _, path = given.rpartition("=") if "=" not in given else given.partition("=")
+    if not name and path.lower().endswith(manifest.MANIFEST_SUFFIXES):
+        name = Path(path).stem
+    elif not name:
+        name, path = path, ""
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"{name!r} is no name of a data set: letters, digits, '.', '-' and '_' are allowed")
+    rows = _rows(name, path, out)
+    kinds = rows.loc[rows["split"] == "test", "label"].dropna()
+    if set(kinds) != {0, 1}:
+        raise ValueError(
+            f"{given}: the test split has {int((kinds == 0).sum())} images labelled normal (0) and "
+            f"{int((kinds == 1).sum())} abnormal (1); both kinds are needed to measure"
+        )
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = dict(zip(rows["path"], pool.map(_digest, rows["path"]), strict=True))
+    return Data(name, given, rows, digests, _closed(rows, [path] if path else []))
+
+
+def _rows(name: str, path: str, out: Path) -> pd.DataFrame:
+    if path.lower().endswith(manifest.MANIFEST_SUFFIXES):
+        return manifest.read(Path(path))
+    if name not in DATASETS:
+        raise ValueError(f"there is no data set {name!r}; {nearest(name, DATASETS)}, or give NAME=manifest.csv")
+    if not path and name not in MADE:
+        raise ValueError(f"{name} needs the folder that holds it: {name}=DIR")
+    return DATASETS[name](Path(path) if path else out / "data" / name)
+
+
+def _digest(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _closed(rows: pd.DataFrame, listed: Sequence[str]) -> tuple[str, ...]:
+    """Return the manifest, and the folders of masks and of validation and test images."""
+    kept = rows[rows["split"].isin(("validation", "test"))]
+    folders = {str(Path(path).parent) for path in (*kept["path"], *rows["mask"]) if path}
+    return (*(str(Path(path).absolute()) for path in listed if Path(path).is_file()), *sorted(folders))

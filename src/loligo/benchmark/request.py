@@ -1,0 +1,143 @@
+"""What was asked of a benchmark, and the cells that this comes to."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from loligo import methods
+from loligo.benchmark.cells import CURVES, Cell, Plan, enumerate_cells, plan
+from loligo.benchmark.datasets import Data, read
+from loligo.names import nearest
+
+ROBUSTNESS = (*CURVES, "corruptions")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for: a benchmark, or one cell of it."""
+
+    methods: tuple[str, ...]
+    datasets: tuple[str, ...]
+    """NAME=PATH, PATH of a manifest, or NAME of a set that is made."""
+    out: Path
+    seeds: int = 1
+    preset: str | None = None
+    """Preset of each method that has it."""
+    settings: tuple[tuple[str, Any], ...] = ()
+    """Values by dotted name: ``train.epochs`` for all, ``squid.slots`` or ``squid.train.epochs`` for one."""
+    budget: float | None = None
+    """Seconds of training on one thread, turned into a number of epochs."""
+    robustness: tuple[str, ...] = ()
+    """Of `ROBUSTNESS`."""
+    only: str | None = None
+    """Name of the one cell to run."""
+    workers: int | None = None
+    """Cells at once; one a core unless given."""
+
+    def command(self, cell: Cell, given: str, epochs: int | None = None) -> str:
+        """Return the command that makes one cell again, alone; ``epochs`` stand in for a budget."""
+        words = ["loligo", "benchmark", "--methods", cell.method, "--datasets", given, "--seeds", str(cell.seed + 1)]
+        words += ["--preset", self.preset] if self.preset else []
+        settings = dict(self.settings) | ({f"{cell.method}.train.epochs": epochs} if self.budget and epochs else {})
+        own = {k: v for k, v in settings.items() if k.startswith(("train.", f"{cell.method}."))}
+        words += ["--set", *(f"{key}={value}" for key, value in own.items())] if own else []
+        wanted = [cell.curve] if cell.curve else [name for name in self.robustness if name not in CURVES]
+        words += ["--robustness", *wanted] if wanted else []
+        return shlex.join([*words, "--only", cell.name, "--out", "again"])
+
+
+def parse(**given: Any) -> Request:
+    """Make a request of words, as the command line has them: lists that commas may part, 30min, NAME=VALUE in YAML.
+
+    Keys are the fields of `Request`, and ``set`` for its settings. Raises ValueError for a budget or a setting that
+    cannot be read.
+    """
+    lists = {key: _parted(given.pop(key)) for key in ("methods", "datasets", "robustness")}
+    settings = tuple(_setting(word) for word in given.pop("set"))
+    budget = given.pop("budget")
+    return Request(**lists, **given, settings=settings, budget=_seconds(budget) if budget else None)
+
+
+def _parted(words: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part for word in words for part in word.split(",") if part))
+
+
+def _setting(word: str) -> tuple[str, Any]:
+    key, sign, value = word.partition("=")
+    if not sign or "." not in key:
+        raise ValueError(f"the setting {word!r} is not NAME=VALUE, such as train.epochs=5 or squid.slots=100")
+    return key, yaml.safe_load(value)
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"([\d.]+) *(s|min|h)", text)
+    if not found or float(found[1]) <= 0:
+        raise ValueError(f"the budget is {text!r}; give a time such as 90s, 30min or 2h")
+    return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A planned cell with its data set; or the reason why it cannot be planned."""
+
+    cell: Cell
+    data: Data
+    plan: Plan | None
+    reason: str = ""
+
+
+def planned(asked: Request) -> list[Job]:
+    """Return the cells of a request, planned; nothing is run. ValueError for what no cell could be made of."""
+    for name in asked.methods:
+        methods.get(name)
+    if asked.seeds < 1:
+        raise ValueError(f"seeds is {asked.seeds}; at least 1 is needed")
+    for name in asked.robustness:
+        if name not in ROBUSTNESS:
+            raise ValueError(f"there is no robustness {name!r}; {nearest(name, ROBUSTNESS)}")
+    for key, _ in asked.settings:
+        if key.split(".")[0] not in (*asked.methods, "train"):
+            raise ValueError(f"the setting {key} is of no method here; {nearest(key, (*asked.methods, 'train'))}")
+    out = asked.out.absolute()
+    data = [read(given, out) for given in asked.datasets]
+    if len({d.name for d in data}) < len(data):
+        raise ValueError(f"two data sets have one name: {', '.join(d.name for d in data)}; give NAME=PATH")
+    curves = [name for name in asked.robustness if name in CURVES]
+    cells = enumerate_cells(data, tuple(dict.fromkeys(asked.methods)), asked.seeds, curves)
+    if asked.only:
+        names = [cell.name for cell in cells]
+        if asked.only not in names:
+            raise ValueError(f"there is no cell {asked.only!r} here; {nearest(asked.only, names)}")
+        cells = [cell for cell in cells if cell.name == asked.only]
+    return [_job(cell, next(d for d in data if d.name == cell.dataset), asked, out) for cell in cells]
+
+
+def _job(cell: Cell, data: Data, asked: Request, out: Path) -> Job:
+    settings = dict(asked.settings)
+    plan(Cell(cell.dataset, cell.method, cell.seed), data, out, asked.preset, settings, None)  # settings are told
+    try:
+        return Job(cell, data, plan(cell, data, out, asked.preset, settings, asked.budget))
+    except ValueError as error:
+        return Job(cell, data, None, str(error))
+
+
+def finished(made: Plan, corruptions: bool) -> bool:
+    """Say whether a cell was finished, with the scores of corrupted images where they are asked for."""
+    done = (made.folder / "cell.json").exists()
+    return done and (not corruptions or bool(made.cell.curve) or (made.folder / "raw" / "corruptions.csv").exists())
+
+
+def reason(made: Plan, exitcode: int | None = None) -> str:
+    """Say why a cell failed."""
+    path = made.folder / "failed.json"
+    if path.exists():
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return f"{said['stage']}: {said['reason']}"
+    return f"its process ended with {exitcode} (-9: killed, perhaps for want of memory)" if exitcode else "not run yet"

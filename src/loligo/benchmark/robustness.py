@@ -1,0 +1,48 @@
+"""AUC and false alarms along each curve: abnormal images in training, its size, spoilt test images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from loligo import metrics
+from loligo.benchmark.request import Job
+
+
+def points(made: list[Job], cells: pd.DataFrame, scored: dict[Any, Any]) -> pd.DataFrame:
+    """Return AUC and false alarms at each point of each curve, the whole training set's among them."""
+    rows: list[dict[str, Any]] = []
+    done = cells[(cells["protocol"] == "clean") & (cells["status"] == "done")]
+    curves = sorted({job.cell.curve for job in made} - {""})
+    for row in done.to_dict("records"):
+        level = {"contamination": 0.0, "sizes": float(row["train"])}
+        places = [(row["curve"], row["level"])] if row["curve"] else [(curve, level[curve]) for curve in curves]
+        known = {key: row[key] for key in ("dataset", "method", "seed", "auc", "auc_low", "auc_high")}
+        rows += [known | {"curve": c, "level": v, "false_alarms": 1 - row["specificity"]} for c, v in places]
+    for job in made:
+        rows += _corrupted(job, *scored[job.cell.name, "clean"][:2])
+    return pd.DataFrame(rows)
+
+
+def _corrupted(job: Job, table: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:
+    if not job.plan or not (path := job.plan.folder / "raw" / "corruptions.csv").exists():
+        return []
+    key = {"dataset": job.cell.dataset, "method": job.cell.method, "seed": job.cell.seed}
+    spoilt = pd.read_csv(path).merge(table[["path", "label"]], on="path")
+    whole = [
+        table.assign(kind=kind, severity=0)[["path", "label", "kind", "severity", "score"]]
+        for kind in spoilt["kind"].unique()
+    ]
+    groups = pd.concat([spoilt, *whole]).groupby(["kind", "severity"])
+    return [
+        key
+        | {
+            "curve": str(kind),
+            "level": float(severity),
+            "auc": metrics.roc_auc(part["label"].to_numpy(np.int64), part["score"]),
+            "false_alarms": float((part.loc[part["label"] == 0, "score"] >= threshold).mean()),
+        }
+        for (kind, severity), part in groups
+    ]

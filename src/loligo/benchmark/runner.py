@@ -1,0 +1,129 @@
+"""Run methods x data sets x seeds, each cell in processes of its own; what is finished is never run again."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from loligo import api, results
+from loligo.benchmark import work
+from loligo.benchmark.cells import Cell, Plan, seen_in_scoring, seen_in_training, select
+from loligo.benchmark.request import Job, Request, finished, planned, reason
+from loligo.files import replacing, write_csv
+from loligo.runs import Run
+
+START = "forkserver"
+"""How a stage's process begins: without the memory of this one, where the labels are."""
+
+
+def run(request: Request, tell: Callable[[str], None] = print) -> list[Job]:
+    """Run all cells of a request that are not finished; return them all, in order. ``tell`` gets the progress.
+
+    A cell that fails leaves its reason in failed.json and is tried again by the next call; others go on. Raises
+    ValueError for unknown names and unfit data before anything is run.
+    """
+    jobs = planned(request)
+    left = [job for job in jobs if job.plan and not finished(job.plan, "corruptions" in request.robustness)]
+    workers = max(1, min(request.workers or _cores(), len(left)))
+    tell(f"{len(jobs)} cells, {len(jobs) - len(left)} finished or impossible, {workers} at once on one thread each")
+    started, known = time.monotonic(), _known_seconds(jobs)
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    context: Any = multiprocessing.get_context(START)
+    if START == "forkserver":
+        context.set_forkserver_preload(["loligo.benchmark.work"])
+    with ThreadPoolExecutor(workers) as pool:
+        futures = {pool.submit(_run, job, request, context): job for job in left}
+        try:
+            for count, future in enumerate(as_completed(futures), 1):
+                job, (said, seconds) = futures[future], future.result()
+                known[job.cell.dataset, job.cell.method] = seconds
+                waiting = [futures[f].cell for f in futures if not f.done()]
+                eta = f"; about {_minutes(_estimate(waiting, known, workers))} left" if waiting else ""
+                tell(f"[{count}/{len(left)}] {job.cell.name}: {said}, {_minutes(seconds)}{eta}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
+    tell(f"ran for {_minutes(time.monotonic() - started)}")
+    return jobs
+
+
+def _run(job: Job, request: Request, context: Any) -> tuple[str, float]:
+    """Train, score and measure a cell; return what came of it, and the seconds."""
+    assert job.plan is not None
+    made, begun = job.plan, time.monotonic()
+    made.folder.mkdir(parents=True, exist_ok=True)
+    (made.folder / "failed.json").unlink(missing_ok=True)
+    rows = select(made.cell, job.data.rows)
+    labelled = rows.loc[rows["split"] == "validation", "label"].dropna().nunique() == 2
+    corruptions = "corruptions" in request.robustness and not made.cell.curve
+    closed = (str(request.out.absolute()), *job.data.closed)
+    stages = ((work.train, seen_in_training(rows), labelled), (work.score, seen_in_scoring(rows), corruptions))
+    for function, seen, option in stages:
+        process = context.Process(target=work.stage, args=(function, made, seen, closed, option), daemon=True)
+        process.start()
+        process.join()
+        if process.exitcode:
+            return "failed: " + reason(made, process.exitcode), time.monotonic() - begun
+    try:
+        found = _measure(made, rows)
+    except ValueError as error:
+        _write(made.folder / "failed.json", {"stage": "evaluate", "reason": str(error)})
+        return f"failed: {error}", time.monotonic() - begun
+    done = Run.load(made.folder / "run")
+    record = {
+        "name": made.cell.name,
+        "seconds": round(time.monotonic() - begun, 1),
+        "command": request.command(made.cell, job.data.given, done.train.epochs),
+        "commit": results.commit(),
+        "data_hash": made.data_hash,
+        "code": made.code,
+    }
+    _write(made.folder / "cell.json", record)  # last: where it stands, the cell is finished
+    return f"AUC {found['clean']['auc']:.3f}", time.monotonic() - begun
+
+
+def _measure(made: Plan, rows: pd.DataFrame) -> dict[str, Any]:
+    """Put the labels to the scores, now that they can no longer change, and evaluate them."""
+    known = rows.drop(columns="split")
+    for name in ("scores.csv", "epochs.csv"):
+        if (made.folder / "raw" / name).exists():
+            table = pd.read_csv(made.folder / "raw" / name)
+            table = table.drop(columns=[c for c in known if c in table and c != "path"])
+            write_csv(table.merge(known, on="path", how="left", validate="m:1"), made.folder / "run" / name)
+    return api.evaluate(made.folder / "run")
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    with replacing(path) as new:
+        new.write_text(json.dumps(values, indent=2), encoding="utf-8")
+
+
+def _known_seconds(jobs: list[Job]) -> dict[tuple[str, str], float]:
+    """Return the seconds of finished cells by data set and method."""
+    paths = {(j.cell.dataset, j.cell.method): j.plan.folder / "cell.json" for j in jobs if j.plan}
+    return {key: float(json.loads(p.read_text(encoding="utf-8"))["seconds"]) for key, p in paths.items() if p.exists()}
+
+
+def _estimate(waiting: list[Cell], known: dict[tuple[str, str], float], workers: int) -> float:
+    """Estimate the seconds that are left: by cells of the same method and data set, else by the mean of all known."""
+    mean = sum(known.values()) / len(known)
+    return sum(known.get((cell.dataset, cell.method), mean) for cell in waiting) / min(workers, len(waiting))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{math.ceil(seconds / 60)} min"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

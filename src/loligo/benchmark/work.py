@@ -1,0 +1,166 @@
+"""What a cell does, in a process of its own: train on what it may see, then score what it may see.
+
+Each stage is finished when its last file stands, and is not done again. A process works on one thread, so that costs
+can be compared, and ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing import connection, parent_process
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from loligo import api
+from loligo import train as training
+from loligo.benchmark import cost, guard
+from loligo.benchmark.cells import Plan
+from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
+from loligo.data.cache import Dataset
+from loligo.files import replacing, write_csv
+from loligo.methods.base import Method
+from loligo.runs import Run
+from loligo.score import Scorer, by_row, raw_scores
+
+SNAPSHOTS = 20
+"""Epochs whose model is kept until it is scored, at most, evenly spaced: the choice of the papers' protocol."""
+TIMED_BATCHES = 4
+"""Batches of an epoch that is timed to turn a budget into a number of epochs."""
+
+
+def stage(work: Callable[..., None], plan: Plan, rows: pd.DataFrame, closed: tuple[str, ...], *options: bool) -> None:
+    """Do a stage of a cell on ``rows``, alone in this process; say in failed.json why it failed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cache = Path(os.environ.get("LOLIGO_CACHE") or Path.home() / ".cache" / "loligo").absolute()
+    os.environ["LOLIGO_CACHE"] = str(cache)
+    os.chdir(plan.folder)
+    log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    torch.set_num_threads(1)
+    guard.close(closed, rows["path"], [str(plan.folder), str(cache)])
+    try:
+        work(plan, rows, *options)
+    except Exception as error:
+        traceback.print_exc()
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        with replacing(plan.folder / "failed.json") as path:
+            path.write_text(json.dumps({"stage": work.__name__, "reason": reason}), encoding="utf-8")
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    if parent := parent_process():
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def train(plan: Plan, rows: pd.DataFrame, snapshots: bool) -> None:
+    """Train on ``rows``, splits train and calibration, as far as that was not done; keep models for `score`."""
+    for left in plan.folder.rglob(".*"):  # of writes that a kill cut off
+        shutil.rmtree(left, ignore_errors=True)
+    folder, settings = plan.folder / "run", dict(plan.train)
+    if plan.budget:
+        settings["epochs"] = _affordable(plan, rows)
+    run = api.plan(plan.cell.method, folder, plan.preset or None, plan.method_config, settings)
+    if run.trained:
+        return
+    watch = _Keep(plan.folder / "snapshots", run) if snapshots else None
+    options = {"preset": plan.preset or None, "options": plan.method_config, "train": run.train}
+    api.train(plan.cell.method, rows, folder, **options, watch=watch)
+
+
+class _Keep:
+    """Write the model after some of the epochs."""
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        self.folder = folder
+        self.last = sum(training.epochs_of(run.new_model().phases(), run.train.epochs))
+        self.every = math.ceil(self.last / SNAPSHOTS)
+
+    def __call__(self, model: Method, epoch: int) -> None:
+        if epoch % self.every and epoch != self.last:
+            return
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        with replacing(self.folder / f"{epoch:06d}.safetensors") as path:
+            save_file(tensors, path)
+
+
+def _affordable(plan: Plan, rows: pd.DataFrame) -> int:
+    """Return how many epochs the budget is worth, by timing a short training of each phase; measured once."""
+    path = plan.folder / "budget.json"
+    if not path.exists():
+        run = api.plan(plan.cell.method, plan.folder / "none", plan.preset or None, plan.method_config, plan.train)
+        seconds = epoch_seconds(run, run.images(rows[rows["split"] == "train"]), plan.folder)
+        found = {"seconds_per_epoch": seconds, "epochs": max(1, int((plan.budget or 0) / seconds))}
+        with replacing(path) as new:
+            new.write_text(json.dumps(found), encoding="utf-8")
+    return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])
+
+
+def epoch_seconds(run: Run, normals: Dataset, scratch: Path) -> float:
+    """Estimate the seconds of an epoch, in the mean over the phases by their shares, from a few batches of each."""
+    some = dataclasses.replace(normals, pixels=normals.pixels[: TIMED_BATCHES * run.train.batch_size])
+    phases, model = run.new_model().phases(), run.new_model()
+    total = sum(phase.share for phase in phases)
+    twice = math.ceil(2 * total / min(phase.share for phase in phases))  # the first time warms up
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        config = dataclasses.replace(run.train, epochs=min(twice, 4 * len(phases)))
+        history = training.fit(model, some, config, Path(folder))
+    speeds = history.groupby("phase")["images_per_s"].last()
+    return float(sum(p.share / total * len(normals) / speeds[p.name] for p in phases))
+
+
+def score(plan: Plan, rows: pd.DataFrame, corruptions: bool) -> None:
+    """Score ``rows``, splits validation and test, as far as that was not done: scores, epochs, corruptions, cost."""
+    run, raw = Run.load(plan.folder / "run"), plan.folder / "raw"
+    test = rows[rows["split"] == "test"].reset_index(drop=True)
+    if not (raw / "scores.csv").exists():
+        api.score(run, test, raw, maps=False)
+    if not (raw / "cost.json").exists():
+        found = cost.measure(run, run.images(test))
+        with replacing(raw / "cost.json") as path:
+            path.write_text(json.dumps(found), encoding="utf-8")
+    kept = plan.folder / "snapshots"
+    if kept.exists() and not (raw / "epochs.csv").exists():
+        write_csv(pd.concat(list(_epochs(run, rows, kept)), ignore_index=True), raw / "epochs.csv")
+    shutil.rmtree(kept, ignore_errors=True)
+    if corruptions and not (raw / "corruptions.csv").exists():
+        write_csv(_corrupted(run, run.images(test)), raw / "corruptions.csv")
+
+
+def _epochs(run: Run, rows: pd.DataFrame, kept: Path) -> Any:
+    data = run.images(rows)
+    for path in sorted(kept.glob("*.safetensors")):
+        model = run.new_model()
+        model.load_state_dict(load_file(path))
+        values = raw_scores(Scorer(model.eval(), run.train.precision), data, progress=False)
+        yield data.rows[["path", "split"]].assign(epoch=int(path.stem), score=values)
+
+
+def _corrupted(run: Run, data: Dataset) -> pd.DataFrame:
+    """Score the images spoilt in each way and severity: columns path, kind, severity, score."""
+    scorer, tables = Scorer(run.model(), run.train.precision), []
+    for kind, severity in ((kind, severity) for kind in STEPS for severity in SEVERITIES):
+        found = []
+        for start in range(0, len(data), 16):
+            indices = range(start, min(start + 16, len(data)))
+            x = data.batch(indices)
+            x[:, 0] = torch.from_numpy(corrupt(x[:, 0].numpy(), kind, severity, indices))
+            found.append(scorer(x).image.double())
+        values = by_row(torch.cat(found).numpy(), data)
+        tables.append(data.rows[["path"]].assign(kind=kind, severity=severity, score=values))
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,132 @@
+"""Say what a benchmark found in sentences, and as Markdown and LaTeX tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+NOTICE = "Research use only: not a medical device."
+Rows = list[dict[Any, Any]]
+
+
+def spread(row: Any, name: str, digits: int = 3) -> str:
+    """Write a mean over seeds with its spread: 0.876 ± 0.015."""
+    value, deviation = row[name], row.get(f"{name}_sd", np.nan)
+    if pd.isna(value):
+        return "–"
+    return f"{value:.{digits}f}" + ("" if pd.isna(deviation) else f" ± {deviation:.{digits}f}")
+
+
+def interval(row: Any, name: str) -> str:
+    """Write the 95 % interval of a metric: 0.85–0.90."""
+    return f"{row[f'{name}_low']:.3f}–{row[f'{name}_high']:.3f}"
+
+
+def short(value: Any, unit: float = 1.0) -> str:
+    """Write a number of any size with three digits; a dash for none."""
+    return (
+        "–" if pd.isna(value) else f"{float(value) / unit:,.3g}" if abs(value / unit) < 1000 else f"{value / unit:,.0f}"
+    )
+
+
+HEAD = ("Method", "AUC", "95 % interval", "AP", "Acc", "F1", "Sens. at 95 % spec.", "Paper AUC", "Gap", "Training (s)")
+PUBLISHED_HEAD = ("Method", "AUC", "Acc", "F1", "Source")
+
+
+def _table(summary: pd.DataFrame, name: str) -> list[tuple[str, ...]]:
+    """Return the rows of a data set as text, in the order of `HEAD`, best first."""
+    rows = summary[summary["dataset"] == name].sort_values("auc", ascending=False)
+    return [
+        (
+            row["method"],
+            spread(row, "auc"),
+            interval(row, "auc"),
+            *(spread(row, key) for key in ("ap", "accuracy", "f1", "sensitivity_at_95")),
+            spread(row, "paper_auc"),
+            f"{row['gap']:+.3f}",
+            short(row["train_seconds"]),
+        )
+        for row in rows.to_dict("records")
+    ]
+
+
+def _published_table(rows: Rows) -> list[tuple[str, ...]]:
+    cells = ("auc", "accuracy", "f1")
+    return [(r["name"], *(spread(r | {"auc_sd": r["auc_spread"]}, c) for c in cells), r["source"]) for r in rows]
+
+
+def markdown(about: dict[str, Any], summary: pd.DataFrame, best: Rows, published: Mapping[str, Rows]) -> str:
+    """Return the summary as Markdown tables, published figures in tables of their own."""
+    lines = [f"# Benchmark\n\n{NOTICE}\n\n{conditions(about)}\n"]
+    for answer in best:
+        lines += [f"## {answer['dataset']}\n", said(answer, summary) + "\n"]
+        lines += [_markdown(HEAD, _table(summary, answer["dataset"]))]
+        if rows := published.get(answer["dataset"]):
+            lines += ["Published, not measured here:\n", _markdown(PUBLISHED_HEAD, _published_table(rows))]
+    return "\n".join(lines)
+
+
+def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    text = [[cell.replace("|", "\\|") for cell in row] for row in (head, tuple("---" for _ in head), *rows)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in text) + "\n"
+
+
+def conditions(about: dict[str, Any]) -> str:
+    """Say under what conditions a benchmark was made."""
+    budget = f"budget {about['budget_seconds']:g} s of training" if about["budget_seconds"] else "epochs as configured"
+    preset = f"preset {about['preset']}" if about["preset"] else "no preset"
+    return (
+        f"{about['seeds']} seed(s), {budget}, {preset}; {about['machine']}; loligo {about['loligo']} {about['commit']}."
+    )
+
+
+def said(answer: dict[str, Any], summary: pd.DataFrame) -> str:
+    """Say which method is best on a data set, and which of the quick ones."""
+    rows = summary[summary["dataset"] == answer["dataset"]].set_index("method")
+    best = rows.loc[answer["best"]]
+    text = f"Best by AUC: {answer['best']}, {spread(best, 'auc')} (95 % interval {interval(best, 'auc')})."
+    if not answer["best_quick"]:
+        return text + " No method trained in under 5 minutes of CPU."
+    quick = rows.loc[answer["best_quick"]]
+    return text + (
+        f" Best under 5 minutes of CPU: {answer['best_quick']}, {spread(quick, 'auc')}, "
+        f"in {short(quick['train_seconds'])} s."
+    )
+
+
+def latex(about: dict[str, Any], summary: pd.DataFrame, best: Rows, published: Mapping[str, Rows]) -> str:
+    """Return the summary as LaTeX tables (booktabs), published figures in tables of their own."""
+    parts = [f"% {NOTICE}\n% {conditions(about)}"]
+    for answer in best:
+        parts.append(_latex(answer["dataset"] + ", measured", HEAD, _table(summary, answer["dataset"])))
+        if rows := published.get(answer["dataset"]):
+            caption = answer["dataset"] + ", published, not measured here"
+            parts.append(_latex(caption, PUBLISHED_HEAD, _published_table(rows)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _latex(caption: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    body = [" & ".join(_escaped(cell) for cell in row) + r" \\" for row in rows]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_escaped(caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            r"\toprule",
+            " & ".join(_escaped(cell) for cell in head) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _escaped(text: str) -> str:
+    for sign in "&%_#$":
+        text = text.replace(sign, "\\" + sign)
+    return text.replace("±", r"$\pm$").replace("–", "--")
