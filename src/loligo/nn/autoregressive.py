@@ -15,7 +15,8 @@ from torch import Tensor, nn
 class Memo:
     """What each layer saw of E grids, by rows; made by a full pass, changed by passes over one row of each.
 
-    ``grids`` (n,) and ``rows`` (n,) int64 say which row of which grid a pass is over.
+    ``grids`` (n,) and ``rows`` (n,) int64 say which row of which grid a pass is over. What is kept, (E, H, W, C), has
+    its channels last, so that a row lies in one piece: rows are taken out and put back all the time.
     """
 
     def __init__(self) -> None:
@@ -32,13 +33,21 @@ class Memo:
         self.grids, self.rows = grids, rows
         return self
 
+    def keep(self, layer: nn.Module, x: Tensor) -> None:
+        """Keep what a layer saw in a full pass, (E, C, H, W)."""
+        self.seen[layer] = x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+
     def update(self, layer: nn.Module, x: Tensor, above: int) -> Tensor:
         """Take in the rows (n, C, 1, W); return them with the ``above`` ones over them, (n, C, above + 1, W)."""
-        kept = self.seen[layer]  # (E, C, above + H, W), zeros on top
+        kept = self.seen[layer]  # (E, above + H, W, C), zeros on top
         assert self.grids is not None and self.rows is not None
-        kept[self.grids, :, self.rows + above] = x[:, :, 0].to(kept.dtype)
+        kept[self.grids, self.rows + above] = x[:, :, 0].transpose(1, 2).to(kept.dtype)
         window = self.rows[:, None] + torch.arange(above + 1, device=x.device)
-        return kept[self.grids[:, None], :, window].transpose(1, 2)
+        return kept[self.grids[:, None], window].permute(0, 3, 1, 2)
+
+    def whole(self, layer: nn.Module) -> Tensor:
+        """Return all places (n, H * W, C) of the grids that the pass is over."""
+        return self.seen[layer][self.grids].flatten(1, 2)
 
 
 class CausalConv(nn.Module):
@@ -61,9 +70,8 @@ class CausalConv(nn.Module):
         else:
             x = F.pad(x, (0, 0, self.reach, 0))
             if memo is not None:
-                memo.seen[self] = x.clone()
-        x = F.pad(x, (self.reach, self.reach))
-        return F.conv2d(x, self.conv.weight * self.mask, self.conv.bias)
+                memo.keep(self, x)
+        return F.conv2d(x, self.conv.weight * self.mask, self.conv.bias, padding=(0, self.reach))
 
 
 class GatedResidual(nn.Module):
@@ -94,16 +102,17 @@ class CausalAttention(nn.Module):
     def forward(self, x: Tensor, memo: Memo | None = None) -> Tensor:
         """Map (N, C, H, W) to (N, value, H, W), rows alone with a memo of rows."""
         n, _, rows, width = x.shape
-        query, key, value = self.query(x), self.key(x), self.value(x)
+        key, value = self.key(x), self.value(x)
+        q, k, v = (t.flatten(2).transpose(1, 2) for t in (self.query(x), key, value))  # (n, places, channels)
         at = torch.arange(rows * width, device=x.device).expand(n, -1)  # (n, q): each query's place in raster order
         if memo is not None and memo.rows is not None:
             memo.update(self.key, key, 0)
             memo.update(self.value, value, 0)
-            key, value = memo.seen[self.key][memo.grids], memo.seen[self.value][memo.grids]
+            k, v = memo.whole(self.key), memo.whole(self.value)
             at = at + memo.rows[:, None] * width
         elif memo is not None:
-            memo.seen |= {self.key: key.clone(), self.value: value.clone()}
-        q, k, v = (t.flatten(2).transpose(1, 2) for t in (query, key, value))  # (n, places, channels)
+            memo.keep(self.key, key)
+            memo.keep(self.value, value)
         mask = torch.arange(k.shape[1], device=x.device) <= at[:, :, None]
         read = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype), mask)
         return read.transpose(1, 2).reshape(n, -1, rows, width)
