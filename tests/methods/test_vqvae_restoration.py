@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from loligo.methods.vqvae_restoration import VqvaeRestoration, VqvaeRestorationConfig, smooth
+from loligo.methods.vqvae_restoration import VqvaeRestoration, VqvaeRestorationConfig, smooth, smooth_slices
 from loligo.nn.autoregressive import CausalConv, surprise
 from loligo.score import Scorer
 
@@ -78,7 +78,7 @@ def test_calibration_asks_the_prior_once_a_batch(monkeypatch: pytest.MonkeyPatch
     with torch.no_grad():
         ready.calibrate([X[:2], X[2:]])
         assert asked == [2, 1]
-        parts = [torch.cat(part) for part in zip(*(ready._parts(x)[:2] for x in (X[:2], X[2:])), strict=True)]
+        parts = [torch.cat(part) for part in zip(*(ready.parts(x)[:2] for x in (X[:2], X[2:])), strict=True)]
     torch.testing.assert_close(ready.usual[:, 0], torch.stack([part.mean() for part in parts]))
 
 
@@ -89,7 +89,7 @@ def test_scores_follow_their_definitions() -> None:
         surprises, codes = ready._surprise(X)
         logits = ready.prior(codes)
         torch.testing.assert_close(surprises, surprise(logits, codes))
-        density, restoration, heat, image = ready._parts(X)
+        density, restoration, heat, image = ready.parts(X)
         torch.testing.assert_close(density, torch.where(surprises > ready.limits[0], surprises, 0.0).sum((1, 2)))
         torch.testing.assert_close(restoration, heat.mean((1, 2, 3)))
         scores = ready.score(X)
@@ -112,15 +112,15 @@ def test_restorations_are_weighed_by_how_near_they_stay() -> None:
             weights[:, j] = 3 / apart[j].mean((1, 2, 3))
         for j, weight in enumerate(weights.softmax(1).T):
             total += weight[:, None, None, None] * apart[j]
-        torch.testing.assert_close(ready._parts(X)[2], smooth(total), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ready.parts(X)[2], smooth(total, 3, 7), rtol=1e-4, atol=1e-5)
 
 
 def test_smoothing_drops_thin_edges_and_keeps_areas() -> None:
     x = torch.zeros(1, 1, 32, 32)
     x[..., 4:6, :] = 1
-    assert float(smooth(x).max()) == 0
+    assert float(smooth(x, 3, 7).max()) == 0
     x[..., 10:25, 10:25] = 1
-    assert float(smooth(x)[0, 0, 17, 17]) == 1
+    assert float(smooth(x, 3, 7)[0, 0, 17, 17]) == 1
 
 
 def test_a_slice_is_told_where_it_lies() -> None:
@@ -144,9 +144,28 @@ def test_prior_and_codebook_stay_in_float32_when_packed() -> None:
     assert torch.bfloat16 in {p.dtype for p in fast.decoder.parameters()}
 
 
+def test_maps_of_slices_are_smoothed_across_slices() -> None:
+    x = torch.rand(6, 9, 8, generator=torch.Generator().manual_seed(0))
+    least = x.clone()
+    for d, i, j in torch.cartesian_prod(*map(torch.arange, x.shape)).tolist():
+        around = x[max(d - 1, 0) : d + 2, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]
+        least[d, i, j] = around.min()
+    expected = torch.stack(
+        [
+            least[max(d - 1, 0) : d + 2, max(i - 2, 0) : i + 3, max(j - 2, 0) : j + 3].mean()
+            for d, i, j in torch.cartesian_prod(*map(torch.arange, x.shape)).tolist()
+        ]
+    ).view(x.shape)
+    torch.testing.assert_close(smooth_slices(x, 3, 5), expected)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"size": 60}, "size 60 must be a multiple of 2"), ({"position": True}, "channels is 1; an image has 1, and one")],
+    [
+        ({"window": 4}, "window is 4; a window around a pixel has an odd number"),
+        ({"size": 60}, "size 60 must be a multiple of 2"),
+        ({"position": True}, "channels is 1; an image has 1, and one"),
+    ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -42,13 +42,19 @@ class VqvaeRestorationConfig(SliceConfig):
     prior_pairs: int = 4
     """Gated residual pairs of a block."""
     dropout: float = 0.1
-    """Share of channels, or in the prior of channels of a pair, that training leaves out."""
+    """Share of channels of a block of the autoencoder that training leaves out."""
+    prior_dropout: float = 0.1
+    """Share of channels of a pair of the prior that training leaves out."""
     restorations: int = 15
     """Images that are drawn for each."""
     sample_percentile: float = 98.0
     """Percentile of held-out normals' surprise above which a code counts in the density score."""
     pixel_percentile: float = 90.0
     """Percentile of held-out normals' surprise above which a code is drawn anew."""
+    least: int = 3
+    """Side in pixels of the window whose least value the map keeps, which drops thin edges; 1 keeps them."""
+    window: int = 7
+    """Side in pixels of the window that the map is averaged over then."""
     sharpness: float = 3.0
     """Restorations are weighed by the softmax of this over their mean distance to the image."""
     score: Literal["density", "restoration", "both"] = "both"
@@ -141,7 +147,7 @@ class VqvaeRestoration(Method):
             c.prior_blocks,
             c.prior_pairs,
             value=c.prior_channels,
-            dropout=c.dropout,
+            dropout=c.prior_dropout,
             conditions=int(c.position),
             grid=(side, side),
         )
@@ -186,7 +192,7 @@ class VqvaeRestoration(Method):
         values = torch.cat([surprises.flatten() for _, (surprises, _) in kept])
         shares = torch.tensor([self.config.sample_percentile, self.config.pixel_percentile], device=values.device) / 100
         self.limits.copy_(torch.quantile(values[: 1 << 24], shares))
-        scores = torch.cat([torch.stack(self._parts(x, seen)[:2], 1) for x, seen in kept])
+        scores = torch.cat([torch.stack(self.parts(x, seen)[:2], 1) for x, seen in kept])
         self.usual.copy_(torch.stack([scores.mean(0), scores.std(0).clamp_min(1e-12)], 1))
 
     def _surprise(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,7 +200,7 @@ class VqvaeRestoration(Method):
         codes = self._codes(x)
         return surprise(self.prior(codes, self.config.split(x)[1]), codes), codes
 
-    def _parts(self, x: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def parts(self, x: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return density and restoration scores (N,), the map and the mean restored image (N, 1, H, W).
 
         ``seen`` is what `_surprise` returns of x, where that is known.
@@ -208,29 +214,33 @@ class VqvaeRestoration(Method):
         apart = (image[:, None] - images).abs()
         weights = (self.config.sharpness / apart.mean((2, 3, 4)).clamp_min(1e-6)).softmax(1)[:, :, None, None, None]
         heat = (weights * apart).sum(1).mean(1, keepdim=True)
-        heat = heat if self.config.position else smooth(heat)
+        heat = heat if self.config.position else smooth(heat, self.config.least, self.config.window)
         return density, heat.mean((1, 2, 3)), heat, (weights * images).sum(1)
 
     def score(self, x: Tensor) -> Scores:
         """Score by the likelihood of codes, by restoration, or by both; map what restored images differ in."""
-        density, restoration, heat, image = self._parts(x)
+        density, restoration, heat, image = self.parts(x)
         (a, b), (c, d) = self.usual
         both = (density - a) / b + (restoration - c) / d
         scores = {"density": density, "restoration": restoration, "both": both}
         return Scores(scores[self.config.score], heat, image)
 
     def pool(self, maps: Tensor) -> Tensor:
-        """Take the least of 3x3x3 voxels, then the mean of 3x7x7, of the maps of a volume's slices (N, H, W)."""
-        if not self.config.position:
-            return maps
-        least = -F.max_pool3d(-maps[None], 3, 1, 1)
-        return F.avg_pool3d(least, (3, 7, 7), 1, (1, 3, 3), count_include_pad=False)[0]
+        """Smooth the maps of a volume's slices (N, H, W) across slices too; see `smooth_slices`."""
+        return smooth_slices(maps, self.config.least, self.config.window) if self.config.position else maps
 
 
-def smooth(x: Tensor) -> Tensor:
-    """Take the least of 3x3 pixels, which drops thin edges, then the mean of 7x7, of maps (N, 1, H, W)."""
-    least = -F.max_pool2d(-x, 3, 1, 1)
-    return F.avg_pool2d(least, 7, 1, 3, count_include_pad=False)
+def smooth(x: Tensor, least: int, window: int) -> Tensor:
+    """Take the least of least x least pixels, then the mean of window x window, of maps (N, 1, H, W)."""
+    x = -F.max_pool2d(-x, least, 1, least // 2)
+    return F.avg_pool2d(x, window, 1, window // 2, count_include_pad=False)
+
+
+def smooth_slices(x: Tensor, least: int, window: int) -> Tensor:
+    """Take the least of a cube of voxels, then the mean over window x window of 3 slices, of slices (N, H, W)."""
+    x = -F.max_pool3d(-x[None], least, 1, least // 2)
+    sides = (3, window, window)
+    return F.avg_pool3d(x, sides, 1, tuple(n // 2 for n in sides), count_include_pad=False)[0]
 
 
 def check(config: VqvaeRestorationConfig) -> None:
@@ -238,4 +248,7 @@ def check(config: VqvaeRestorationConfig) -> None:
     step = 1 << (len(config.widths) - 1)
     if config.size % step:
         raise ValueError(f"size {config.size} must be a multiple of 2**stages = {step}")
+    for name in ("least", "window"):
+        if not (side := getattr(config, name)) > 0 or side % 2 == 0:
+            raise ValueError(f"{name} is {side}; a window around a pixel has an odd number of them a side, such as 3")
     config.check_channels()
