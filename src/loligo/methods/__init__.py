@@ -17,6 +17,7 @@ METHODS = {
     "dinomaly": ("Dinomaly", "a frozen vision transformer's features, rebuilt through noise, loosely (CVPR 2025)"),
     "edc": ("Edc", "encoder-decoder contrast: a pretrained encoder moves with the decoder of its features (TMI 2024)"),
     "gaussian": ("Gaussian", "principal components of pixels, scored by Mahalanobis distance; no training"),
+    "igd": ("Igd", "a Gaussian of codes, smoothed by a critic of their mixtures, and reconstruction (AAAI 2022)"),
     "mkd": ("Mkd", "a small student of a pretrained teacher, in value and direction of features (CVPR 2021)"),
     "padim": ("Padim", "a Gaussian of a pretrained network's features at each place; no training (2020)"),
     "panda": ("Panda", "nearest neighbours among a pretrained network's features, drawn together (CVPR 2021)"),

@@ -1,0 +1,64 @@
+"""Structural similarity of images under a Gaussian window, at one scale and at several, as loss and as map.
+
+SSIM: Wang et al., IEEE TIP 2004. MS-SSIM: Wang, Simoncelli & Bovik, Asilomar 2003. `loligo.nn.places` compares
+by square windows of an anomaly's size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WINDOW, SIGMA = 11, 1.5  # of Wang et al., in pixels
+C1, C2 = 0.01**2, 0.03**2  # of Wang et al., for pixels in [0, 1]
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, finest scale first
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Return the SSIM at each pixel of images (N, C, H, W) in [0, 1], of the same shape; the borders are reflected."""
+    pad = [WINDOW // 2] * 4
+    luminance, structure = _compare(F.pad(x.float(), pad, mode="reflect"), F.pad(y.float(), pad, mode="reflect"))
+    return luminance * structure
+
+
+def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Return the MS-SSIM (N,) of images (N, C, H, W) in [0, 1], over as many of the five scales as windows fit in.
+
+    With fewer scales their exponents are stretched to the sum that they have in the paper, one.
+    """
+    x, y = x.float(), y.float()
+    count = scales(min(x.shape[2:]))
+    weights = torch.tensor(SCALES[:count], device=x.device)
+    found = []
+    for i in range(count):
+        luminance, structure = _compare(x, y)
+        last = luminance * structure if i == count - 1 else structure
+        found.append(last.mean((2, 3)).clamp(min=1e-6))  # negative values have no power
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    return (torch.stack(found, -1).log() * (weights / weights.sum())).sum(-1).exp().mean(1)
+
+
+def scales(side: int) -> int:
+    """Return how many of the five scales an image has whose window fits in; ValueError where none does."""
+    count = sum(side >> i >= WINDOW for i in range(len(SCALES)))
+    if not count:
+        raise ValueError(f"an image of {side} pixels a side is smaller than the window of {WINDOW} that compares it")
+    return count
+
+
+def _compare(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return luminance, and contrast times structure, where the window lies inside: (N, C, H - 10, W - 10) each."""
+    mean_x, mean_y, xx, yy, xy = _smooth(torch.cat([x, y, x * x, y * y, x * y])).chunk(5)
+    variances, covariance = xx - mean_x**2 + yy - mean_y**2, xy - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
+    return luminance, (2 * covariance + C2) / (variances + C2)
+
+
+def _smooth(x: Tensor) -> Tensor:
+    """Smooth (N, C, H, W) by the window, in float32: differences of squares are lost in bfloat16."""
+    along = torch.arange(WINDOW, device=x.device, dtype=torch.float32) - WINDOW // 2
+    kernel = (-along.square() / (2 * SIGMA**2)).exp()
+    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, -1)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.conv2d(F.conv2d(x, kernel, groups=x.shape[1]), kernel.mT, groups=x.shape[1])
