@@ -126,6 +126,28 @@ def test_a_frozen_one_stays_in_eval_mode_and_another_does_not() -> None:
     assert all(module.training for module in method[1].modules())
 
 
+def test_a_backbone_that_learns_is_the_same_with_depthwise_convolutions_in_float32() -> None:
+    torch.manual_seed(0)
+    frozen, moving = Backbone(LITE, (1, 2)).eval(), Backbone(LITE, (1, 2), frozen=False).eval()
+    moving.load_state_dict(frozen.state_dict())
+    x, gradients = images(), []
+    for own in (frozen, copy.deepcopy(moving)):
+        sum(maps.square().mean() for maps in own(x)).backward()
+        gradients.append([p.grad for p in own.parameters() if p.grad is not None])
+    for a, b in zip(*gradients, strict=True):
+        assert torch.equal(a, b)
+    conv = next(m for m in moving.modules() if isinstance(m, nn.Conv2d) and m.groups > 1 and m.stride == (1, 1))
+    rough = torch.randn(1, conv.in_channels, 16, 16, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert moving(x)[0].dtype == torch.bfloat16
+        found, plain = conv(rough), nn.functional.conv2d(rough, conv.weight, padding=1, groups=conv.groups)
+    expected = nn.functional.conv2d(rough.float(), conv.weight, padding=1, groups=conv.groups).to(torch.bfloat16)
+    assert torch.equal(found, expected)
+    assert not torch.equal(plain, expected)
+    for a, b in zip(packed(moving, torch.float32)(x), frozen(x), strict=True):
+        torch.testing.assert_close(a, b.detach(), rtol=1e-3, atol=1e-4 * float(b.detach().abs().max()))
+
+
 def test_channels_and_strides_are_those_of_the_maps() -> None:
     for name, layers in ((LITE, (1, 2, 3)), ("resnet18", (1, 4)), (VIT, (3,))):
         own = Backbone(name, layers)
