@@ -188,9 +188,7 @@ def benchmark(argv: list[str]) -> None:
         return
     parser = _parser("benchmark", "loligo benchmark --methods M --datasets D --out DIR [options] | compare A B")
     parser.add_argument("--methods", nargs="+", required=True, help="names, parted by commas or spaces")
-    parser.add_argument(
-        "--datasets", nargs="+", required=True, help="manifest.csv, NAME=manifest.csv, NAME=DIR, NAME"
-    )
+    parser.add_argument("--datasets", nargs="+", required=True, help="manifest.csv, NAME=manifest.csv, NAME=DIR, NAME")
     parser.add_argument("--out", required=True, type=Path, help="folder; what is finished there is not run again")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each method: seeds 0, 1, ...")
     parser.add_argument("--preset", help="preset of each method that has it")
@@ -223,6 +221,23 @@ def experiment(argv: list[str]) -> None:
     _tell_rejected(Path(given.out))
 
 
+def synthesize(argv: list[str]) -> None:
+    """plant anomalies with known masks in normal images, to test on: loligo synthesize PATH... -o DIR"""
+    from loligo.data import manifest, synthetic, synthetic_set
+
+    parser = _parser("synthesize", "loligo synthesize PATH... -o DIR [options]")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="manifest, folder or files of normal images")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for images, masks and manifest.csv")
+    parser.add_argument("--kinds", nargs="+", default=list(synthetic.KINDS), help="each in a copy of each image")
+    parser.add_argument("--split", default="test", help="of the manifest, whose normal images are taken")
+    parser.add_argument("--seed", type=int, default=0, help="of the anomalies")
+    given = _parse(parser, argv)
+    rows = manifest.resolve(_data(given.paths), purpose="score")
+    frame = synthetic_set.write(given.out, rows, kinds=given.kinds, split=given.split, seed=given.seed)
+    count = int(frame["label"].sum())
+    print(f"{given.out / 'manifest.csv'}: {len(frame) - count} normal images, {count} abnormal")
+
+
 def demo(argv: list[str]) -> None:
     """train squid, ae and gaussian on made digits, score them, write the report: loligo demo [--out runs/demo]"""
     from loligo import demo
@@ -251,6 +266,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "experiment": experiment,
     "benchmark": benchmark,
     "contaminate": contaminate,
+    "synthesize": synthesize,
     "demo": demo,
     "methods": list_methods,
 }

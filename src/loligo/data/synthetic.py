@@ -291,3 +291,5 @@ KINDS = tuple(_KINDS)
 """The kinds of anomaly, as their papers name them."""
 WITH_DONOR = ("fpi", "pii")
 """Kinds that change nothing without a second image."""
+FROM_OTHERS = ("perlin", "nsa", *WITH_DONOR)
+"""Kinds that take what they plant from another image in their papers; the others take it from the image itself."""

@@ -1,0 +1,104 @@
+"""Write a test set of synthetic anomalies with true masks, made of normal images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import PIL.Image
+from tqdm import tqdm
+
+from loligo import io
+from loligo.data import made, manifest, synthetic
+from loligo.data.volumes import resized
+from loligo.files import replacing
+from loligo.names import nearest
+
+SOURCE = "synthetic"
+NORMAL = "normal"
+
+Floats = npt.NDArray[np.float32]
+
+
+def write(
+    folder: Path,
+    rows: pd.DataFrame,
+    *,
+    kinds: Sequence[str] = synthetic.KINDS,
+    split: str = "test",
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Write each normal image of a manifest's ``split``, and a changed copy of it for each of ``kinds``.
+
+    Images without a label count as normal. They keep their own size and are written as 8-bit PNG, with masks and
+    ``manifest.csv``, all as split test, whose column ``kind`` names the anomaly and ``origin`` the image that it was
+    made of; it is returned with absolute paths. What a kind takes from another image comes from the next one. The same
+    seed gives the same bytes, and no copy depends on which kinds are made beside it. The folder appears whole or not at
+    all; ``progress`` draws a bar on a terminal.
+
+    Raises ValueError for unknown or no kinds, where there are no normal images, an image cannot be read or is a volume,
+    or no change in it can be seen, and FileExistsError where ``folder`` holds anything but an earlier set of this form.
+    """
+    made.check_counts(seed=seed)
+    for kind in kinds:
+        if kind not in synthetic.KINDS:
+            raise ValueError(f"there is no kind {kind!r}; {nearest(kind, synthetic.KINDS)}")
+    normal = rows[(rows["split"] == split) & (rows["label"] != 1).fillna(True)].reset_index(drop=True)
+    _check(normal, kinds, split)
+    folder = folder.resolve()
+    made.check_replaceable(folder, SOURCE, "synthetic set")
+    with replacing(folder) as new:
+        for part in ("images", "masks"):
+            (new / part).mkdir(parents=True)
+        bar = tqdm(range(len(normal)), desc="synthesize", unit="image", disable=None if progress else True)
+        found = [row for i in bar for row in _write_one(new, normal, i, kinds, seed)]
+        manifest.write(pd.DataFrame(found), new / "manifest.csv")
+    return manifest.read(folder / "manifest.csv")
+
+
+def _check(normal: pd.DataFrame, kinds: Sequence[str], split: str) -> None:
+    """Raise ValueError where there is nothing to make a set of."""
+    if not kinds:
+        raise ValueError(f"no kind is given; allowed: {', '.join(synthetic.KINDS)}")
+    if normal.empty:
+        raise ValueError(f"there are no normal images in split {split}; name another split")
+    if volumes := [path for path in normal["path"] if io.is_volume(Path(path))]:
+        raise ValueError(f"{volumes[0]} is a volume; anomalies are planted in images")
+    if len(normal) < 2 and (pairs := [kind for kind in kinds if kind in synthetic.WITH_DONOR]):
+        raise ValueError(f"{pairs[0]} needs two images or more; split {split} has one normal image")
+
+
+def _write_one(new: Path, normal: pd.DataFrame, i: int, kinds: Sequence[str], seed: int) -> list[dict[str, object]]:
+    """Write image ``i`` and its changed copies; return their rows of the manifest."""
+    image = _read(normal["path"][i])
+    donor = resized(_read(normal["path"][(i + 1) % len(normal)])[None], (image.shape[0], image.shape[1]))[0]
+    about = {"split": "test", "patient": normal["patient"][i], "source": SOURCE, "origin": normal["path"][i]}
+    found = [_saved(new, f"{i:05d}_{NORMAL}", image, None) | about | {"kind": NORMAL}]
+    for kind in kinds:
+        rng = np.random.default_rng([seed, synthetic.KINDS.index(kind), i])
+        own = len(normal) < 2 or kind not in synthetic.FROM_OTHERS
+        changed, mask = synthetic.plant(image, kind, rng, None if own else donor)
+        if not mask.any():
+            raise ValueError(f"{normal['path'][i]}: no {kind} can be seen in it; is it of one grey? leave it out")
+        found.append(_saved(new, f"{i:05d}_{kind}", changed, mask) | about | {"kind": kind})
+    return found
+
+
+def _read(path: str) -> Floats:
+    """Read an image (H, W) float32, rounded to the 8 bit that it is written with."""
+    grey: Floats = np.rint(io.read(Path(path)).pixels[0] * 255) / np.float32(255)
+    return grey
+
+
+def _saved(new: Path, name: str, image: Floats, mask: npt.NDArray[np.bool_] | None) -> dict[str, object]:
+    """Write an image (H, W) and its mask; return where they are, and the label."""
+    path, marks = new / "images" / f"{name}.png", new / "masks" / f"{name}.png"
+    PIL.Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(path)
+    if mask is None:
+        return {"path": str(path), "label": 0, "mask": ""}
+    PIL.Image.fromarray(mask.astype(np.uint8) * 255).save(marks)
+    return {"path": str(path), "label": 1, "mask": str(marks)}
