@@ -17,8 +17,9 @@ from loligo.data.brains import Floats, smooth_field
 
 Bools = npt.NDArray[np.bool_]
 
-RADII = (0.04, 0.10)
-"""Radius of a region as a part of the brain's longest side: 7 to 16 mm of 165."""
+RADII = (0.05, 0.11)
+"""Radius of a region as a part of the brain's longest side: 8 to 18 mm of 165. Participants who rebuild the challenge's
+anomalies take 0.05 to 0.10 of a volume's side, which a brain nearly fills."""
 SMALLEST = 2.0
 """Least radius in voxels."""
 INSIDE = 0.9
