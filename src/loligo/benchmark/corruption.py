@@ -63,7 +63,7 @@ def _rotation(image: Floats, degrees: float, random: np.random.Generator) -> Flo
 def _jpeg(image: Floats, quality: float, random: np.random.Generator) -> Floats:
     stream = io.BytesIO()
     Image.fromarray(np.uint8(np.rint(image * 255))).save(stream, "JPEG", quality=int(quality))
-    return np.asarray(Image.open(stream), dtype=np.float32) / 255
+    return np.asarray(Image.open(stream), dtype=np.float32) / np.float32(255)
 
 
 _KINDS: dict[str, Callable[[Floats, float, np.random.Generator], Floats]] = {

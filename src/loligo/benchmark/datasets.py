@@ -48,7 +48,7 @@ def read(given: str, out: Path) -> Data:
     """Read NAME=PATH, PATH or NAME: a manifest, or the folder of a data set that `DATASETS` knows by name.
 
     The sets of `MADE` need no folder: they are drawn in ``out``. Raises ValueError for unknown names and for a test
-    split that lacks normal or abnormal images.
+    split with fewer than two normal or two abnormal images.
     """
     name, _, path = given.rpartition("=") if "=" not in given else given.partition("=")
     if not name and path.lower().endswith(manifest.MANIFEST_SUFFIXES):
@@ -59,10 +59,11 @@ def read(given: str, out: Path) -> Data:
         raise ValueError(f"{name!r} is no name of a data set: letters, digits, '.', '-' and '_' are allowed")
     rows = _rows(name, path, out)
     kinds = rows.loc[rows["split"] == "test", "label"].dropna()
-    if set(kinds) != {0, 1}:
+    normal, abnormal = int((kinds == 0).sum()), int((kinds == 1).sum())
+    if min(normal, abnormal) < 2:
         raise ValueError(
-            f"{given}: the test split has {int((kinds == 0).sum())} images labelled normal (0) and "
-            f"{int((kinds == 1).sum())} abnormal (1); both kinds are needed to measure"
+            f"{given}: the test split has {normal} images labelled normal (0) and {abnormal} abnormal (1); two of each "
+            "are needed at least"
         )
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         digests = dict(zip(rows["path"], pool.map(_digest, rows["path"]), strict=True))

@@ -59,7 +59,7 @@ def parse(**given: Any) -> Request:
     Keys are the fields of `Request`, and ``set`` for its settings. Raises ValueError for a budget or a setting that
     cannot be read.
     """
-    lists = {key: _parted(given.pop(key)) for key in ("methods", "datasets", "robustness")}
+    lists: dict[str, Any] = {key: _parted(given.pop(key)) for key in ("methods", "datasets", "robustness")}
     settings = tuple(_setting(word) for word in given.pop("set"))
     budget = given.pop("budget")
     return Request(**lists, **given, settings=settings, budget=_seconds(budget) if budget else None)
@@ -134,10 +134,10 @@ def finished(made: Plan, corruptions: bool) -> bool:
     return done and (not corruptions or bool(made.cell.curve) or (made.folder / "raw" / "corruptions.csv").exists())
 
 
-def reason(made: Plan, exitcode: int | None = None) -> str:
+def reason(made: Plan) -> str:
     """Say why a cell failed."""
     path = made.folder / "failed.json"
-    if path.exists():
-        said = json.loads(path.read_text(encoding="utf-8"))
-        return f"{said['stage']}: {said['reason']}"
-    return f"its process ended with {exitcode} (-9: killed, perhaps for want of memory)" if exitcode else "not run yet"
+    if not path.exists():
+        return "not run yet"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    return f"{said['stage']}: {said['reason']}"

@@ -40,7 +40,7 @@ def _corrupted(job: Job, table: pd.DataFrame, threshold: float) -> list[dict[str
         key
         | {
             "curve": str(kind),
-            "level": float(severity),
+            "level": float(str(severity)),
             "auc": metrics.roc_auc(part["label"].to_numpy(np.int64), part["score"]),
             "false_alarms": float((part.loc[part["label"] == 0, "score"] >= threshold).mean()),
         }

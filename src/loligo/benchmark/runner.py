@@ -59,7 +59,7 @@ def run(request: Request, tell: Callable[[str], None] = print) -> list[Job]:
 
 
 def _run(job: Job, request: Request, context: Any) -> tuple[str, float]:
-    """Train, score and measure a cell; return what came of it, and the seconds."""
+    """Bring a cell to its end; return what came of it, and the seconds."""
     assert job.plan is not None
     made, begun = job.plan, time.monotonic()
     made.folder.mkdir(parents=True, exist_ok=True)
@@ -73,18 +73,21 @@ def _run(job: Job, request: Request, context: Any) -> tuple[str, float]:
         process = context.Process(target=work.stage, args=(function, made, seen, closed, option), daemon=True)
         process.start()
         process.join()
+        if process.exitcode and not (made.folder / "failed.json").exists():
+            died = f"its process ended with {process.exitcode} (-9: killed, perhaps for want of memory)"
+            _write(made.folder / "failed.json", {"stage": function.__name__, "reason": died})
         if process.exitcode:
-            return "failed: " + reason(made, process.exitcode), time.monotonic() - begun
+            return f"failed: {reason(made)}", time.monotonic() - begun
     try:
         found = _measure(made, rows)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         _write(made.folder / "failed.json", {"stage": "evaluate", "reason": str(error)})
         return f"failed: {error}", time.monotonic() - begun
-    done = Run.load(made.folder / "run")
+    epochs = Run.load(made.folder / "run").train.epochs if made.budget else None
     record = {
         "name": made.cell.name,
         "seconds": round(time.monotonic() - begun, 1),
-        "command": request.command(made.cell, job.data.given, done.train.epochs),
+        "command": request.command(made.cell, job.data.given, epochs),
         "commit": results.commit(),
         "data_hash": made.data_hash,
         "code": made.code,

@@ -70,7 +70,7 @@ def _end_with_parent() -> None:
 
 def train(plan: Plan, rows: pd.DataFrame, snapshots: bool) -> None:
     """Train on ``rows``, splits train and calibration, as far as that was not done; keep models for `score`."""
-    for left in plan.folder.rglob(".*"):  # of writes that a kill cut off
+    for left in list(plan.folder.rglob(".*")):  # of writes that a kill cut off
         shutil.rmtree(left, ignore_errors=True)
     folder, settings = plan.folder / "run", dict(plan.train)
     if plan.budget:
@@ -79,8 +79,8 @@ def train(plan: Plan, rows: pd.DataFrame, snapshots: bool) -> None:
     if run.trained:
         return
     watch = _Keep(plan.folder / "snapshots", run) if snapshots else None
-    options = {"preset": plan.preset or None, "options": plan.method_config, "train": run.train}
-    api.train(plan.cell.method, rows, folder, **options, watch=watch)
+    preset, options = plan.preset or None, plan.method_config
+    api.train(plan.cell.method, rows, folder, preset=preset, options=options, train=run.train, watch=watch)
 
 
 class _Keep:

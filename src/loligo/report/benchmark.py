@@ -88,7 +88,7 @@ def answers(summary: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for name, rows in summary.groupby("dataset") if len(summary) else ():
         quick = rows[rows["train_seconds"] <= QUICK]
-        best = [part.loc[part["auc"].idxmax(), "method"] if len(part) else None for part in (rows, quick)]
+        best = [part["method"].iloc[int(part["auc"].argmax())] if len(part) else None for part in (rows, quick)]
         found.append({"dataset": name, "best": best[0], "best_quick": best[1]})
     return found
 

@@ -53,7 +53,8 @@ def cost(summary: pd.DataFrame) -> Figure:
         prices = rows["train_seconds"].clip(lower=0.01), 1000 / rows["score_images_per_s"]
         for axes, price, title in zip(panels[2 * i :], prices, ("training (s, one thread)", "scoring an image (ms)")):  # noqa: B905
             _fronted(axes, price, rows, marks)
-            axes.set(title=name, xlabel=title, ylabel="AUC (clean)", xscale="log")
+            axes.set(title=name, xlabel=title, ylabel="AUC (clean)")
+            _logarithmic(axes)
     figure.legend(*_named(marks), loc="outside upper center", ncols=5)
     return figure
 
@@ -74,29 +75,40 @@ def _named(marks: Mapping[str, dict[str, Any]]) -> tuple[list[Any], list[str]]:
     return [Line2D([], [], linestyle="", markersize=7, **mark) for mark in marks.values()], list(marks)
 
 
+def _logarithmic(axes: Axes) -> None:
+    """Scale the horizontal axis by logarithms, with plain numbers at 1, 2, 5, 10 and so on."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
 @figures.styled
 def critical_difference(ranks: Mapping[str, float], critical: float) -> Figure:
     """Draw average ranks, best on the left; bars join methods that are closer than the critical difference."""
     names, places = list(ranks), list(ranks.values())
-    figure, (axes,) = figures.panels(1, 1, 8.4, 1.4 + 0.24 * len(names))
-    groups = cliques(places, critical)
-    depth = 0.4 + 0.25 * len(groups)
+    groups, count = cliques(places, critical), len(names)
+    depth, margin, half = 0.5 + 0.28 * len(groups), 0.5 * (count - 1), (count + 1) // 2
+    bottom, top = depth + 0.5 * (half - 1) + 0.4, -1.9
+    figure, (axes,) = figures.panels(1, 1, 8.4, 0.42 * (bottom - top) + 0.3)
     for i, (name, place) in enumerate(ranks.items()):
-        left = i < (len(names) + 1) // 2
-        row = depth + 0.45 * (i if left else len(names) - 1 - i)
-        end = 1 - 0.15 if left else len(names) + 0.15
+        left = i < half
+        row, end = depth + 0.5 * (i if left else count - 1 - i), 1 - 0.1 * margin if left else count + 0.1 * margin
         axes.plot([place, place, end], [0, row, row], color="#1a1a1a", linewidth=0.9)
-        axes.text(end, row, f"{name} ({place:.2f})", ha="right" if left else "left", va="center")
+        axes.text(end, row, f" {name} ({place:.2f}) ", ha="right" if left else "left", va="center")
     for i, (first, last) in enumerate(groups):
-        axes.plot([places[first] - 0.03, places[last] + 0.03], [0.3 + 0.25 * i] * 2, color="#D55E00", linewidth=4)
-    axes.plot([1, 1 + critical], [-0.75, -0.75], color="#1a1a1a", marker="|")
-    axes.text(1 + critical, -0.75, f"  critical difference {critical:.2f}", va="center")
-    axes.set(xlim=(1, len(names)), ylim=(depth + 0.45 * len(names) / 2 + 0.3, -1.1), yticks=[])
-    axes.set_xticks(range(1, len(names) + 1))
-    axes.xaxis.tick_top()
-    axes.spines[:].set_visible(False)
-    axes.spines["top"].set(visible=True, position=("data", 0))
-    axes.tick_params(pad=2)
+        axes.plot([places[first], places[last]], [0.35 + 0.28 * i] * 2, color="#D55E00", linewidth=4)
+    axes.plot([1, min(1 + critical, count + margin)], [-1, -1], color="#1a1a1a", linewidth=2)
+    axes.text(1, -1.2, f"critical difference {critical:.2f}", va="bottom")
+    axes.plot([1, count], [0, 0], color="#1a1a1a", linewidth=0.9)
+    for tick in range(1, count + 1):
+        axes.plot([tick, tick], [0, -0.1], color="#1a1a1a", linewidth=0.9)
+        axes.text(tick, -0.15, str(tick), ha="center", va="bottom")
+    axes.set(xlim=(1 - margin, count + margin), ylim=(bottom, top))
+    axes.set_axis_off()
     return figure
 
 
@@ -137,6 +149,6 @@ def robustness(table: pd.DataFrame, curves: list[str], quantity: str, title: str
             axes.plot(x, means, markersize=4, **marks[str(method)])
         axes.set(title=name, xlabel=TITLES[curve], ylabel=title)
         if curve == "sizes":
-            axes.set_xscale("log")
+            _logarithmic(axes)
     figure.legend(*_named(marks), loc="outside upper center", ncols=5)
     return figure

@@ -1,0 +1,157 @@
+"""Corruptions, cost, the guard, and two benchmarks side by side."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from conftest import anatomy, dataset
+from loligo import methods
+from loligo.benchmark import compare, cost, guard, table_text, work
+from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
+from loligo.methods.base import Method
+from loligo.runs import Run, build
+from loligo.types import Scores
+
+IMAGES = anatomy(4, 64)[:, 0]
+
+
+@pytest.mark.parametrize("kind", sorted(STEPS))
+def test_corruptions_are_the_same_by_seed_and_grow(kind: str) -> None:
+    spoilt = [corrupt(IMAGES, kind, severity, range(4)) for severity in SEVERITIES]
+    errors = [float(np.square(x - IMAGES).mean()) for x in spoilt]
+    assert errors == sorted(errors) and errors[0] > 0
+    for x in spoilt:
+        assert x.shape == IMAGES.shape and x.dtype == np.float32 and x.min() >= 0 and x.max() <= 1
+    alone = np.concatenate([corrupt(IMAGES[i : i + 1], kind, 3, [i]) for i in range(4)])
+    np.testing.assert_array_equal(alone, spoilt[2])  # whatever the batch
+    np.testing.assert_array_equal(corrupt(IMAGES, kind, 3, range(4)), spoilt[2])
+    if kind in ("noise", "rotation"):
+        assert any((corrupt(IMAGES, kind, 3, range(4), seed=s) != spoilt[2]).any() for s in (1, 2, 3))
+
+
+def test_corruptions_by_hand() -> None:
+    half = np.full((1, 32, 32), 0.5, np.float32)
+    assert corrupt(half, "noise", 2, [0]).std() == pytest.approx(0.04, rel=0.1)
+    step = np.concatenate([np.zeros((1, 32, 16)), np.ones((1, 32, 16))], 2).astype(np.float32)
+    np.testing.assert_allclose(np.unique(corrupt(step, "contrast", 4, [0])), [0.3, 0.7], atol=1e-6)
+    assert corrupt(step, "blur", 5, [0])[0, 16, 15] > 0.2
+    with pytest.raises(ValueError, match="corruption is 'fog', 1; allowed: noise, blur"):
+        corrupt(half, "fog", 1, [0])
+
+
+class Product(Method):
+    """One product of 6 x 12 and one convolution, to count."""
+
+    def __init__(self) -> None:
+        super().__init__(methods.get("ae").Config())
+        self.linear = torch.nn.Linear(12, 6, bias=False)
+        self.conv = torch.nn.Conv2d(1, 2, 3, padding=1)
+
+    def score(self, x: torch.Tensor) -> Scores:
+        return Scores(self.linear(torch.zeros(len(x), 12)).sum(1) + self.conv(x).mean((1, 2, 3)))
+
+
+def test_operations_are_two_a_multiply_add() -> None:
+    assert cost.flops(Product(), torch.zeros(1, 1, 8, 8)) == 2 * 6 * 12 + 2 * 8 * 8 * 2 * 9
+
+
+def test_cost_of_a_trained_run(tmp_path: Path) -> None:
+    kind = methods.get("ae")
+    config = build(kind.Config, kind.presets["tiny"])
+    from loligo.config import TrainConfig
+
+    run = Run(tmp_path, "ae", config, TrainConfig(), {})
+    run.save_model(run.new_model())
+    found = cost.measure(run, dataset(anatomy(5, 64)))
+    assert found["parameters"] == sum(p.numel() for p in run.new_model().parameters())
+    assert found["model_bytes"] == (tmp_path / "model.safetensors").stat().st_size
+    assert found["flops_per_image"] > 1e5 and found["score_images_per_s"] > 0
+
+
+def test_the_time_of_an_epoch_is_estimated_from_few_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loligo.config import TrainConfig
+
+    def fit(model, data, config, folder):
+        assert len(data) == 4 * 5
+        phases = [phase.name for phase in model.phases()]
+        return pd.DataFrame(
+            [{"phase": p, "images_per_s": v} for p in phases for v in (1.0, 20.0 * (1 + phases.index(p)))]
+        )
+
+    monkeypatch.setattr(work.training, "fit", fit)
+    kind = methods.get("simsid_staged")
+    run = Run(tmp_path, "simsid_staged", build(kind.Config, kind.presets["tiny"]), TrainConfig(batch_size=5), {})
+    shares = [phase.share for phase in run.new_model().phases()]
+    expected = sum(share / sum(shares) * 60 / (20 * (1 + i)) for i, share in enumerate(shares))
+    assert work.epoch_seconds(run, dataset(anatomy(60, 64)), tmp_path) == pytest.approx(expected)
+
+
+def _looks(folder: Path, queue: multiprocessing.Queue[list[str]]) -> None:
+    guard.close([folder / "shut", folder / "m.csv"], [str(folder / "shut" / "a.png")], [str(folder / "shut" / "own")])
+    said = []
+    for look in (
+        lambda: (folder / "shut" / "a.png").read_text(),
+        lambda: (folder / "shut" / "own" / "b.txt").read_text(),
+        lambda: (folder / "free.txt").read_text(),
+        lambda: (folder / "shut" / "secret.csv").read_text(),
+        lambda: (folder / "shut" / "own" / ".." / "secret.csv").read_text(),
+        lambda: (folder / "link.csv").read_text(),
+        lambda: list((folder / "shut").iterdir()),
+        lambda: (folder / "m.csv").read_text(),
+    ):
+        try:
+            look()
+            said.append("read")
+        except PermissionError:
+            said.append("closed")
+    queue.put(said)
+
+
+def test_the_guard_lets_through_what_is_named_alone(tmp_path: Path) -> None:
+    (tmp_path / "shut" / "own").mkdir(parents=True)
+    for name in ("shut/a.png", "shut/own/b.txt", "shut/secret.csv", "free.txt", "m.csv"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "shut" / "secret.csv")
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=_looks, args=(tmp_path, queue))
+    process.start()
+    assert queue.get(timeout=60) == ["read"] * 3 + ["closed"] * 5
+    process.join()
+
+
+def cell(name: str, auc: float, **given: object) -> dict[str, object]:
+    known = {
+        "cell": name,
+        "protocol": "clean",
+        "status": "done",
+        "auc": auc,
+        "auc_low": auc - 0.1,
+        "auc_high": auc + 0.1,
+    }
+    same = {"data_hash": "a", "code": "b", "method_config": "{}", "train_config": "{}", "train_seconds": 3.0}
+    return known | same | given
+
+
+def test_two_benchmarks_side_by_side(tmp_path: Path) -> None:
+    first = [cell("d/ae/seed_0", 0.8), cell("d/vae/seed_0", 0.7), cell("d/squid/seed_0", 0.9)]
+    second = [cell("d/ae/seed_0", 0.85), cell("d/vae/seed_0", 0.55, code="c"), cell("d/x/seed_0", 0.6)]
+    second.append(cell("d/squid/seed_0", 0.0, status="failed"))
+    for name, rows in (("a", first), ("b", second)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "benchmark.json").write_text(json.dumps({"cells": rows}))
+    table = compare(tmp_path / "a", tmp_path / "b" / "benchmark.json")
+    assert table["cell"].tolist() == ["d/ae/seed_0", "d/vae/seed_0"]
+    assert table["difference"].tolist() == pytest.approx([0.05, -0.15])
+    assert table["within"].tolist() == [True, False] and table["changed"].tolist() == ["", "code"]
+    text = table_text(table)
+    assert "outside A's interval  changed: code" in text and text.endswith("1 of 2 within A's interval")
+    with pytest.raises(ValueError, match=r"nowhere is no benchmark: there is no"):
+        compare(tmp_path / "nowhere", tmp_path / "b")

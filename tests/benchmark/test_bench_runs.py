@@ -1,0 +1,81 @@
+"""Whole benchmarks in processes of their own: peeking, failing, being killed, being repeated."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import bench_data
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+HERE = Path(__file__).parent
+TIMES = ["train_seconds", "images_per_s", "score_images_per_s", "peak_memory_bytes", "seconds", "command", "folder"]
+
+
+def script(name: str, *given: Path) -> str:
+    paths = os.pathsep.join((str(HERE.parent), str(HERE)))
+    command = [sys.executable, str(HERE / name), *map(str, given)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("planted")
+    script("planted.py", bench_data.write(root / "data"), root)
+    return root
+
+
+def test_a_method_that_peeks_finds_no_label(planted: Path) -> None:
+    plainly = load_file(planted / "plain" / "model.safetensors")["found"]
+    assert plainly[0] >= 56 and plainly[1] == 56 and plainly[2] == 3  # without the benchmark it sees all
+    (model,) = (planted / "bench" / "cells" / "one" / "planted").glob("*/run/model.safetensors")
+    assert load_file(model)["found"].tolist() == [0, 0, 0]
+
+
+def test_nor_does_it_find_one_when_it_scores(planted: Path) -> None:
+    assert pd.read_csv(planted / "plain" / "scores.csv")["score"].min() > 50
+    (scored,) = (planted / "bench" / "cells" / "one" / "planted").glob("*/run/scores.csv")
+    table = pd.read_csv(scored)
+    assert table["score"].max() < 1
+    assert table["label"].value_counts().to_dict() == {0: 20, 1: 20}  # they are put beside the scores afterwards
+    raw = pd.read_csv(scored.parents[1] / "raw" / "scores.csv")
+    assert raw["label"].isna().all() and "kind" not in raw
+
+
+def test_a_cell_that_fails_is_a_row_with_its_reason(planted: Path) -> None:
+    cells = pd.read_csv(planted / "bench" / "cells.csv").set_index(["method", "protocol"])
+    assert cells.loc[("broken", "clean"), "reason"] == "train: RuntimeError: the plan was bad"
+    assert (cells.loc[["planted", "gaussian"], "status"] == "done").all()
+    assert ("broken", "paper") not in cells.index
+    assert "the plan was bad" in (planted / "bench" / "benchmark.html").read_text()
+
+
+def test_ten_kills_leave_the_table_of_an_unbroken_run(tmp_path: Path) -> None:
+    said = script("killed.py", bench_data.write(tmp_path / "data"), tmp_path)
+    assert int(said.split("kills")[1]) >= 8
+    whole, torn = (pd.read_csv(tmp_path / name / "cells.csv") for name in ("whole", "torn"))
+    assert (whole["status"] == "done").all() and len(whole) == 8
+    assert whole.loc[whole["protocol"] == "paper", "epoch"].notna().any()  # epochs were chosen from snapshots
+    pd.testing.assert_frame_equal(whole.drop(columns=TIMES), torn.drop(columns=TIMES))
+    for name in ("pairs", "alarms", "summary"):
+        a, b = (pd.read_csv(tmp_path / where / f"{name}.csv") for where in ("whole", "torn"))
+        pd.testing.assert_frame_equal(*(t.drop(columns=[c for c in TIMES if c in t]) for t in (a, b)))
+    left = [path for path in (tmp_path / "torn" / "cells").rglob(".*") if path.is_dir()]
+    assert not left and not list((tmp_path / "torn").rglob("snapshots"))
+
+
+def test_everything_to_repeat_a_cell_is_in_the_json(planted: Path) -> None:
+    values = json.loads((planted / "bench" / "benchmark.json").read_text())
+    row = next(row for row in values["cells"] if row["method"] == "gaussian" and row["protocol"] == "clean")
+    assert row["command"].startswith("loligo benchmark --methods gaussian --datasets one=")
+    assert row["command"].endswith("--seeds 1 --preset tiny --only one/gaussian/seed_0 --out again")
+    assert json.loads(row["method_config"])["components"] == 8 and json.loads(row["train_config"])["seed"] == 0
+    assert all(row[key] for key in ("data_hash", "code", "machine")) and values["about"]["torch"]
+    assert "not a medical device" in values["notice"]
