@@ -93,7 +93,7 @@ class Dinomaly(Method):
 
     Config = DinomalyConfig
     presets: ClassVar = {
-        "radiograph": {"image_score": "mean", "mining_steps": 200, "train.epochs": 4},
+        "radiograph": {"size": 168, "image_score": "mean", "mining_steps": 100, "train.epochs": 2},
         "digits": {"size": 98, "mining_steps": 200, "train.epochs": 8, "train.augment": False},
         "tiny": {
             **{"size": 64, "backbone": "vit_tiny_patch16_224", "weights": "random", "layers": (2, 3, 4, 5)},
@@ -162,7 +162,7 @@ def mined(target: Tensor, rebuilt: Tensor, share: float) -> Tensor:
     """Return ``rebuilt`` (N, D, h, w), its gradient small at the ``share`` of places that lie nearest to ``target``."""
     still = rebuilt.detach()
     apart = place_distance(target, still)
-    hard = max(1, int(apart.numel() * (1 - share)))
+    hard = max(1, round(apart.numel() * (1 - share)))
     limit = apart.flatten().topk(hard).values[-1]
     return torch.where(apart < limit, still + EASY * (rebuilt - still), rebuilt)
 

@@ -51,7 +51,7 @@ class Edc(Method):
 
     Config = EdcConfig
     presets: ClassVar = {
-        "radiograph": {"image_score": "mean", "train.epochs": 4},
+        "radiograph": {"size": 160, "image_score": "mean", "train.epochs": 6},
         "digits": {"size": 96, "train.epochs": 8, "train.augment": False},
         "tiny": {"size": 64, "width": 24, "learning_rate": 3e-3, "encoder_rate": 1e-5},
     }

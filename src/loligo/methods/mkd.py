@@ -82,7 +82,7 @@ class Mkd(Method):
         super().__init__(config)
         self.backbone = config.extractor()
         self.student = Student(config.channels, self.backbone.channels, self.backbone.strides, config.width)
-        self.register_buffer("scale", torch.zeros(len(config.layers)))
+        self.register_buffer("scale", torch.ones(len(config.layers)))
 
     def start(self) -> None:
         """Load the teacher's weights."""
@@ -96,7 +96,7 @@ class Mkd(Method):
     def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
         """Return the mean loss and its parts."""
         taught = self.backbone.teach(x)
-        if not self.scale.any():
+        if (self.scale == 1).all():  # not yet measured
             self.scale.copy_(torch.stack([t.float().square().mean() for t in taught]))
         learnt = self.student(x)
         value = torch.stack([v.mean() for v in self._values(taught, learnt)]).sum()

@@ -62,7 +62,7 @@ class ReverseDistillation(Method):
 
     Config = ReverseDistillationConfig
     presets: ClassVar = {
-        "radiograph": {"image_score": "mean", "train.epochs": 8},
+        "radiograph": {"image_score": "mean", "train.epochs": 12},
         "digits": {"size": 96, "train.epochs": 10, "train.augment": False},
         "tiny": {"size": 64, "width": 24, "embedding": 32},
     }

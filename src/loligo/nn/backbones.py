@@ -141,9 +141,9 @@ class Exact(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, h, w) in the dtype of ``x``."""
         if x.device.type != "cpu":
-            return super().forward(x)  # type: ignore[misc, no-any-return]
+            return super().forward(x)  # type: ignore[no-any-return]
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float()).to(x.dtype)  # type: ignore[misc, no-any-return]
+            return super().forward(x.float()).to(x.dtype)  # type: ignore[no-any-return]
 
 
 def exact_depthwise(network: nn.Module) -> None:

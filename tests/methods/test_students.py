@@ -1,0 +1,232 @@
+"""M-KD, reverse distillation, EDC and Dinomaly: what is theirs alone, beside the contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from conftest import anatomy
+from loligo import methods
+from loligo.methods.base import Method
+from loligo.methods.dinomaly import EASY, LinearAttention, mined
+from loligo.nn.cosine import place_distance, whole_distance
+from loligo.runs import build
+
+X = torch.from_numpy(anatomy(3, 64))
+
+
+def tiny(name: str, **options: object) -> Method:
+    torch.manual_seed(0)
+    kind = methods.get(name)
+    return kind(build(kind.Config, {**kind.presets["tiny"], "weights": "random", **options}))
+
+
+def step(method: Method, optimiser: torch.optim.Optimizer, loss: str) -> None:
+    method.losses(X, loss)[loss].backward()
+    optimiser.step()
+    optimiser.zero_grad()
+    method.after_step(loss)
+
+
+@pytest.mark.parametrize("name", ["mkd", "reverse_distillation", "dinomaly"])
+def test_a_step_moves_the_student_and_not_the_teacher(name: str) -> None:
+    method = tiny(name).train()
+    turn = method.phases()[0].turns[0]
+    before = {k: v.clone() for k, v in method.backbone.state_dict().items()}  # type: ignore[union-attr]
+    moved = [p for part in turn.modules for p in method.get_submodule(part).parameters()]
+    old = [p.detach().clone() for p in moved]
+    step(method, Adam(moved, 1e-3), turn.loss)
+    after = method.backbone.state_dict()  # type: ignore[union-attr]
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert sum(not torch.equal(a, b) for a, b in zip(old, moved, strict=True)) > 0.8 * len(old)
+    assert len(moved) + len(list(method.backbone.parameters())) == len(list(method.parameters()))  # type: ignore[union-attr]
+
+
+@torch.no_grad()
+def test_mkd_scores_by_the_loss_of_each_image_and_maps_where_it_lies() -> None:
+    method = tiny("mkd", direction=0.5, sigma=0.0).train()
+    method.losses(X, "distillation")
+    method.eval()
+    scores = method.score(X)
+    for i, x in enumerate(X):
+        taught = [t.double().numpy()[0] for t in method.backbone(x[None])]
+        learnt = [t.double().numpy()[0] for t in method.student(x[None])]
+        total = 0.0
+        for t, s, scale in zip(taught, learnt, method.scale.tolist(), strict=True):
+            a, b = t.ravel(), s.ravel()
+            total += ((a - b) ** 2).mean() / scale + 0.5 * (1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        assert float(scores.image[i]) == pytest.approx(total, rel=1e-4)
+        alone = method.losses(x[None], "distillation")
+        assert float(alone["distillation"]) == pytest.approx(total, rel=1e-3)
+    mapped = tiny("mkd", score="map", image_score="mean", direction=0.0, sigma=0.0).eval()
+    mapped.load_state_dict(method.state_dict())
+    found = mapped.score(X)
+    torch.testing.assert_close(found.image, found.map.mean((1, 2, 3)))
+
+
+def test_mkd_begins_with_both_terms_at_one_scale() -> None:
+    with torch.no_grad():
+        losses = tiny("mkd").train().losses(X, "distillation")
+    assert 0.3 < float(losses["value"] / losses["direction"]) < 3
+
+
+def test_mkd_keeps_the_scale_of_its_first_batch() -> None:
+    method = tiny("mkd").train()
+    method.losses(X, "distillation")
+    first = method.scale.clone()
+    method.losses(3 * X, "distillation")
+    assert torch.equal(method.scale, first)
+    for own, maps in zip(first, method.backbone(X), strict=True):
+        assert float(own) == pytest.approx(float(maps.square().mean()), rel=1e-3)
+
+
+@torch.no_grad()
+def test_reverse_distillation_is_the_mean_of_places_in_the_loss_and_their_sum_in_the_map() -> None:
+    method = tiny("reverse_distillation", sigma=0.0).eval()
+    maps = method.backbone(X)
+    rebuilt = method.decoder(method.bottleneck(maps))
+    apart = [place_distance(a, b) for a, b in zip(maps, rebuilt, strict=True)]
+    expected = sum(float(d.mean()) for d in apart)
+    assert float(method.losses(X, "distance")["distance"]) == pytest.approx(expected, rel=1e-3)
+    large = sum(nn.functional.interpolate(d, (64, 64), mode="bilinear") for d in apart)
+    torch.testing.assert_close(method.score(X).map, large)
+
+
+def test_edc_moves_the_encoder_at_its_own_rate_as_adam_would() -> None:
+    ours, theirs = (tiny("edc", encoder_rate=2e-4, learning_rate=1e-3).train() for _ in range(2))
+    parts = [p for name in ("encoder", "decoder") for p in ours.get_submodule(name).parameters()]
+    optimiser = Adam(parts, 1e-3)
+    oracle = Adam([{"params": theirs.encoder.parameters(), "lr": 2e-4}, {"params": theirs.decoder.parameters()}], 1e-3)
+    for _ in range(3):
+        start = {name: p.detach().clone() for name, p in ours.named_parameters()}
+        step(ours, optimiser, "distance")
+        theirs.losses(X, "distance")["distance"].backward()
+        oracle.step()
+        oracle.zero_grad()
+        moved = 0
+        for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+            moved += name.startswith("encoder") and float((a - start[name]).detach().abs().max()) > 1e-4
+        assert moved > 20
+        theirs.load_state_dict(ours.state_dict())  # lest roundings grow step by step
+
+
+def test_edc_rebuilds_features_that_do_not_move_towards_it() -> None:
+    method = tiny("edc").eval()
+    method.losses(X, "distance")["distance"].backward()
+    found = {n: p.grad.clone() for n, p in method.encoder.named_parameters() if p.grad is not None}
+    method.zero_grad()
+    *maps, last = method.encoder(X)
+    targets = [m.detach().clone() for m in maps]
+    sum(whole_distance(a, b).mean() for a, b in zip(targets, method.decoder(last), strict=True)).backward()
+    for name, parameter in method.encoder.named_parameters():
+        if name in found:
+            torch.testing.assert_close(found[name], parameter.grad)
+    assert any(float(gradient.abs().max()) > 0 for gradient in found.values())
+
+
+@pytest.mark.parametrize(("statistics", "moves"), [("pretrained", False), ("moving", True)])
+def test_edc_keeps_or_moves_the_statistics_of_the_encoder(statistics: str, moves: bool) -> None:
+    method = tiny("edc", statistics=statistics).train()
+    norm = next(m for m in method.encoder.modules() if isinstance(m, nn.BatchNorm2d))
+    before, own = norm.running_mean.clone(), method.decoder.heads[0].weight
+    method.losses(X, "distance")
+    assert torch.equal(norm.running_mean, before) is not moves
+    assert norm.momentum == 0.01
+    assert own.requires_grad
+    assert method.decoder.training
+
+
+def plain_attention(method: LinearAttention, x: Tensor) -> Tensor:
+    """Attend patch by patch with the kernel elu + 1."""
+    out = torch.zeros_like(x)
+    q, k, v = method.qkv(x).chunk(3, -1)
+    d = x.shape[-1] // method.heads
+    for n in range(len(x)):
+        for h in range(method.heads):
+            part = slice(h * d, (h + 1) * d)
+            for i in range(x.shape[1]):
+                weights = [float(((nn.functional.elu(q[n, i, part]) + 1) * (nn.functional.elu(row) + 1)).sum())
+                           for row in k[n, :, part]]  # fmt: skip
+                out[n, i, part] = sum(w * row for w, row in zip(weights, v[n, :, part], strict=True)) / sum(weights)
+    return method.out(out)
+
+
+@torch.no_grad()
+def test_linear_attention_is_attention_with_the_kernel_elu_plus_one() -> None:
+    torch.manual_seed(0)
+    attention, x = LinearAttention(12, 3), torch.randn(2, 5, 12)
+    torch.testing.assert_close(attention(x), plain_attention(attention, x), rtol=1e-4, atol=1e-5)
+
+
+def test_mining_leaves_the_value_and_weakens_the_gradient_of_the_easiest_places() -> None:
+    torch.manual_seed(0)
+    target, rebuilt = torch.randn(2, 6, 5, 5), torch.randn(2, 6, 5, 5, requires_grad=True)
+    whole_distance(target, rebuilt).sum().backward()
+    full, rebuilt.grad = rebuilt.grad.clone(), None
+    weak = mined(target, rebuilt, 0.8)
+    assert torch.equal(weak, rebuilt)
+    whole_distance(target, weak).sum().backward()
+    order = place_distance(target, rebuilt.detach()).flatten().argsort()
+    factor = torch.ones(50)
+    factor[order[:40]] = EASY
+    torch.testing.assert_close(rebuilt.grad, full * factor.view(2, 1, 5, 5))
+    assert torch.equal(mined(target, rebuilt, 0.0), rebuilt)
+
+
+def test_dinomaly_mines_harder_step_by_step_and_remembers_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr("loligo.methods.dinomaly.mined", lambda a, b, share: (seen.append(share), b)[1])
+    method = tiny("dinomaly", mining=0.8, mining_steps=4, groups=1).train()
+    for _ in range(6):
+        method.losses(X, "distance")
+        method.after_step("distance")
+    np.testing.assert_allclose(seen, [0, 0.2, 0.4, 0.6, 0.8, 0.8], atol=1e-6)
+    assert int(method.state_dict()["steps"]) == 6
+
+
+@torch.no_grad()
+def test_dinomaly_compares_the_first_blocks_with_the_last_of_the_decoder() -> None:
+    method = tiny("dinomaly").eval()
+    maps = method.backbone(X)
+    x, rebuilt = method.bottleneck(torch.stack(maps).mean(0).flatten(2).mT), []
+    for block in method.decoder:
+        x = block(x)
+        rebuilt.append(x.mT.unflatten(2, (4, 4)))
+    for (a, b), (i, j) in zip(method._groups(maps), ((0, 1), (2, 3)), strict=True):
+        torch.testing.assert_close(a, (maps[i] + maps[j]) / 2)
+        torch.testing.assert_close(b, (rebuilt[3 - i] + rebuilt[3 - j]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("reverse_distillation", {"size": 80}, "size 80 must be a multiple of twice the deepest stage's stride, 32"),
+        ("edc", {"size": 48}, "size 48 must be a multiple of the last stage's stride, 32"),
+        ("edc", {"layers": (3, 4)}, r"has no stages \(3, 4, 5\)"),
+        ("mkd", {"layers": (3, 1)}, "stride 4 is not one of stride 16 halved some times; choose stages"),
+        ("mkd", {"backbone": "vit_tiny_patch16_224", "layers": (1, 2), "size": 64}, None),
+        ("dinomaly", {"backbone": "resnet18", "layers": (1, 2)}, "needs a vision transformer; the stages of resnet18"),
+        ("dinomaly", {"size": 70}, "size 70 must be a multiple of the patches of vit_tiny_patch16_224, 16"),
+        ("dinomaly", {"heads": 5}, "heads is 5; it must divide the transformer's width, 192"),
+        ("dinomaly", {"groups": 3}, "groups is 3; it must divide the number of layers, 4"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_are_refused(name: str, options: dict[str, object], message: str | None) -> None:
+    if message is None:  # a transformer's maps have one stride, which is a power of two here
+        assert tiny(name, **options).score(X).map.shape == (3, 1, 64, 64)
+        return
+    with pytest.raises(ValueError, match=message):
+        tiny(name, **options)
+
+
+@pytest.mark.parametrize("name", ["mkd", "reverse_distillation", "edc"])
+@torch.no_grad()
+def test_any_convolutional_backbone_will_do(name: str) -> None:
+    method = tiny(name, backbone="resnet18", layers=(1, 2)).eval()
+    scores = method.score(X)
+    assert scores.map.shape == (3, 1, 64, 64)
+    assert torch.isfinite(scores.map).all()
