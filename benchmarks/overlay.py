@@ -111,7 +111,7 @@ def draw(axes: Axes, image: npt.NDArray[np.float32], heat: npt.NDArray[np.float3
     axes.imshow(cut, cmap="gray", origin="lower", extent=extent, vmin=0, vmax=np.percentile(image[image > 50], 95))
     ramp = np.linspace(low, high, SIDES[0])
     axes.contourf(ramp, ramp, warm, levels=[0.03, 1], colors=["tab:red"], alpha=0.45)
-    circle = plt.Circle((BALL[across], BALL[up]), RADIUS, fill=False, color="cyan", linewidth=1)
+    circle = plt.Circle((BALL[across], BALL[up]), RADIUS, fill=False, color="cyan", linewidth=1.5)
     axes.add_patch(circle)
     axes.plot(BALL[across], BALL[up], "+", color="cyan")
     axes.set_xlabel(f"{'xyz'[across]} (mm)")
@@ -138,7 +138,7 @@ def main() -> None:
                 row[plane].set_title(f"{name}: {title}, {apart:.1f} mm apart")
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=60)
-    Image.open(drawn).convert("RGB").quantize(48).save(given.png, optimize=True)
+    Image.open(drawn).convert("RGB").quantize(128, method=Image.Quantize.FASTOCTREE).save(given.png, optimize=True)
 
 
 if __name__ == "__main__":
