@@ -15,6 +15,7 @@ from conftest import anatomy, dataset
 from loligo import methods
 from loligo.benchmark import compare, cost, guard, table_text, work
 from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
+from loligo.cli import main
 from loligo.methods.base import Method
 from loligo.runs import Run, build
 from loligo.types import Scores
@@ -140,7 +141,7 @@ def cell(name: str, auc: float, **given: object) -> dict[str, object]:
     return known | same | given
 
 
-def test_two_benchmarks_side_by_side(tmp_path: Path) -> None:
+def test_two_benchmarks_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = [cell("d/ae/seed_0", 0.8), cell("d/vae/seed_0", 0.7), cell("d/squid/seed_0", 0.9)]
     second = [cell("d/ae/seed_0", 0.85), cell("d/vae/seed_0", 0.55, code="c"), cell("d/x/seed_0", 0.6)]
     second.append(cell("d/squid/seed_0", 0.0, status="failed"))
@@ -153,5 +154,24 @@ def test_two_benchmarks_side_by_side(tmp_path: Path) -> None:
     assert table["within"].tolist() == [True, False] and table["changed"].tolist() == ["", "code"]
     text = table_text(table)
     assert "outside A's interval  changed: code" in text and text.endswith("1 of 2 within A's interval")
+    main(["benchmark", "compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert "outside A's interval" in (said := capsys.readouterr().out) and "not a medical device" in said
     with pytest.raises(ValueError, match=r"nowhere is no benchmark: there is no"):
         compare(tmp_path / "nowhere", tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--methods", "gausian", "--datasets", "m.csv", "--out", "o"], "did you mean 'gaussian'"),
+        (["--methods", "ae", "--datasets", "nowhere.csv", "--out", "o"], "nowhere.csv does not exist"),
+        (["--methods", "ae", "--datasets", "m.csv", "--out", "o", "--budgets", "3"], "did you mean '--budget'"),
+        (["compare", "nowhere", "nothing"], "nowhere is no benchmark"),
+    ],
+)
+def test_wrong_input_is_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["benchmark", *argv])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().splitlines()) == 1

@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from loligo.benchmark import compare
+
 HERE = Path(__file__).parent
 TIMES = ["train_seconds", "images_per_s", "score_images_per_s", "peak_memory_bytes", "seconds", "command", "folder"]
 
@@ -79,3 +81,37 @@ def test_everything_to_repeat_a_cell_is_in_the_json(planted: Path) -> None:
     assert json.loads(row["method_config"])["components"] == 8 and json.loads(row["train_config"])["seed"] == 0
     assert all(row[key] for key in ("data_hash", "code", "machine")) and values["about"]["torch"]
     assert "not a medical device" in values["notice"]
+
+
+def command(words: list[str], folder: Path) -> None:
+    code = "import sys; from loligo.cli import main; main(sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_budget_every_curve_and_the_command_that_repeats_a_cell(tmp_path: Path) -> None:
+    bench_data.write(tmp_path)
+    words = ["benchmark", "--methods", "ae", "--datasets", "m.csv", "--preset", "tiny", "--budget", "2s"]
+    words += ["--workers", "2", "--out", "out"]
+    command([*words, "--robustness", "contamination", "sizes", "corruptions"], tmp_path)
+    cells = pd.read_csv(tmp_path / "out" / "cells.csv")
+    assert (cells["status"] == "done").all(), cells["reason"].tolist()
+    row = cells.set_index(["cell", "protocol"]).loc[("m/ae/seed_0", "clean")]
+    (measured,) = (tmp_path / "out" / "cells" / "m" / "ae").glob("seed_0-*/budget.json")
+    budget = json.loads(measured.read_text())
+    assert row["epochs"] == budget["epochs"] == max(1, int(2 / budget["seconds_per_epoch"]))
+    assert row["budget_seconds"] == 2
+    curves = pd.read_csv(tmp_path / "out" / "robustness.csv").groupby("curve")["level"].apply(list)
+    assert curves["contamination"] == [0, 0.1, 0.2, 0.3, 0.4, 0.5] and sorted(curves["sizes"]) == [50, 60]
+    assert curves["noise"] == curves["jpeg"] == [0, 1, 2, 3, 4, 5]
+    untouched = pd.read_csv(tmp_path / "out" / "robustness.csv").query("curve == 'noise' and level == 0")
+    assert untouched["auc"].item() == pytest.approx(row["auc"])
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("model.safetensors")}
+    for name in ("m/ae/seed_0", "m/ae/seed_0_share_0.30"):
+        again = cells[cells["cell"] == name]["command"].iloc[0].split()
+        command(again[1:], tmp_path)
+        table = compare(tmp_path / "out", tmp_path / "again").set_index("protocol")
+        assert table.loc["clean", "cell"] == name and table["within"].all()
+        assert table.loc["clean", "difference"] == 0 and table.loc["clean", "changed"] in ("", "training options")
+    command([*words, "--robustness", "corruptions"], tmp_path)  # what is finished is not made again
+    assert {path: path.stat().st_mtime_ns for path in made} == made

@@ -112,7 +112,7 @@ def test_the_page_answers_first(found: Benchmark, tmp_path: Path) -> None:
     assert "Best under 5 minutes of CPU: padim, 0.800 ± 0.010, in 200 s." in head
     assert "mine: Best by AUC: padim, 0.750" in head
     assert "squid 1.50, padim 1.50, ae 3.00 (average rank)" in head
-    assert "budget 1800 s of training" in head and "1 cell failed" in head
+    assert "a budget of 1800 s, turned into epochs" in head and "1 cell failed" in head
     table = page[page.index('id="summary"') : page.index('id="cost"')]
     assert "+0.034" in table and "-0.010" in table  # the gap of each
 

@@ -76,7 +76,9 @@ def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def conditions(about: dict[str, Any]) -> str:
     """Say under what conditions a benchmark was made."""
-    budget = f"budget {about['budget_seconds']:g} s of training" if about["budget_seconds"] else "epochs as configured"
+    budget = "epochs as configured"
+    if about["budget_seconds"]:
+        budget = f"a budget of {about['budget_seconds']:g} s, turned into epochs by timing a few batches of each phase"
     preset = f"preset {about['preset']}" if about["preset"] else "no preset"
     return (
         f"{about['seeds']} seed(s), {budget}, {preset}; {about['machine']}; loligo {about['loligo']} {about['commit']}."
