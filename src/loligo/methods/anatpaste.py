@@ -18,4 +18,5 @@ from loligo.methods.cutpaste import Cutpaste
 class Anatpaste(Cutpaste):
     """See the module's docstring; its options are those of CutPaste."""
 
+    presets: ClassVar = Cutpaste.presets | {"radiograph": {"train.epochs": 30}}
     kinds: ClassVar[tuple[str, ...]] = ("anatpaste",)

@@ -31,6 +31,7 @@ from loligo.methods.base import Method, MethodConfig, Phase, Turn
 from loligo.nn.backbones import Backbone
 from loligo.nn.density import GaussianDensity
 from loligo.nn.heat import enlarge
+from loligo.nn.small_maps import by_product
 from loligo.types import Scores
 
 
@@ -59,6 +60,7 @@ class Cutpaste(Method):
 
     Config = CutpasteConfig
     presets: ClassVar = {
+        "radiograph": {"train.epochs": 20},
         "digits": {"size": 96, "train.epochs": 10, "train.augment": False},
         "tiny": {"size": 64, "backbone": "test_resnet", "head": (32,), "learning_rate": 3e-3},
     }
@@ -71,6 +73,7 @@ class Cutpaste(Method):
         if config.channels != 1:
             raise ValueError(f"channels is {config.channels}; networks from timm take 1 here")
         self.backbone = Backbone(config.backbone, (-1,), frozen=False)
+        by_product(self.backbone.network)
         features, side = self.backbone.channels[-1], -(-config.size // self.backbone.strides[-1])
         widths = [features, *config.head]
         layers = [_layer(a, b) for a, b in itertools.pairwise(widths)]
