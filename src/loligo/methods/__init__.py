@@ -23,6 +23,7 @@ METHODS = {
     "panda": ("Panda", "nearest neighbours among a pretrained network's features, drawn together (CVPR 2021)"),
     "patchcore": ("Patchcore", "distance from a coreset of a pretrained network's features; no training (CVPR 2022)"),
     "reverse_distillation": ("ReverseDistillation", "a teacher's features, rebuilt from one embedding (CVPR 2022)"),
+    "salad": ("Salad", "images and codes translated to and fro, held together and to a centre (TMI 2021)"),
     "simsid": ("Simsid", "learnt memory matrices at three levels, feature in-painting, a discriminator (TPAMI 2024)"),
     "simsid_staged": ("SimsidStaged", "in stages: teacher, student with hierarchical memory, discriminator"),
     "squid": ("Squid", "memory queues, feature in-painting and a discriminator (CVPR 2023)"),

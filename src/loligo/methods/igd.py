@@ -62,7 +62,10 @@ class Igd(Method):
     Config = IgdConfig
     presets: ClassVar = {
         "paper": {"train.epochs": 256, "train.batch_size": 16},
-        "radiograph": {"size": 128, "learning_rate": 5e-4, "train.epochs": 20, "every": 5},
+        "radiograph": {
+            **{"size": 128, "widths": (16, 32, 64, 128, 256), "learning_rate": 5e-4, "every": 4},
+            **{"train.epochs": 10},
+        },
         "digits": {"size": 96, "learning_rate": 1e-3, "every": 2, "train.epochs": 8, "train.augment": False},
         "tiny": {"size": 64, "latent": 16, "widths": (8, 8, 16, 16, 16), "learning_rate": 1e-2, "every": 2},
     }
