@@ -18,6 +18,7 @@ METHODS = {
     "edc": ("Edc", "encoder-decoder contrast: a pretrained encoder moves with the decoder of its features (TMI 2024)"),
     "gaussian": ("Gaussian", "principal components of pixels, scored by Mahalanobis distance; no training"),
     "igd": ("Igd", "a Gaussian of codes, smoothed by a critic of their mixtures, and reconstruction (AAAI 2022)"),
+    "implicit_field": ("ImplicitField", "probabilities of intensities at coordinates, by a code found (MICCAI 2021)"),
     "mkd": ("Mkd", "a small student of a pretrained teacher, in value and direction of features (CVPR 2021)"),
     "padim": ("Padim", "a Gaussian of a pretrained network's features at each place; no training (2020)"),
     "panda": ("Panda", "nearest neighbours among a pretrained network's features, drawn together (CVPR 2021)"),
