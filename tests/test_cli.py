@@ -38,7 +38,7 @@ def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["train", "squib"], "did you mean 'squid'"),
         (["train", "squid", "--method.slotz", "4"], "did you mean '--method.slots'"),
         (["train", "squid", "--train.epoch", "4"], "did you mean '--train.epochs'"),
-        (["train"], "one of ae, gaussian"),
+        (["train"], "one of ae, anatpaste"),
         (["index", "zanglab", "x"], "did you mean 'zhanglab'"),
         (["train", "squid", "--data", "nowhere", "--out", "x"], "nowhere"),
         (["train", "squid", "--data", ".", "--out", "x", "--method.slots", "many"], "slots"),
