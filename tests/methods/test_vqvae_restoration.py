@@ -98,6 +98,27 @@ def test_scores_follow_their_definitions() -> None:
         torch.testing.assert_close(scores.reconstruction, image)
 
 
+def test_the_local_score_is_of_the_window_that_is_most_unusual_for_its_place() -> None:
+    ready = model(score="local").eval()  # 8x8 codes, windows of 3x3
+    ready.parts = None  # type: ignore[method-assign]  # nothing is restored
+    with torch.no_grad():
+        ready.calibrate([X[:2], X[2:]])
+        surprises, codes = ready._surprise(X)
+        local = torch.zeros(3, 8, 8)
+        for i in range(8):
+            for j in range(8):
+                local[:, i, j] = surprises[:, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].mean((1, 2))
+        deviation = local.std(0, correction=0)
+        unusual = (local - local.mean(0)) / (deviation + 0.1 * deviation.mean())
+        scores = ready.score(X)
+        torch.testing.assert_close(scores.image, unusual.amax((1, 2)), rtol=1e-3, atol=1e-3)
+        rebuilt = ready.decoder(ready.quantize.lookup(codes)).clamp(0, 1)
+    assert scores.map.shape == X.shape
+    peak = scores.map.flatten(1).argmax(1)
+    assert (peak // 64 // 8 * 8 + peak % 64 // 8).tolist() == unusual.flatten(1).argmax(1).tolist()
+    torch.testing.assert_close(scores.reconstruction, rebuilt)
+
+
 def test_restorations_are_weighed_by_how_near_they_stay() -> None:
     ready = model(restorations=4).eval()
     ready.limits.zero_()  # every code is drawn anew

@@ -57,9 +57,10 @@ class VqvaeRestorationConfig(SliceConfig):
     """Side in pixels of the window that the map is averaged over then."""
     sharpness: float = 3.0
     """Restorations are weighed by the softmax of this over their mean distance to the image."""
-    score: Literal["density", "restoration", "both"] = "both"
+    score: Literal["density", "restoration", "both", "local"] = "both"
     """Image score: the sum of surprises above the limit; the mean of the map; or the sum of both, each in standard
-    deviations of held-out normals."""
+    deviations of held-out normals. Or, for small anomalies, the largest mean surprise of any window of a third of the
+    grid, as unusual as it is there, which is also the map then; nothing is restored."""
     prior_share: float = 1.0
     """Epochs of the prior for each of the autoencoder."""
     learning_rate: float = 1e-4
@@ -125,6 +126,11 @@ class VqvaeRestoration(Method):
 
     Config = VqvaeRestorationConfig
     presets: ClassVar = {
+        "digits": {
+            **{"size": 48, "widths": (8, 16, 32), "codes": 64, "prior_channels": 64, "prior_blocks": 2},
+            **{"prior_pairs": 2, "dropout": 0.0, "prior_dropout": 0.2, "score": "local", "prior_share": 2.0},
+            **{"learning_rate": 2e-3, "train.epochs": 24, "train.augment": False},
+        },
         "tiny": {
             **{"size": 64, "widths": (8, 8, 16, 16), "codes": 16, "prior_channels": 16, "prior_blocks": 1},
             **{"prior_pairs": 1, "restorations": 3, "learning_rate": 5e-3},
@@ -133,6 +139,7 @@ class VqvaeRestoration(Method):
     config: VqvaeRestorationConfig
     limits: Tensor
     usual: Tensor
+    places: Tensor
     uniforms: Tensor
 
     def __init__(self, config: VqvaeRestorationConfig) -> None:
@@ -153,6 +160,8 @@ class VqvaeRestoration(Method):
         )
         self.register_buffer("limits", torch.full((2,), torch.inf))  # of density and of restoration
         self.register_buffer("usual", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))  # mean, deviation of both scores
+        self.around = side // 3 | 1
+        self.register_buffer("places", torch.stack([torch.zeros(side, side), torch.ones(side, side)]))  # same, local
         draw = torch.Generator().manual_seed(0)
         self.register_buffer("uniforms", torch.rand(c.restorations, side, side, generator=draw), persistent=False)
 
@@ -187,11 +196,19 @@ class VqvaeRestoration(Method):
         return codes
 
     def calibrate(self, batches: Iterable[Tensor]) -> None:
-        """Set both limits to percentiles of held-out normals' surprise, and note how large their scores usually are."""
+        """Set both limits to percentiles of held-out normals' surprise, and note how large their scores usually are.
+
+        A tenth of the mean deviation is added to that of every place, lest one that hardly varies rules the score.
+        """
         kept = [(x, self._surprise(x)) for x in batches]
         values = torch.cat([surprises.flatten() for _, (surprises, _) in kept])
         shares = torch.tensor([self.config.sample_percentile, self.config.pixel_percentile], device=values.device) / 100
         self.limits.copy_(torch.quantile(values[: 1 << 24], shares))
+        local = torch.cat([self._local(surprises)[:, 0] for _, (surprises, _) in kept])
+        deviation = local.std(0, correction=0)
+        self.places.copy_(torch.stack([local.mean(0), deviation + 0.1 * deviation.mean() + 1e-6]))
+        if self.config.score == "local":
+            return
         scores = torch.cat([torch.stack(self.parts(x, seen)[:2], 1) for x, seen in kept])
         self.usual.copy_(torch.stack([scores.mean(0), scores.std(0).clamp_min(1e-12)], 1))
 
@@ -199,6 +216,10 @@ class VqvaeRestoration(Method):
         """Return the surprise of each code, and the codes, both (N, h, w)."""
         codes = self._codes(x)
         return surprise(self.prior(codes, self.config.split(x)[1]), codes), codes
+
+    def _local(self, surprises: Tensor) -> Tensor:
+        """Return the mean surprise (N, 1, h, w) around each code, of (N, h, w)."""
+        return F.avg_pool2d(surprises[:, None], self.around, 1, self.around // 2, count_include_pad=False)
 
     def parts(self, x: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return density and restoration scores (N,), the map and the mean restored image (N, 1, H, W).
@@ -218,7 +239,15 @@ class VqvaeRestoration(Method):
         return density, heat.mean((1, 2, 3)), heat, (weights * images).sum(1)
 
     def score(self, x: Tensor) -> Scores:
-        """Score by the likelihood of codes, by restoration, or by both; map what restored images differ in."""
+        """Score by the likelihood of codes, by restoration, or by both; map what restored images differ in.
+
+        By the local likelihood, the map is that, and what is rebuilt is the image as its own codes have it.
+        """
+        if self.config.score == "local":
+            surprises, codes = self._surprise(x)
+            unusual = (self._local(surprises) - self.places[0]) / self.places[1]
+            image = self.decoder(self.quantize.lookup(codes)).float().clamp(0, 1)
+            return Scores(unusual.amax((1, 2, 3)), F.interpolate(unusual, x.shape[2:], mode="bilinear"), image)
         density, restoration, heat, image = self.parts(x)
         (a, b), (c, d) = self.usual
         both = (density - a) / b + (restoration - c) / d
