@@ -93,6 +93,11 @@ def test_the_curve_of_contamination_draws_from_validation(data: datasets.Data) -
     sick = set(data.rows.loc[(data.rows["label"] == 1) & (data.rows["split"] == "validation"), "path"])
     assert len(trained) == 17 and len(set(trained["path"]) & sick) == 8
     assert "contaminant" not in module.seen_in_training(rows)
+    none = module.select(Cell("one", "ae", 0, "contamination", 0.0), data.rows)
+    assert (none["split"] == "train").sum() == 17 and none.loc[none["split"] == "train", "label"].eq(0).all()
+    assert module.levels("contamination", data.rows)[0] == 0  # all of the curve are of one size
+    few = data.rows[(data.rows["split"] != "train") | (data.rows.index < 16)]
+    assert module.levels("contamination", few)[0] == 0.1  # there the whole training set is the curve's first point
 
 
 def test_cells_of_the_first_seed_come_first_and_curves_last(data: datasets.Data) -> None:

@@ -13,10 +13,22 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from loligo.benchmark import compare
+from loligo import api
+from loligo.benchmark import Request, compare, runner
+from loligo.benchmark.corruption import STEPS
+from loligo.benchmark.request import ROBUSTNESS
 
 HERE = Path(__file__).parent
-TIMES = ["train_seconds", "images_per_s", "score_images_per_s", "peak_memory_bytes", "seconds", "command", "folder"]
+TIMES = [
+    "train_seconds",
+    "images_per_s",
+    "score_images_per_s",
+    "peak_memory_bytes",
+    "seconds",
+    "command",
+    "folder",
+    "commit",
+]
 
 
 def script(name: str, *given: Path) -> str:
@@ -59,8 +71,15 @@ def test_a_cell_that_fails_is_a_row_with_its_reason(planted: Path) -> None:
     assert "the plan was bad" in (planted / "bench" / "benchmark.html").read_text()
 
 
-def test_ten_kills_leave_the_table_of_an_unbroken_run(tmp_path: Path) -> None:
-    said = script("killed.py", bench_data.write(tmp_path / "data"), tmp_path)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("killed")
+    (root / "said.txt").write_text(script("killed.py", bench_data.write(root / "data"), root))
+    return root
+
+
+def test_ten_kills_leave_the_table_of_an_unbroken_run(killed: Path) -> None:
+    tmp_path, said = killed, (killed / "said.txt").read_text()
     assert int(said.split("kills")[1]) >= 8
     whole, torn = (pd.read_csv(tmp_path / name / "cells.csv") for name in ("whole", "torn"))
     assert (whole["status"] == "done").all() and len(whole) == 8
@@ -71,6 +90,19 @@ def test_ten_kills_leave_the_table_of_an_unbroken_run(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(*(t.drop(columns=[c for c in TIMES if c in t]) for t in (a, b)))
     left = [path for path in (tmp_path / "torn" / "cells").rglob(".*") if path.is_dir()]
     assert not left and not list((tmp_path / "torn").rglob("snapshots"))
+
+
+def test_both_protocols_are_those_of_one_plain_run(killed: Path, tmp_path: Path) -> None:
+    train = {"epochs": 4, "batch_size": 8, "seed": 1, "watch": True}
+    run = api.train("ae", killed / "data" / "m.csv", tmp_path, preset="tiny", train=train)
+    api.score(run, maps=False)
+    found = api.evaluate(run)
+    cells = pd.read_csv(killed / "whole" / "cells.csv").set_index(["cell", "protocol"])
+    for protocol in ("clean", "paper"):
+        row = cells.loc[("one/ae/seed_1", protocol)]
+        for name in ("auc", "auc_low", "auc_high", "ap", "accuracy", "f1", "sensitivity", "specificity", "threshold"):
+            assert row[name] == pytest.approx(found[protocol][name], abs=1e-9), (protocol, name)
+    assert row["epoch"] == found["paper"]["epoch"]
 
 
 def test_everything_to_repeat_a_cell_is_in_the_json(planted: Path) -> None:
@@ -89,29 +121,37 @@ def command(words: list[str], folder: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_a_budget_every_curve_and_the_command_that_repeats_a_cell(tmp_path: Path) -> None:
+def test_a_budget_becomes_epochs_and_the_printed_command_repeats_the_cell(tmp_path: Path) -> None:
     bench_data.write(tmp_path)
     words = ["benchmark", "--methods", "ae", "--datasets", "m.csv", "--preset", "tiny", "--budget", "2s"]
-    words += ["--workers", "2", "--out", "out"]
-    command([*words, "--robustness", "contamination", "sizes", "corruptions"], tmp_path)
-    cells = pd.read_csv(tmp_path / "out" / "cells.csv")
-    assert (cells["status"] == "done").all(), cells["reason"].tolist()
-    row = cells.set_index(["cell", "protocol"]).loc[("m/ae/seed_0", "clean")]
+    command([*words, "--out", "out"], tmp_path)
+    cells = pd.read_csv(tmp_path / "out" / "cells.csv").set_index("protocol")
     (measured,) = (tmp_path / "out" / "cells" / "m" / "ae").glob("seed_0-*/budget.json")
     budget = json.loads(measured.read_text())
-    assert row["epochs"] == budget["epochs"] == max(1, int(2 / budget["seconds_per_epoch"]))
-    assert row["budget_seconds"] == 2
-    curves = pd.read_csv(tmp_path / "out" / "robustness.csv").groupby("curve")["level"].apply(list)
-    assert curves["contamination"] == [0, 0.1, 0.2, 0.3, 0.4, 0.5] and sorted(curves["sizes"]) == [50, 60]
-    assert curves["noise"] == curves["jpeg"] == [0, 1, 2, 3, 4, 5]
-    untouched = pd.read_csv(tmp_path / "out" / "robustness.csv").query("curve == 'noise' and level == 0")
-    assert untouched["auc"].item() == pytest.approx(row["auc"])
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("model.safetensors")}
-    for name in ("m/ae/seed_0", "m/ae/seed_0_share_0.30"):
-        again = cells[cells["cell"] == name]["command"].iloc[0].split()
-        command(again[1:], tmp_path)
-        table = compare(tmp_path / "out", tmp_path / "again").set_index("protocol")
-        assert table.loc["clean", "cell"] == name and table["within"].all()
-        assert table.loc["clean", "difference"] == 0 and table.loc["clean", "changed"] in ("", "training options")
-    command([*words, "--robustness", "corruptions"], tmp_path)  # what is finished is not made again
-    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert cells.loc["clean", "epochs"] == budget["epochs"] == max(1, int(2 / budget["seconds_per_epoch"]))
+    assert cells.loc["clean", "budget_seconds"] == 2
+    command(cells.loc["clean", "command"].split()[1:], tmp_path)
+    table = compare(tmp_path / "out", tmp_path / "again")
+    assert table["protocol"].tolist() == ["clean", "paper"] and table["within"].all()
+    assert (table["difference"] == 0).all() and (table["changed"] == "").all()
+
+
+def test_every_curve_and_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
+    data = bench_data.write(tmp_path)
+    asked = Request(("gaussian",), (str(data),), tmp_path / "out", preset="tiny", robustness=ROBUSTNESS)
+    words = ["benchmark", "--methods", "gaussian", "--datasets", str(data), "--preset", "tiny", "--out", "out"]
+    command([*words, "--robustness", "contamination,sizes", "corruptions"], tmp_path)
+    table = pd.read_csv(tmp_path / "out" / "robustness.csv")
+    levels = table.groupby("curve")["level"].apply(lambda part: sorted(part.tolist()))
+    assert levels["contamination"] == [0, 0.1, 0.2, 0.3, 0.4, 0.5] and levels["sizes"] == [50, 60]
+    assert all(levels[kind] == [0, 1, 2, 3, 4, 5] for kind in STEPS)
+    cells = pd.read_csv(tmp_path / "out" / "cells.csv")
+    assert (cells["status"] == "done").all() and len(cells) == 9
+    assert set(cells.loc[cells["curve"] == "contamination", "train"]) == {17}
+    whole = cells.loc[(cells["curve"] == "") & (cells["protocol"] == "clean"), "auc"].item()
+    assert table.query("level == 0 and curve in @STEPS")["auc"].tolist() == pytest.approx([whole] * 5)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("*.*")}
+    said: list[str] = []
+    runner.run(asked, said.append)
+    assert said[0].startswith("8 cells, 8 finished")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("*.*")} == before

@@ -75,10 +75,15 @@ def enumerate_cells(data: Sequence[Data], names: Sequence[str], seeds: int, curv
 
 
 def levels(curve: str, rows: pd.DataFrame) -> list[float]:
-    """Return the points of a curve that are not the whole training set, without abnormal images, itself."""
-    if curve == "contamination":
-        return list(SHARES[1:])
-    return [float(SMALLEST << i) for i in range(30) if SMALLEST << i < (rows["split"] == "train").sum()]
+    """Return the points of a curve that are not the whole training set, without abnormal images, itself.
+
+    Where too few abnormal images make all trainings of the curve of contamination smaller, so is that without any.
+    """
+    normals = int((rows["split"] == "train").sum())
+    if curve == "sizes":
+        return [float(SMALLEST << i) for i in range(30) if SMALLEST << i < normals]
+    sick = int(((rows["split"] == "validation") & (rows["label"] == 1)).sum())
+    return list(SHARES if sick and training_size(normals, sick, max(SHARES)) < normals else SHARES[1:])
 
 
 def select(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:

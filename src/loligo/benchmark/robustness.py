@@ -16,9 +16,14 @@ def points(made: list[Job], cells: pd.DataFrame, scored: dict[Any, Any]) -> pd.D
     rows: list[dict[str, Any]] = []
     done = cells[(cells["protocol"] == "clean") & (cells["status"] == "done")]
     curves = sorted({job.cell.curve for job in made} - {""})
+    smaller = {(job.cell.dataset, job.cell.curve) for job in made if job.cell.curve and job.cell.level == 0}
     for row in done.to_dict("records"):
         level = {"contamination": 0.0, "sizes": float(row["train"])}
-        places = [(row["curve"], row["level"])] if row["curve"] else [(curve, level[curve]) for curve in curves]
+        places = (
+            [(row["curve"], row["level"])]
+            if row["curve"]
+            else [(curve, level[curve]) for curve in curves if (row["dataset"], curve) not in smaller]
+        )
         known = {key: row[key] for key in ("dataset", "method", "seed", "auc", "auc_low", "auc_high")}
         rows += [known | {"curve": c, "level": v, "false_alarms": 1 - row["specificity"]} for c, v in places]
     for job in made:

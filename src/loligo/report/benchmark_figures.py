@@ -18,11 +18,11 @@ MARKS = "osD^vP*X"
 TITLES = {
     "contamination": "abnormal images in training (%)",
     "sizes": "normal images in training",
-    "noise": "noise",
-    "blur": "blur",
-    "contrast": "contrast lost",
-    "rotation": "rotation",
-    "jpeg": "JPEG",
+    "noise": "noise (severity)",
+    "blur": "blur (severity)",
+    "contrast": "contrast lost (severity)",
+    "rotation": "rotation (severity)",
+    "jpeg": "JPEG (severity)",
 }
 
 
@@ -140,14 +140,16 @@ def false_alarms(table: pd.DataFrame) -> Figure:
 def robustness(table: pd.DataFrame, curves: list[str], quantity: str, title: str) -> Figure:
     """Draw a quantity along each of ``curves``, a row a data set: a line a method, the mean of its seeds."""
     sets, marks = sorted(set(table["dataset"])), style(list(table["method"].unique()))
-    figure, panels = figures.panels(len(sets) * len(curves), len(curves), 3.4 if len(curves) > 1 else 5.4, 2.9)
+    figure, panels = figures.panels(len(sets) * len(curves), len(curves), 2.4 if len(curves) > 1 else 5.0, 2.6)
+    low, high = table[quantity].min(), table[quantity].max()
+    span = (min(0.45, low - 0.02), 1.01) if quantity == "auc" else (-0.01, max(0.2, 1.05 * high))
     for axes, (name, curve) in zip(panels, ((s, c) for s in sets for c in curves), strict=True):
         rows = table[(table["dataset"] == name) & (table["curve"] == curve)]
         for method, part in rows.groupby("method"):
             means = part.groupby("level")[quantity].mean()
             x = 100 * means.index if curve == "contamination" else means.index
             axes.plot(x, means, markersize=4, **marks[str(method)])
-        axes.set(title=name, xlabel=TITLES[curve], ylabel=title)
+        axes.set(title=name, xlabel=TITLES[curve], ylabel=title if curve == curves[0] else "", ylim=span)
         if curve == "sizes":
             _logarithmic(axes)
     figure.legend(*_named(marks), loc="outside upper center", ncols=5)
