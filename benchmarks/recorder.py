@@ -68,7 +68,10 @@ class Recorder(Scorer):
         """
         found = torch.cat(self.kept).double()
         if not isinstance(self.method, VqvaeRestoration):
-            return {str(getattr(self.method.config, "score", "score")): found[:, 0].numpy(), "map": found[:, 1].numpy()}
+            return {
+                str(getattr(self.method.config, "score", "score")): found[:, 0].numpy(),
+                "mean of map": found[:, 1].numpy(),
+            }
         mean, deviation = self.method.usual.double().T
         both = ((found - mean) / deviation).sum(1)
         return {"density": found[:, 0].numpy(), "restoration": found[:, 1].numpy(), "both": both.numpy()}
