@@ -56,8 +56,10 @@ def main() -> None:
             val_split_mode="none",
         )
         engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=folder)
+        data.prepare_data()
+        data.setup()
         start = time.perf_counter()
-        engine.fit(model, datamodule=data)
+        engine.fit(model, train_dataloaders=data.train_dataloader())
         fitted = time.perf_counter()
         batches = engine.predict(model, dataloaders=data.test_dataloader())
         done = time.perf_counter()
