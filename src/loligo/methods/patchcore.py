@@ -111,7 +111,8 @@ class Patchcore(Method):
         with torch.autocast(features.device.type, enabled=False):
             around = torch.cdist(self.bank[which[each, place]], self.bank).topk(k, largest=False).indices  # (N, k)
             apart = torch.linalg.vector_norm(features[each, place, None] - self.bank[around], dim=2)
-        return (1 - (greatest - apart.logsumexp(1)).exp()) * greatest
+        weighed: Tensor = (1 - (greatest - apart.logsumexp(1)).exp()) * greatest
+        return weighed
 
 
 def check(config: PatchcoreConfig) -> None:

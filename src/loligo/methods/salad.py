@@ -6,7 +6,7 @@ self-supervised task adds that images with shuffled or painted-over pieces are r
 badly, its two codes differ, and they lie far from the centre; the score is made of these features.
 
 From the paper: translation to and fro, the structural similarity loss, the centre constraint, a self-supervised module,
-and a score of both spaces: what its abstract says. No more of it is public, so the rest is decided here: network and
+and a score of both spaces: what its abstract says. No more of it was at hand, so the rest is decided here: network and
 weights; no adversarial loss. The code is a map with a centre at each place, and its channels
 are normalised without a scale of their own, so that it cannot shrink to the centre. The centre is a running mean. The
 task is local pixel shuffling and boxes of one grey (Models Genesis, Zhou et al. 2019) on every second image, which then

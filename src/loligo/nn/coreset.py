@@ -71,8 +71,8 @@ def _round(features: Tensor, left: Tensor, most: int) -> Tensor:
     """Return at least one and at most ``most`` of the farthest features, no two near each other."""
     far, candidates = left.topk(min(4 * most, len(left)))
     apart = torch.cdist(features[candidates], features[candidates]).square()
-    floor, taken = far[-1], []
-    far = far.clone()
+    taken: list[int] = []
+    floor, far = far[-1], far.clone()
     for _ in range(most):
         best = int(far.argmax())
         if taken and far[best] < floor:  # beyond these few others may be farther
