@@ -128,8 +128,8 @@ class VqvaeRestoration(Method):
     presets: ClassVar = {
         "digits": {
             **{"size": 48, "widths": (8, 16, 32), "codes": 64, "prior_channels": 64, "prior_blocks": 2},
-            **{"prior_pairs": 2, "dropout": 0.0, "prior_dropout": 0.2, "score": "local", "prior_share": 2.0},
-            **{"learning_rate": 2e-3, "train.epochs": 24, "train.augment": False},
+            **{"prior_pairs": 2, "dropout": 0.0, "prior_dropout": 0.2, "score": "local", "prior_share": 1.25},
+            **{"learning_rate": 2e-3, "train.epochs": 18, "train.augment": False},
         },
         "tiny": {
             **{"size": 64, "widths": (8, 8, 16, 16), "codes": 16, "prior_channels": 16, "prior_blocks": 1},
