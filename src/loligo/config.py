@@ -29,7 +29,7 @@ class TrainConfig:
     axis: Axis = "axial"
     """Which way volumes are sliced."""
     window: WindowName = "brain"
-    """What of a volume becomes black and white: z-scores of each brain, or the soft tissue of CT."""
+    """What of a volume becomes black and white: z-scores of each brain, or the window of a CT in HU or in [0, 1]."""
     device: str = "auto"
     """Accelerator, as Lightning names them: auto, cpu, cuda, mps."""
 

@@ -15,6 +15,7 @@ from loligo import __version__, methods
 from loligo.config import TrainConfig
 from loligo.data import cache, manifest
 from loligo.data.cache import Dataset
+from loligo.data.sources import mood
 from loligo.data.volumes import Cut
 from loligo.files import replacing
 from loligo.methods.base import Method, MethodConfig, SliceConfig
@@ -71,6 +72,7 @@ class Run:
 
     def images(self, rows: pd.DataFrame, strict: bool = False) -> Dataset:
         """Load manifest rows as the method sees them; see `data.cache.load`."""
+        mood.check_window(rows, self.train.window)
         told = isinstance(self.method_config, SliceConfig) and self.method_config.position
         cut = Cut(self.train.axis, self.train.window, told)
         return cache.load(rows, self.method_config.size, strict=strict, cut=cut)

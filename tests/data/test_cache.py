@@ -242,3 +242,18 @@ def test_unwritable_or_full_folder_says_what_to_do(rows, tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"No space left on device; free space there, or set LOLIGO_CACHE"):
         load(rows, tmp_path)
     assert entries(tmp_path) == []
+
+
+def test_reading_a_large_entry_takes_no_memory_for_what_was_read(tmp_path: Path) -> None:
+    (tmp_path / "pixels").write_bytes(bytes(64 << 20))
+    pixels = np.memmap(tmp_path / "pixels", "<u2", "r", shape=(512, 1, 256, 256))
+    rows = pd.DataFrame({"path": [f"{i}.png" for i in range(512)]})
+    data = cache.Dataset(rows, pixels, pd.DataFrame(columns=["path", "reason"]))
+
+    def mapped() -> int:
+        lines = Path("/proc/self/smaps").read_text().split(str(tmp_path / "pixels"))[1].splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+
+    for start in range(0, 512, 16):
+        assert data.batch(range(start, start + 16)).shape == (16, 1, 256, 256)
+        assert mapped() < 1024

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -78,6 +79,8 @@ class Dataset:
         Where slices' positions are asked for they are a second channel, from -0.5 to 0.5 all over.
         """
         chosen = self.pixels[np.asarray(indices)]
+        if isinstance(self.pixels.base, mmap.mmap):  # what was read of the file would count as memory of this process
+            self.pixels.base.madvise(mmap.MADV_DONTNEED)
         x = torch.from_numpy(chosen.astype(np.float32) / np.float32(_WHITE))
         if not self.position:
             return x

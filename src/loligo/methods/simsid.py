@@ -82,6 +82,9 @@ class SimsidConfig(MethodConfig):
     adversarial_weight: float = 0.005
     learning_rate: float = 2e-4
     """Adam's rate for generator and discriminator; the generator's falls to a tenth by a cosine."""
+    discriminator_final_rate: float = 1.0
+    """Share of its rate that the discriminator's ends at by a cosine; 1 keeps it constant, which in a training of few
+    epochs lets it outrun the generator."""
 
 
 DIGITS = {
@@ -218,7 +221,9 @@ class Simsid(Method):
         rate, betas = self.config.learning_rate, (0.5, 0.999)
         modules = ("encoder", "student", *(["teacher"] if self.teacher else []))
         generator = Turn("generator", modules, 1, rate, betas, weight_decay=1e-5, final_rate=0.1)
-        return (Phase("adversarial", (generator, Turn("discriminator", ("judges.current",), 1, rate, betas))),)
+        final = self.config.discriminator_final_rate
+        judge = Turn("discriminator", ("judges.current",), 1, rate, betas, final_rate=final)
+        return (Phase("adversarial", (generator, judge)),)
 
     def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
         """Return the losses of a turn; the generator's leaves its images for the discriminator's of the same step."""

@@ -81,6 +81,9 @@ class SquidConfig(MethodConfig):
     """The generator moves at every so-many-th step, the discriminator at each."""
     learning_rate: float = 1e-4
     """Adam's rate for generator and discriminator; the generator's falls to a tenth by a cosine."""
+    discriminator_final_rate: float = 1.0
+    """Share of its rate that the discriminator's ends at by a cosine; 1 keeps it constant, as in the reference, which
+    in a training of few epochs lets it outrun the generator."""
 
 
 DIGITS = {
@@ -208,25 +211,13 @@ class Squid(Method):
 
     def phases(self) -> tuple[Phase, ...]:
         """Train adversarially, the generator first, so that both share its forward pass."""
-        rate, betas = self.config.learning_rate, (0.5, 0.999)
-        generator = ("encoder", "inpaint", "student", *(["teacher"] if self.teacher else []))
-        return (
-            Phase(
-                "adversarial",
-                (
-                    Turn(
-                        "generator",
-                        generator,
-                        self.config.generator_every,
-                        rate,
-                        betas,
-                        weight_decay=1e-5,
-                        final_rate=0.1,
-                    ),
-                    Turn("discriminator", ("judges.current",), 1, rate, betas),
-                ),
-            ),
+        c, betas = self.config, (0.5, 0.999)
+        modules = ("encoder", "inpaint", "student", *(["teacher"] if self.teacher else []))
+        generator = Turn("generator", modules, c.generator_every, c.learning_rate, betas, 1e-5, final_rate=0.1)
+        judge = Turn(
+            "discriminator", ("judges.current",), 1, c.learning_rate, betas, final_rate=c.discriminator_final_rate
         )
+        return (Phase("adversarial", (generator, judge)),)
 
     def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
         """Return the losses of a turn; the generator's leaves its images for the discriminator's of the same step."""
