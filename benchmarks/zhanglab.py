@@ -47,7 +47,7 @@ class Variants:
             x = self.data.batch(np.arange(start, min(start + 16, len(self.data))))
             with torch.inference_mode(), autocast(scorer.device, scorer.dtype):
                 found.append(judge(scorer.method, x.contiguous(memory_format=torch.channels_last)))
-        table = self.data.rows[["path", "split", "label"]].assign(epoch=epoch)
+        table = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch)
         columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
         api.append_epoch(self.folder / "epochs.csv", table.assign(score=columns[OWN[model.config.score]]), epoch)
         api.append_epoch(self.folder / "variants.csv", table.assign(**columns), epoch)
@@ -74,7 +74,7 @@ def judge(model: Squid | Simsid, x: torch.Tensor) -> dict[str, np.ndarray]:
 def auc_by_epoch(folder: Path, key: dict[str, object]) -> pd.DataFrame:
     """Return the columns of ``key``, then epoch, split, and the AUC of each variant."""
     table, rows = pd.read_csv(folder / "variants.csv"), []
-    names = [c for c in table if c not in ("path", "split", "label", "epoch")]
+    names = [c for c in table if c not in ("path", "split", "label", "patient", "epoch")]
     for (epoch, split), part in table.groupby(["epoch", "split"]):
         known = [name for name in names if part[name].notna().all()]  # a variant may be younger than the training
         aucs = {name: round(metrics.roc_auc(part["label"], part[name]), 4) for name in known}

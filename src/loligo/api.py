@@ -217,14 +217,14 @@ class _Watch:
 
     def __call__(self, model: Method, epoch: int) -> None:
         values = raw_scores(Scorer(model, self.run.train.precision), self.data, progress=False)
-        rows = self.data.rows[["path", "split", "label"]].assign(epoch=epoch, score=values)
+        rows = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch, score=values)
         append_epoch(self.path, rows, epoch)
 
 
 def append_epoch(path: Path, rows: pd.DataFrame, epoch: int) -> None:
     """Add the rows of an epoch to a table; rows of it or later ones, left by a killed training, go."""
     if path.exists():
-        before = pd.read_csv(path, dtype={"label": "Int64"})
+        before = pd.read_csv(path, dtype={"label": "Int64", "patient": "string"})
         rows = pd.concat([before[before["epoch"] < epoch], rows], ignore_index=True)
     write_csv(rows, path)
 

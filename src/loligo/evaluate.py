@@ -77,7 +77,8 @@ def paper(test: pd.DataFrame, folder: Path) -> Metrics:
     """Measure as the published tables do: epoch (where there are scores by epoch) and threshold chosen by labels."""
     epoch, note = None, "the last epoch: there are no scores of a labelled validation set by epoch"
     if (folder / "epochs.csv").is_file():
-        epochs = pd.read_csv(folder / "epochs.csv", dtype={"label": "Int64"})
+        epochs = pd.read_csv(folder / "epochs.csv", dtype={"label": "Int64", "patient": "string"})
+        epochs = epochs.fillna({"patient": ""}) if "patient" in epochs else epochs
         aucs = auc_by_epoch(epochs, "validation")
         if len(aucs):
             epoch = int(aucs.index[int(aucs["auc"].argmax())])
