@@ -80,9 +80,9 @@ def main() -> None:
                 out = subprocess.run([python, script, method, images], check=True, capture_output=True, text=True)
                 runs.append({"method": method, "library": name, **json.loads(out.stdout.splitlines()[-1])})
                 print(runs[-1], flush=True)
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    found = {"machine": machine(), "threads": threads, "commit": commit(), "packages": PACKAGES, "runs": runs}
-    given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+                about = {"machine": machine(), "threads": os.environ.get("OMP_NUM_THREADS", ""), "commit": commit()}
+                text = json.dumps({**about, "packages": PACKAGES, "runs": runs}, indent=1)
+                given.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
