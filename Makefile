@@ -9,7 +9,7 @@ demo: $(VENV)/ready
 	$(BIN)/loligo demo --out runs/demo
 
 test: $(VENV)/ready-dev check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: $(VENV)/ready-dev
 	$(BIN)/ruff check .

@@ -24,17 +24,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("LOLIGO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep in one process what shares a training: the contract tests of a method, the tests of a slow module."""
-    for item in items:
-        module = Path(str(item.fspath)).stem
-        if module == "test_contract":
-            item.add_marker(pytest.mark.xdist_group(item.callspec.params["name"]))  # type: ignore[attr-defined]
-        elif module in ("test_bench_runs", "test_volumes", "test_sheet", "test_report", "test_generators"):
-            item.add_marker(pytest.mark.xdist_group(module))
-
-
 def anatomy(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
     """Draw (count, 1, size, size) float32 in [0, 1]: two lungs and a spine, never twice the same."""
     random = np.random.default_rng(seed)
