@@ -147,3 +147,13 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("shares", "epochs", "expected"), [((1,), 7, [7]), ((2, 1), 9, [6, 3]), ((5, 1), 2, [2, 1])])
 def test_epochs_are_shared_out(shares: tuple[float, ...], epochs: int, expected: list[int]) -> None:
     assert epochs_of(tuple(Phase("", (), share) for share in shares), epochs) == expected
+
+
+def test_who_watches_sees_the_method_as_it_would_be_finished(tmp_path: Path) -> None:
+    seen: list[dict[str, Tensor]] = []
+    method = squid()
+    fit(method, DATA, CONFIG, tmp_path, lambda now, _: seen.append({k: v.clone() for k, v in now.state_dict().items()}))
+    assert len(seen) == CONFIG.epochs
+    assert not torch.equal(seen[0]["spread"], torch.ones(2))
+    for name, tensor in method.state_dict().items():
+        assert torch.equal(seen[-1][name], tensor), name

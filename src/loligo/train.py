@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import sys
@@ -29,7 +30,7 @@ from loligo.methods.base import Method, Phase, Turn
 from loligo.nn.precision import autocast, pick_dtype
 
 Watch = Callable[[Method, int], None]
-"""Called after each epoch with the method in eval mode and the epoch."""
+"""Called after each epoch with a copy of the method, finished as if that were the last, and the epoch."""
 
 
 def fit(
@@ -51,14 +52,10 @@ def fit(
     dtype = pick_dtype(config.precision, fabric.device)
     method.start()
     method.to(fabric.device).to(memory_format=torch.channels_last)
-    loop = Loop(method, data, config, folder, fabric, dtype)
+    loop = Loop(method, data, config, folder, fabric, dtype, held_out or data)
     loop.resume()
     loop.run(watch)
-    torch.manual_seed(config.seed)
-    method.eval()
-    with torch.no_grad(), autocast(fabric.device, dtype):
-        method.fit(loop.plain_batches(data, "fitting"))
-        method.calibrate(loop.plain_batches(held_out or data, "calibrating"))
+    loop.finish(method)
     return pd.DataFrame(loop.history)
 
 
@@ -73,10 +70,12 @@ class Loop:
         folder: Path,
         fabric: Fabric,
         dtype: torch.dtype,
+        held_out: Dataset,
     ) -> None:
         self.method, self.data, self.config, self.folder, self.fabric, self.dtype = (
             method, data, config, folder, fabric, dtype,
         )  # fmt: skip
+        self.held_out = held_out
         self.plan = [
             (phase, epoch / count)
             for phase, count in zip(method.phases(), epochs_of(method.phases(), config.epochs), strict=True)
@@ -101,9 +100,18 @@ class Loop:
             self.method.after_epoch()
             bar.update()
             if watch:
-                watch(self.method.eval(), self.done)
+                watch(self.finish(copy.deepcopy(self.method)), self.done)
             self.save()
         bar.close()
+
+    def finish(self, method: Method) -> Method:
+        """Put ``method`` in eval mode and let it learn what is not learnt by gradient, as after the last epoch."""
+        torch.manual_seed(self.config.seed)
+        method.eval()
+        with torch.no_grad(), autocast(self.fabric.device, self.dtype):
+            method.fit(self.plain_batches(self.data, "fitting"))
+            method.calibrate(self.plain_batches(self.held_out, "calibrating"))
+        return method
 
     def _epoch(self, phase: Phase, progress: float, bar: tqdm[Any]) -> None:
         torch.manual_seed(self.config.seed * 100_003 + self.done)
