@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from loligo.methods.vqvae_restoration import VqvaeRestoration, VqvaeRestorationConfig, smooth, smooth_slices
+from loligo.methods.vqvae_restoration import VqvaeRestoration, VqvaeRestorationConfig, smooth_slices
 from loligo.nn.autoregressive import CausalConv, surprise
+from loligo.nn.heat import smooth
 from loligo.score import Scorer
 
 TINY = dict(VqvaeRestoration.presets["tiny"])

@@ -112,7 +112,10 @@ class Method(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def start(self) -> None:
-        """Load what a training starts from, such as weights trained on photographs; scoring needs none of it."""
+        """Load the weights that a training starts from into each `Backbone`; scoring needs none of it."""
+        for part in self.modules():
+            if isinstance(part, Backbone):
+                part.load(self.config.weights)  # type: ignore[attr-defined]  # whoever has a backbone has them
 
     def phases(self) -> tuple[Phase, ...]:
         """Return how it is trained; empty where `fit` does it."""

@@ -80,10 +80,6 @@ class Cutpaste(Method):
         self.head = nn.Sequential(*layers, nn.Linear(widths[-1], 1 + len(self.kinds)))
         self.density = GaussianDensity(features, (side, side))
 
-    def start(self) -> None:
-        """Load the weights that training starts from."""
-        self.backbone.load(self.config.weights)
-
     def phases(self) -> tuple[Phase, ...]:
         """Train everything on one loss."""
         rate, decay = self.config.learning_rate, self.config.weight_decay

@@ -117,10 +117,6 @@ class Dinomaly(Method):
                 nn.init.zeros_(part.bias)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    def start(self) -> None:
-        """Load the transformer's weights."""
-        self.backbone.load(self.config.weights)
-
     def phases(self) -> tuple[Phase, ...]:
         """Train bottleneck and decoder."""
         rate = self.config.learning_rate

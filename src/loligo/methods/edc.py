@@ -71,10 +71,6 @@ class Edc(Method):
             if isinstance(part, nn.BatchNorm2d):
                 part.momentum = MOMENTUM
 
-    def start(self) -> None:
-        """Load the encoder's weights."""
-        self.encoder.load(self.config.weights)
-
     def train(self, mode: bool = True) -> Edc:
         """Go to training mode, but for the encoder where it keeps its statistics."""
         super().train(mode)

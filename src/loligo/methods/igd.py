@@ -91,10 +91,6 @@ class Igd(Method):
         self._met: list[Tensor] = []
         self._decoded: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def start(self) -> None:
-        """Load the backbone's weights."""
-        self.backbone.load(self.config.weights)
-
     def phases(self) -> tuple[Phase, ...]:
         """Train adversarially, the encoder first, so that both share its forward pass."""
         rate, betas = self.config.learning_rate, (0.0, 0.9)

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.methods.base import Method, MethodConfig, Phase, Turn
-from loligo.nn.heat import Pooling, pool
+from loligo.nn.heat import Pooling, pool, smooth
 from loligo.types import Scores
 
 
@@ -150,9 +150,7 @@ class ImplicitField(Method):
         """Score by the improbability of what is seen, given the normal image that is most like it."""
         found = [self._restore(image) for image in torch.split(x, 1)]  # one by one: hidden layers are large
         surprise, rebuilt = (torch.cat(parts) for parts in zip(*found, strict=True))
-        window = self.config.window
-        least = -F.max_pool2d(-surprise, 3, 1, 1)
-        heat = F.avg_pool2d(least, window, 1, window // 2, count_include_pad=False)
+        heat = smooth(surprise, 3, self.config.window)
         return Scores(pool(heat, self.config.image_score), heat, rebuilt)
 
     def _restore(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,10 +84,6 @@ class Mkd(Method):
         self.student = Student(config.channels, self.backbone.channels, self.backbone.strides, config.width)
         self.register_buffer("scale", torch.ones(len(config.layers)))
 
-    def start(self) -> None:
-        """Load the teacher's weights."""
-        self.backbone.load(self.config.weights)
-
     def phases(self) -> tuple[Phase, ...]:
         """Train the student."""
         turn = Turn("distillation", ("student",), learning_rate=self.config.learning_rate, final_rate=0.1)

@@ -68,10 +68,6 @@ class Padim(Method):
         self.register_buffer("mean", torch.zeros(self.side**2, d))
         self.register_buffer("whitening", torch.zeros(self.side**2, d, d))
 
-    def start(self) -> None:
-        """Load the backbone's weights."""
-        self.backbone.load(self.config.weights)
-
     def _describe(self, x: Tensor, backbone: Backbone) -> Tensor:
         """Return the chosen features of each place, (P, N, d) float32, P places row by row."""
         found, offset = [], 0

@@ -83,10 +83,6 @@ class Panda(Method):
             self.register_buffer(f"initial_{i}", torch.zeros_like(parameter))
             self.register_buffer(f"fisher_{i}", torch.zeros_like(parameter))
 
-    def start(self) -> None:
-        """Load the backbone's weights."""
-        self.backbone.load(self.config.weights)
-
     def phases(self) -> tuple[Phase, ...]:
         """Adapt the later half of the network."""
         modules = tuple(f"backbone.network.{name}" for name in self.adapted)

@@ -67,10 +67,6 @@ class Patchcore(Method):
         self.side = -(-config.size // min(self.backbone.strides))
         self.register_buffer("bank", torch.zeros(1, sum(self.backbone.channels)))
 
-    def start(self) -> None:
-        """Load the backbone's weights."""
-        self.backbone.load(self.config.weights)
-
     def _describe(self, x: Tensor, backbone: Backbone) -> Tensor:
         """Return each place's features, (N, P, D) float32, P places row by row."""
         shape = (self.side, self.side)

@@ -77,10 +77,6 @@ class ReverseDistillation(Method):
         self.bottleneck = Bottleneck(teacher.channels, teacher.strides, config.embedding)
         self.decoder = Mirror(config.embedding, step, teacher.channels, teacher.strides, config.width)
 
-    def start(self) -> None:
-        """Load the teacher's weights."""
-        self.backbone.load(self.config.weights)
-
     def phases(self) -> tuple[Phase, ...]:
         """Train bottleneck and decoder."""
         rate = self.config.learning_rate

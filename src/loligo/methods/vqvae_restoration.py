@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from loligo.methods.base import Method, Phase, SliceConfig, Turn
 from loligo.nn.autoregressive import PixelSnail, resample, surprise
+from loligo.nn.heat import smooth
 from loligo.nn.quantize import Quantize
 from loligo.types import Scores
 
@@ -257,12 +258,6 @@ class VqvaeRestoration(Method):
     def pool(self, maps: Tensor) -> Tensor:
         """Smooth the maps of a volume's slices (N, H, W) across slices too; see `smooth_slices`."""
         return smooth_slices(maps, self.config.least, self.config.window) if self.config.position else maps
-
-
-def smooth(x: Tensor, least: int, window: int) -> Tensor:
-    """Take the least of least x least pixels, then the mean of window x window, of maps (N, 1, H, W)."""
-    x = -F.max_pool2d(-x, least, 1, least // 2)
-    return F.avg_pool2d(x, window, 1, window // 2, count_include_pad=False)
 
 
 def smooth_slices(x: Tensor, least: int, window: int) -> Tensor:

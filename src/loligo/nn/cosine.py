@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loligo.nn.heat import blur
+from loligo.nn.heat import blur, enlarge
 
 
 def place_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -23,5 +23,4 @@ def whole_distance(a: Tensor, b: Tensor) -> Tensor:
 
 def summed(maps: Sequence[Tensor], size: int, sigma: float) -> Tensor:
     """Bring maps (N, 1, h_i, w_i) to (N, 1, size, size) bilinearly, add them, smooth by ``sigma`` pixels."""
-    large = [F.interpolate(m.float(), (size, size), mode="bilinear", align_corners=False) for m in maps]
-    return blur(torch.stack(large).sum(0), sigma)
+    return blur(torch.stack([enlarge(m, size, 0) for m in maps]).sum(0), sigma)

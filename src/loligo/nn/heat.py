@@ -32,6 +32,12 @@ def blur(maps: Tensor, sigma: float) -> Tensor:
         return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
 
 
+def smooth(x: Tensor, least: int, window: int) -> Tensor:
+    """Take the least of least x least pixels, then the mean of window x window, of maps (N, 1, H, W)."""
+    x = -F.max_pool2d(-x, least, 1, least // 2)
+    return F.avg_pool2d(x, window, 1, window // 2, count_include_pad=False)
+
+
 def pool(maps: Tensor, how: Pooling) -> Tensor:
     """Return one score (N,) of each map (N, 1, H, W): its maximum, its mean, or the mean of its highest hundredth."""
     flat = maps.flatten(1)
