@@ -224,7 +224,7 @@ class _Watch:
 def append_epoch(path: Path, rows: pd.DataFrame, epoch: int) -> None:
     """Add the rows of an epoch to a table; rows of it or later ones, left by a killed training, go."""
     if path.exists():
-        before = pd.read_csv(path, dtype={"label": "Int64", "patient": "string"})
+        before = evaluation.read_epochs(path)
         rows = pd.concat([before[before["epoch"] < epoch], rows], ignore_index=True)
     write_csv(rows, path)
 

@@ -77,8 +77,7 @@ def paper(test: pd.DataFrame, folder: Path) -> Metrics:
     """Measure as the published tables do: epoch (where there are scores by epoch) and threshold chosen by labels."""
     epoch, note = None, "the last epoch: there are no scores of a labelled validation set by epoch"
     if (folder / "epochs.csv").is_file():
-        epochs = pd.read_csv(folder / "epochs.csv", dtype={"label": "Int64", "patient": "string"})
-        epochs = epochs.fillna({"patient": ""}) if "patient" in epochs else epochs
+        epochs = read_epochs(folder / "epochs.csv")
         aucs = auc_by_epoch(epochs, "validation")
         if len(aucs):
             epoch = int(aucs.index[int(aucs["auc"].argmax())])
@@ -86,6 +85,12 @@ def paper(test: pd.DataFrame, folder: Path) -> Metrics:
             test = labelled(epochs[epochs["epoch"] == epoch], "test")
     threshold = metrics.best_accuracy_threshold(_labels(test), _scores(test))
     return _measure(test, threshold) | {"epoch": epoch, "note": note + "; threshold best on test labels"}
+
+
+def read_epochs(path: Path) -> pd.DataFrame:
+    """Read a table of scores by epoch, one row an image and epoch."""
+    table = pd.read_csv(path, dtype={"label": "Int64", "patient": "string"})
+    return table.fillna({"patient": ""}) if "patient" in table else table
 
 
 def auc_by_epoch(epochs: pd.DataFrame, split: str) -> pd.DataFrame:

@@ -86,20 +86,20 @@ class Run:
         """Return the method with fresh weights."""
         return methods.get(self.method)(self.method_config)
 
-    def model(self) -> Method:
-        """Return the trained method, in eval mode."""
-        path = self.folder / "model.safetensors"
+    def model(self, path: Path | None = None) -> Method:
+        """Return the trained method, in eval mode; or as it was when it was saved to ``path``."""
+        path = path or self.folder / "model.safetensors"
         if not path.is_file():
             raise ValueError(f"{self.folder} has no model.safetensors: its training is not finished; run it again")
         model = self.new_model()
         model.load_state_dict(load_file(path))
         return model.eval()
 
-    def save_model(self, model: Method) -> None:
-        """Write model.safetensors."""
+    def save_model(self, model: Method, path: Path | None = None) -> None:
+        """Write model.safetensors, or ``path``."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        with replacing(self.folder / "model.safetensors") as path:
-            save_file(tensors, path)
+        with replacing(path or self.folder / "model.safetensors") as new:
+            save_file(tensors, new)
 
     def manifest(self) -> pd.DataFrame:
         """Read the manifest that the run was trained on."""

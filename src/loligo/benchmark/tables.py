@@ -66,8 +66,8 @@ def scores(job: Job, protocol: str) -> tuple[pd.DataFrame, float, dict[str, Any]
     folder = _folder(job)
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))[protocol]
     if found.get("epoch"):
-        table = pd.read_csv(folder / "epochs.csv", dtype={"label": "Int64", "patient": "string"})
-        table = table[table["epoch"] == found["epoch"]].assign(patient=table["patient"].fillna("").astype(str))
+        table = evaluate.read_epochs(folder / "epochs.csv")
+        table = table[table["epoch"] == found["epoch"]]
     else:
         table = evaluate.read_scores(folder)
     return evaluate.labelled(table, "test"), float(found["threshold"]), found

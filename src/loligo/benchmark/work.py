@@ -22,13 +22,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 
 from loligo import api
 from loligo import train as training
 from loligo.benchmark import cost, guard
 from loligo.benchmark.cells import Plan
 from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
+from loligo.data import cache
 from loligo.data.cache import Dataset
 from loligo.files import replacing, write_csv
 from loligo.methods.base import Method
@@ -44,14 +44,14 @@ TIMED_BATCHES = 4
 def stage(work: Callable[..., None], plan: Plan, rows: pd.DataFrame, closed: tuple[str, ...], *options: bool) -> None:
     """Do a stage of a cell on ``rows``, alone in this process; say in failed.json why it failed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    cache = Path(os.environ.get("LOLIGO_CACHE") or Path.home() / ".cache" / "loligo").absolute()
-    os.environ["LOLIGO_CACHE"] = str(cache)
+    decoded = cache.home().absolute()
+    os.environ["LOLIGO_CACHE"] = str(decoded)
     os.chdir(plan.folder)
     log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     torch.set_num_threads(1)
-    guard.close(closed, rows["path"], [str(plan.folder), str(cache)])
+    guard.close(closed, rows["path"], [str(plan.folder), str(decoded)])
     try:
         work(plan, rows, *options)
     except Exception as error:
@@ -87,16 +87,14 @@ class _Keep:
     """Write the model after some of the epochs."""
 
     def __init__(self, folder: Path, run: Run) -> None:
-        self.folder = folder
+        self.folder, self.run = folder, run
         self.last = sum(training.epochs_of(run.new_model().phases(), run.train.epochs))
         self.every = math.ceil(self.last / SNAPSHOTS)
 
     def __call__(self, model: Method, epoch: int) -> None:
         if epoch % self.every and epoch != self.last:
             return
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        with replacing(self.folder / f"{epoch:06d}.safetensors") as path:
-            save_file(tensors, path)
+        self.run.save_model(model, self.folder / f"{epoch:06d}.safetensors")
 
 
 def _affordable(plan: Plan, rows: pd.DataFrame) -> int:
@@ -145,9 +143,7 @@ def score(plan: Plan, rows: pd.DataFrame, corruptions: bool) -> None:
 def _epochs(run: Run, rows: pd.DataFrame, kept: Path) -> Any:
     data = run.images(rows)
     for path in sorted(kept.glob("*.safetensors")):
-        model = run.new_model()
-        model.load_state_dict(load_file(path))
-        values = raw_scores(Scorer(model.eval(), run.train.precision), data, progress=False)
+        values = raw_scores(Scorer(run.model(path), run.train.precision), data, progress=False)
         yield data.rows[["path", "split"]].assign(epoch=int(path.stem), score=values)
 
 

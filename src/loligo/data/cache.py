@@ -115,7 +115,7 @@ def load(
         raise ValueError(f"size {size} is not a positive number of pixels")
     if rows.empty:
         raise ValueError("there are no images to load; does the manifest have rows of this split?")
-    folder = folder or Path(os.environ.get("LOLIGO_CACHE") or Path.home() / ".cache" / "loligo")
+    folder = folder or home()
     masks = rows["mask"].fillna("") if "mask" in rows else [""] * len(rows)
     pairs = [(str(path), str(mask)) for path, mask in zip(rows["path"], masks, strict=True)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -133,6 +133,11 @@ def read_mask(path: Path) -> npt.NDArray[np.bool_]:
         raise ValueError(f"{path}: a mask cannot be JPEG, which blurs its edges; save it as PNG")
     mask: npt.NDArray[np.bool_] = io.read(path).pixels[0] > 0
     return mask
+
+
+def home() -> Path:
+    """Return the folder of all entries: ``$LOLIGO_CACHE``, or ``~/.cache/loligo``."""
+    return Path(os.environ.get("LOLIGO_CACHE") or Path.home() / ".cache" / "loligo")
 
 
 def _dataset(rows: pd.DataFrame, entry: _Entry, strict: bool, position: bool) -> Dataset:
