@@ -5,6 +5,7 @@ python killed.py m.csv OUT
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -30,9 +31,19 @@ work.stage = stage
 
 def forked(request: Request) -> int:
     if not (pid := os.fork()):
+        os.setpgid(0, 0)
         run(request)
         os._exit(0)
     return pid
+
+
+def bury(group: int) -> None:
+    """Wait for a killed run's stages; two that were forked at once hold each other's pipe and wait for each other."""
+    with contextlib.suppress(ProcessLookupError):
+        for _ in range(30):
+            os.killpg(group, 0)
+            time.sleep(0.1)
+        os.killpg(group, signal.SIGKILL)
 
 
 if __name__ == "__main__":
@@ -47,6 +58,6 @@ if __name__ == "__main__":
         time.sleep(chance.uniform(0.02, 0.35) * usual)
         os.kill(pid, signal.SIGKILL)
         kills += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-        time.sleep(0.3)
+        bury(pid)
     os.waitpid(forked(torn), 0)
     print("kills", kills)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from loligo.data import manifest
+from loligo.data import cache, manifest
 from loligo.experiment import DATASETS
 from loligo.names import nearest
 
@@ -66,7 +66,7 @@ def read(given: str, out: Path) -> Data:
             "are needed at least"
         )
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = dict(zip(rows["path"], pool.map(_digest, rows["path"]), strict=True))
+        digests = dict(zip(rows["path"], pool.map(cache.digest, rows["path"]), strict=True))
     return Data(name, given, rows, digests, _closed(rows, [path] if path else []))
 
 
@@ -78,11 +78,6 @@ def _rows(name: str, path: str, out: Path) -> pd.DataFrame:
     if not path and name not in MADE:
         raise ValueError(f"{name} needs the folder that holds it: {name}=DIR")
     return DATASETS[name](Path(path) if path else out / "data" / name)
-
-
-def _digest(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _closed(rows: pd.DataFrame, listed: Sequence[str]) -> tuple[str, ...]:

@@ -156,7 +156,7 @@ def _key(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, cut: Cut) -> st
     whole = hashlib.sha256(f"{FORMAT_VERSION} {size} {len(pairs)}".encode())
     if any(io.is_volume(Path(path)) for path, _ in pairs):
         whole.update(f" {cut.axis} {cut.window}".encode())
-    for image, mask in zip(*(pool.map(_digest, paths) for paths in _columns(pairs)), strict=True):
+    for image, mask in zip(*(pool.map(digest, paths) for paths in _columns(pairs)), strict=True):
         whole.update(f"\n{image} {mask}".encode())
     return whole.hexdigest()[:32]
 
@@ -166,7 +166,7 @@ def _columns(pairs: list[_Row]) -> tuple[list[str], list[str]]:
     return [image for image, _ in pairs], [mask for _, mask in pairs]
 
 
-def _digest(path: str) -> str:
+def digest(path: str) -> str:
     """Hash a file's content and suffix, or say why it cannot be opened: should it appear, that is noticed."""
     if not path:
         return "none"

@@ -84,7 +84,8 @@ class Autoencoder(Method):
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Measure the error that is usual at each place."""
-        self.places.fit(self.places(x, self(x)) for x in batches)
+        if self.config.score == "local":
+            self.places.fit(self.places(x, self(x)) for x in batches)
 
     def score(self, x: Tensor) -> Scores:
         """Score by the squared error, in the mean or where it is most unusual; it is also the map."""

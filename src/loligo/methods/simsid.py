@@ -265,8 +265,9 @@ class Simsid(Method):
         return rebuilt
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Measure the error that is usual at each place of the training images."""
-        self.places.fit(self.places(x, self.reconstruct(x) / 2 + 0.5) for x in batches)
+        """Measure the error that is usual at each place of the training images, where the score asks for it."""
+        if self.config.score == "local":
+            self.places.fit(self.places(x, self.reconstruct(x) / 2 + 0.5) for x in batches)
 
     def score(self, x: Tensor) -> Scores:
         """Score by the discriminators' logit of the image, or as the option says; map the squared error."""

