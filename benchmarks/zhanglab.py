@@ -30,7 +30,7 @@ from loligo.nn.precision import autocast
 from loligo.score import Scorer
 
 RESULTS = Path(__file__).parent / "results"
-OWN = {"discriminator": "mean of 5 judges", "input": "mean of 5 judges on the input"}
+OWN = {"discriminator": "mean of 5 judges", "pair": "mean of 5 judges on both"}
 """The variant that is the method's own score, by its option ``score``: the one that both protocols judge."""
 
 
@@ -61,6 +61,7 @@ def judge(model: Squid | Simsid, x: torch.Tensor) -> dict[str, np.ndarray]:
         "reconstruction error": (rebuilt - seen).square().mean((1, 2, 3)),
         "last judge": -model.judges(rebuilt),
         "mean of 5 judges on the input": -model.judges.mean(seen),
+        "mean of 5 judges on both": -model.judges.mean(seen, rebuilt),
     }
     norms = [m for m in model.judges.current.modules() if isinstance(m, FeatureNorm)]
     for norm in norms:

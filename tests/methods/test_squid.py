@@ -142,6 +142,10 @@ def test_score_is_the_mean_of_the_last_discriminators() -> None:
         rebuilt = model.reconstruct(X)
         judges = [p(rebuilt) for p in model.judges.past]
         torch.testing.assert_close(model.score(X).image, -(judges[0] + judges[1]) / 2)
+        pair = squid(snapshots=2, score="pair").eval()
+        pair.load_state_dict(model.state_dict())
+        on_images = [p(X) for p in model.judges.past]
+        torch.testing.assert_close(pair.score(X).image, -torch.stack(judges + on_images).mean(0))
         torch.testing.assert_close(
             model.judges.past[0](rebuilt), model.judges.current(rebuilt)
         )  # the third took the first's place
@@ -160,7 +164,7 @@ OPTIONS = {
     "skips": [0, 1, 2],
     "distillation": [True, False],
     "discriminator_statistics": ["image", "running"],
-    "score": ["discriminator", "reconstruction", "both", "local"],
+    "score": ["pair", "discriminator", "reconstruction", "both", "local"],
     "grid": [1, 2, 4],
     "snapshots": [1, 3],
     "generator_every": [1, 2],

@@ -11,9 +11,9 @@ Departures: the paper's text leaves the convolutions open. A unit here has two 3
 three; a decoder convolves before it doubles height and width, and adds the encoder's features through a 1x1 convolution
 where SQUID joins them as channels: less than half the work. The generator's turn comes first and the discriminator's
 takes its images, so that one forward pass serves both. The score is the mean logit of the last epochs' discriminators
-(``snapshots``), since that of one swings widely between epochs; and they judge the image itself, where the paper has
-them judge the rebuilt one (``score: discriminator``, preset ``paper``): what a discriminator takes to be real is what
-normal images have in common, and a rebuilt image has lost part of what departs from it.
+(``snapshots``), since that of one swings widely between epochs; and they judge both the image and the rebuilt one,
+where the paper has them judge the latter (``score: discriminator``, preset ``paper``): what a discriminator takes to be
+real is what normal images have in common, and a rebuilt image has lost part of what departs from it.
 """
 
 from __future__ import annotations
@@ -72,19 +72,19 @@ class SimsidConfig(MethodConfig):
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
     snapshots: int = 5
     """Discriminators of so many last epochs whose logits are averaged; 1 is the last alone."""
-    score: Literal["input", "discriminator", "reconstruction", "local"] = "input"
-    """Image score: minus the logit of the image itself; or of the rebuilt one, as in the paper; the mean squared error;
-    or, for anomalies smaller than a patch, the least structural similarity of any patch-sized window, as unusual as it
-    is there."""
+    score: Literal["pair", "discriminator", "reconstruction", "local"] = "pair"
+    """Image score: minus the mean logit of image and rebuilt image; or of the rebuilt one alone, as in the paper; the
+    mean squared error; or, for anomalies smaller than a patch, the least structural similarity of any patch-sized
+    window, as unusual as it is there."""
     reconstruction_weight: float = 10.0
     teacher_weight: float = 0.01
     distillation_weight: float = 0.001
     adversarial_weight: float = 0.005
     learning_rate: float = 2e-4
     """Adam's rate for generator and discriminator; the generator's falls to a tenth by a cosine."""
-    discriminator_final_rate: float = 1.0
-    """Share of its rate that the discriminator's ends at by a cosine; 1 keeps it constant, which in a training of few
-    epochs lets it outrun the generator."""
+    discriminator_final_rate: float = 0.1
+    """Share of its rate that the discriminator's ends at by a cosine, as the generator's does; 1 keeps it constant,
+    which in a training of few epochs lets it outrun the generator."""
 
 
 DIGITS = {
@@ -195,7 +195,7 @@ class Simsid(Method):
 
     Config = SimsidConfig
     presets: ClassVar = {
-        "paper": {"score": "discriminator", "snapshots": 1},
+        "paper": {"score": "discriminator", "snapshots": 1, "discriminator_final_rate": 1.0},
         "digits": {**DIGITS, "train.epochs": 8},
         "digits_full": {**DIGITS, "train.epochs": 60},
         "tiny": {
@@ -278,7 +278,8 @@ class Simsid(Method):
         error = (x - image).square().mean(1, keepdim=True)
         if self.config.score == "reconstruction":
             return Scores(error.mean((1, 2, 3)), error, image)
-        return Scores(-self.judges.mean(2 * x - 1 if self.config.score == "input" else rebuilt), error, image)
+        judged = (2 * x - 1, rebuilt) if self.config.score == "pair" else (rebuilt,)
+        return Scores(-self.judges.mean(*judged), error, image)
 
     def inspect(self, x: Tensor) -> Inspection:
         """Return what teacher and student rebuild, and the patches' features beside the coarsest memory."""

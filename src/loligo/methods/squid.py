@@ -6,8 +6,9 @@ student by distillation. A discriminator that learnt to tell rebuilt images from
 
 Departures: the generator's turn is taken before the discriminator's and both share one forward pass of the generator,
 which the reference computes twice; the generator so meets the discriminator of the step before. The score is the mean
-logit of the last epochs' discriminators (``snapshots``), since that of one swings widely between epochs. Everything
-else where paper and reference code differ is an option; the preset ``paper`` has all as in the reference.
+logit of the last epochs' discriminators (``snapshots``), since that of one swings widely between epochs, on the image
+and on the rebuilt one (``score``), since each of the two shows some anomalies that the other does not. Everything else
+where paper and reference code differ is an option; the preset ``paper`` has all as in the reference.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from loligo.types import Inspection, Scores
 
 @dataclass(frozen=True)
 class SquidConfig(MethodConfig):
-    """Options of SQUID; the defaults are those of the reference code for ZhangLab, but for ``snapshots``."""
+    """Options of SQUID; the defaults are the reference code's for ZhangLab, but for what preset ``paper`` names."""
 
     width: int = 32
     """Channels of the stem; each level doubles them."""
@@ -70,9 +71,10 @@ class SquidConfig(MethodConfig):
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
     snapshots: int = 5
     """Discriminators of so many last epochs whose logits are averaged; 1 is the last alone, as in the reference."""
-    score: Literal["discriminator", "reconstruction", "both", "local"] = "discriminator"
-    """Image score: minus the logit, the mean squared error, the sum of both in units of their spread; or, for anomalies
-    smaller than a patch, the least structural similarity of any patch-sized window, as unusual as it is there."""
+    score: Literal["pair", "discriminator", "reconstruction", "both", "local"] = "pair"
+    """Image score: minus the mean logit of image and rebuilt image; or of the rebuilt one alone, as in the paper; the
+    mean squared error; the sum of these two in units of their spread; or, for anomalies smaller than a patch, the least
+    structural similarity of any patch-sized window, as unusual as it is there."""
     reconstruction_weight: float = 10.0
     teacher_weight: float = 0.01
     distillation_weight: float = 0.001
@@ -81,9 +83,9 @@ class SquidConfig(MethodConfig):
     """The generator moves at every so-many-th step, the discriminator at each."""
     learning_rate: float = 1e-4
     """Adam's rate for generator and discriminator; the generator's falls to a tenth by a cosine."""
-    discriminator_final_rate: float = 1.0
-    """Share of its rate that the discriminator's ends at by a cosine; 1 keeps it constant, as in the reference, which
-    in a training of few epochs lets it outrun the generator."""
+    discriminator_final_rate: float = 0.1
+    """Share of its rate that the discriminator's ends at by a cosine, as the generator's does; 1 keeps it constant, as
+    in the reference, which in a training of few epochs lets it outrun the generator."""
 
 
 DIGITS = {
@@ -171,7 +173,8 @@ class Squid(Method):
     presets: ClassVar = {
         "paper": {
             **{"strict_top_k": True, "decoder_memory": "quadrant", "mask_neighbours": False, "snapshots": 1},
-            **{"discriminator_statistics": "image", "train.epochs": 200},
+            **{"discriminator_statistics": "image", "discriminator_final_rate": 1.0, "score": "discriminator"},
+            "train.epochs": 200,
         },
         "digits": {**DIGITS, "train.epochs": 8},
         "digits_full": {**DIGITS, "train.epochs": 60},
@@ -297,11 +300,13 @@ class Squid(Method):
         return torch.stack([-self.judges.mean(rebuilt), (x - rebuilt).square().mean((1, 2, 3))], 1)
 
     def score(self, x: Tensor) -> Scores:
-        """Score by the discriminator's logit of the rebuilt image, or as the options say; map the squared error."""
+        """Score by the discriminators' logits, or as the options say; map the squared error."""
         rebuilt = self.reconstruct(x)
         if self.config.score == "local":
             return self.places.score(x, rebuilt)
         error = (x - rebuilt).square().mean(1, keepdim=True)
+        if self.config.score == "pair":
+            return Scores(-self.judges.mean(x, rebuilt), error, rebuilt)
         logit, mse = self._parts(x, rebuilt).unbind(1)
         both = logit / self.spread[0] + mse / self.spread[1]
         return Scores({"discriminator": logit, "reconstruction": mse, "both": both}[self.config.score], error, rebuilt)

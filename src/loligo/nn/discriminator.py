@@ -99,10 +99,10 @@ class Judges(nn.Module):
         self.past[int(self.kept) % len(self.past)].load_state_dict(self.current.state_dict())
         self.kept += 1
 
-    def mean(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N,), the mean logit of the copies; before the first, of the one in training."""
+    def mean(self, *images: Tensor) -> Tensor:
+        """Map one or more (N, C, H, W) to (N,), the mean logit of the copies; before the first, of the current."""
         judges = list(self.past)[: int(self.kept)] or [self.current]
-        return torch.stack([judge(x) for judge in judges]).mean(0)
+        return torch.stack([judge(x) for judge in judges for x in images]).mean(0)
 
     def generator_loss(self, fake: Tensor) -> Tensor:
         """Return the cross-entropy of calling rebuilt images (N, C, H, W) real."""
