@@ -9,7 +9,7 @@ demo: $(VENV)/ready
 	$(BIN)/loligo demo --out runs/demo
 
 test: $(VENV)/ready-dev check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/ready-dev
 	$(BIN)/ruff check .
