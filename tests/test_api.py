@@ -253,3 +253,23 @@ def test_a_fit_that_was_cut_off_says_that_it_starts_over(
     capsys.readouterr()
     api.train("gaussian", normals, tmp_path / "run", preset="tiny")
     assert "it starts over" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_size_that_would_score_nothing_is_refused(batch_size: int, normals: Path, tmp_path: Path) -> None:
+    run = api.train("gaussian", normals, tmp_path / "run", preset="tiny")
+    with pytest.raises(ValueError, match=f"batch_size is {batch_size}; it must be at least 1"):
+        api.score(run, normals, batch_size=batch_size)
+    assert not (run.folder / "scores.csv").exists()
+
+
+def test_metrics_do_not_outlive_the_scores_that_they_are_of(labelled: Path, tmp_path: Path) -> None:
+    run = api.train("gaussian", labelled, tmp_path / "run", preset="tiny")
+    api.score(run)
+    api.evaluate(run)
+    assert "There are no metrics" not in api.report(run).read_text(encoding="utf-8")
+    rows = manifest.read(labelled)
+    swapped = rows[rows["split"] == "test"].assign(label=lambda test: 1 - test["label"])
+    api.score(run, swapped)
+    assert not (run.folder / "metrics.json").exists()
+    assert "There are no metrics" in api.report(run).read_text(encoding="utf-8")

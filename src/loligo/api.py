@@ -149,9 +149,11 @@ def score(
     """Score images with a trained run; write scores.csv, maps/ and rejected.csv to ``out``; return the table.
 
     ``data`` is a folder, files or a manifest; without it, the ``splits`` of the manifest that the run was trained on
-    are scored. ``out`` is the run folder unless given. The ``layout`` mood adds what that challenge's evaluation reads:
-    sample/NAME.txt and pixel/NAME for each volume.
+    are scored. ``out`` is the run folder unless given; metrics of scores that stood there go. The ``layout`` mood adds
+    what that challenge's evaluation reads: sample/NAME.txt and pixel/NAME for each volume.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     run = run if isinstance(run, Run) else Run.load(run)
     folder = Path(out) if out else run.folder
     calibration = Calibration.load(run.folder / "calibration.json")
@@ -165,6 +167,7 @@ def score(
     images = run.images(rows, strict)
     scorer = Scorer(run.model(), run.train.precision, device)
     table = score_table(scorer, images, calibration, folder / "maps" if maps else None, batch_size, run.train.axis)
+    (folder / "metrics.json").unlink(missing_ok=True)  # it is of the scores before
     write_csv(table, folder / "scores.csv")
     sweep(folder / "maps", table)
     write_csv(images.rejected, folder / "rejected.csv")

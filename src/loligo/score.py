@@ -86,7 +86,7 @@ def score_table(
     rebuilt image as 8-bit PNG, and an overlay to look at; a volume, cut along ``axis``, leaves its map as NIfTI on its
     own grid. Paths in the table are relative to the parent of ``maps``.
     """
-    table, raw = data.rows.copy(), np.empty(len(data))
+    table, raw = data.rows.copy(), np.full(len(data), np.nan)
     table[["map", "reconstruction", "overlay"]] = ""
     whole = VolumeMaps(scorer.method, data, maps, axis) if maps and data.counts else None
     for indices, x, scores in batches(scorer, data, batch_size):
