@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,12 +42,10 @@ class VolumeHeader:
     """Distance of voxel centres along (X, Y, Z) in mm."""
     file_shape: tuple[int, ...]
     """The file's own shape; axes after the third have length 1."""
-    file_affine: npt.NDArray[np.float64]
-    """(4, 4) float64: world coordinates of the file's own voxel (i, j, k)."""
     file_axes: tuple[str, str, str]
-    """Where i, j and k run to, such as ("L", "P", "S")."""
-    space: int
-    """NIfTI's code of the world that the affine leads to: 1 scanner, 2 aligned, 3 Talairach, 4 MNI, 5 template."""
+    """Where the file's own i, j and k run to, such as ("L", "P", "S")."""
+    file_place: dict[str, npt.NDArray[Any]]
+    """The fields of its header that place it in the world, as they stand: pixdim, qform and sform with their codes."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def test_a_file_in_ras_order_is_read_as_it_is(tmp_path: Path, suffix: str) -> No
     np.testing.assert_array_equal(volume.affine, affine(spacing=(1, 2, 3)))
     assert (volume.voxels.dtype, volume.affine.dtype) == (np.float32, np.float64)
     assert (volume.shape, volume.spacing, volume.source) == (SHAPE, (1, 2, 3), path)
-    assert (volume.file_shape, volume.file_axes, volume.space) == (SHAPE, ("R", "A", "S"), 2)
+    assert (volume.file_shape, volume.file_axes) == (SHAPE, ("R", "A", "S"))
 
 
 def test_lps_is_turned_by_hand(tmp_path: Path) -> None:
@@ -170,6 +170,26 @@ def test_nifti_2_and_big_endian_are_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(nifti.read(tmp_path / name).voxels, noise())
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("codes", [(1, 1), (4, 1), (2, 0), (0, 3)])
+def test_what_is_written_lies_on_its_volume_by_either_affine(
+    tmp_path: Path, kind: type[nib.Nifti1Image], codes: tuple[int, int]
+) -> None:
+    """Viewers that follow the qform and those that follow the sform: the two may disagree, by registration."""
+    image = kind(noise(), None)
+    image.set_sform(affine("LPS", (1, 2, 3)), codes[0])
+    image.set_qform(affine("PIR", (1, 2, 3), 20), codes[1])
+    nib.save(image, tmp_path / "a.nii")
+    volume = nifti.read(tmp_path / "a.nii")
+    nifti.write(tmp_path / "b.nii.gz", volume.voxels, volume)
+    given, written = nib.load(tmp_path / "a.nii").header, nib.load(tmp_path / "b.nii.gz").header
+    assert (int(written["sform_code"]), int(written["qform_code"])) == codes
+    np.testing.assert_allclose(written.get_sform(), given.get_sform(), atol=1e-5)
+    np.testing.assert_allclose(written.get_qform(), given.get_qform(), atol=1e-5)
+    np.testing.assert_allclose(written["pixdim"], given["pixdim"])
+    np.testing.assert_array_equal(nib.load(tmp_path / "b.nii.gz").get_fdata(), noise())
+
+
 def test_an_axis_of_length_one_is_dropped_and_written_back(tmp_path: Path) -> None:
     volume = nifti.read(saved(tmp_path / "a.nii", noise((*SHAPE, 1)), affine("LPS")))
     assert volume.voxels.shape == volume.shape == SHAPE
@@ -182,8 +202,11 @@ def test_a_qform_alone_is_enough_and_qfac_may_be_0(tmp_path: Path) -> None:
     image.set_qform(affine("LPS", (1, 2, 3), 20), 1)
     nib.save(image, tmp_path / "a.nii")
     volume = nifti.read(tmp_path / "a.nii")
-    np.testing.assert_allclose(volume.file_affine, affine("LPS", (1, 2, 3), 20), atol=1e-5)
-    assert volume.space == 1
+    np.testing.assert_allclose(volume.affine, nib.as_closest_canonical(image).affine, atol=1e-5)
+    nifti.write(tmp_path / "map.nii", volume.voxels, volume)
+    written = nib.load(tmp_path / "map.nii")
+    assert (written.get_sform(coded=True)[1], written.get_qform(coded=True)[1]) == (0, 1)
+    np.testing.assert_allclose(written.affine, affine("LPS", (1, 2, 3), 20), atol=1e-5)
     path = patched(tmp_path / "b.nii", (SFORM_CODE, "h", (0,)), (QFORM_CODE, "h", (1,)), (PIXDIM, "f", (0,)))
     np.testing.assert_array_equal(nifti.read(path).voxels, noise())
 

@@ -82,14 +82,17 @@ def read_mask(path: Path, like: VolumeHeader) -> npt.NDArray[np.bool_]:
 def write(path: Path, voxels: npt.NDArray[Any], like: VolumeHeader) -> None:
     """Write voxels (X, Y, Z) in RAS+ order as float32 onto the own grid of the file that ``like`` was read from.
 
-    The new file has that one's shape, order of axes, affine and space, so that any viewer lays one on the other.
-    Raises ``ValueError`` for another shape or another ending than .nii and .nii.gz, and ``OSError`` where it
-    cannot be written.
+    The new file has that one's shape and order of axes, and both its affines and their codes as they stand, so that
+    any viewer lays one on the other. Raises ``ValueError`` for another shape or another ending than .nii and .nii.gz,
+    and ``OSError`` where it cannot be written.
     """
     if voxels.shape != like.shape:
         raise ValueError(f"{path}: voxels have shape {voxels.shape}; {like.source} has {like.shape} in RAS+ order")
     turned = apply_orientation(voxels.astype(np.float32), _turn(("R", "A", "S"), like.file_axes))
-    save(path, turned.reshape(like.file_shape), like.file_affine, like.space)
+    image = Nifti1Image(turned.reshape(like.file_shape), None)
+    for name, value in like.file_place.items():
+        image.header[name] = value
+    _save(path, image)
 
 
 def save(path: Path, stored: npt.NDArray[Any], affine: npt.NDArray[np.float64], space: int) -> None:
@@ -97,12 +100,17 @@ def save(path: Path, stored: npt.NDArray[Any], affine: npt.NDArray[np.float64], 
 
     The same array gives the same bytes. Raises as `write` does.
     """
-    if not is_volume(path):
-        raise ValueError(f"{path}: the name of a volume ends in {' or '.join(VOLUME_SUFFIXES)}")
     image = Nifti1Image(stored, affine)
-    image.header.set_xyzt_units("mm")
     image.set_sform(affine, space)
     image.set_qform(affine, space)
+    _save(path, image)
+
+
+def _save(path: Path, image: Nifti1Image) -> None:
+    """Write an image whose header says where it lies, in mm."""
+    if not is_volume(path):
+        raise ValueError(f"{path}: the name of a volume ends in {' or '.join(VOLUME_SUFFIXES)}")
+    image.header.set_xyzt_units("mm")
     with replacing(path) as new:
         save_image(image, new)
 

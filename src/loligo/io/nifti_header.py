@@ -29,6 +29,12 @@ SHEAR_TOLERANCE = 1e-3
 PIXDIM_TOLERANCE = 0.01
 """Part of itself by which a spacing in ``pixdim`` may differ from that of the affine."""
 
+PLACE = (
+    *("pixdim", "qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("sform_code", "srow_x", "srow_y", "srow_z"),
+)
+"""The fields that place a file in the world; viewers differ in which of the two forms they follow."""
+
 RAS = axcodes2ornt(("R", "A", "S"))
 """The orientation of voxel arrays in memory, as nibabel writes orientations."""
 
@@ -78,9 +84,8 @@ def place(path: Path, header: Nifti1Header) -> VolumeHeader:
         affine=affine @ inv_ornt_aff(turn, shape[:3]),
         spacing=(sides[x], sides[y], sides[z]),
         file_shape=shape,
-        file_affine=affine,
         file_axes=axes,
-        space=int(header["sform_code"]) or int(header["qform_code"]),
+        file_place={name: header[name].copy() for name in PLACE},
     )
 
 
