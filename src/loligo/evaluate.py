@@ -23,6 +23,8 @@ from loligo.files import replacing
 from loligo.io import is_volume
 
 Metrics = dict[str, Any]
+TEXT = ("path", "patient", "kind", "mask", "map", "reconstruction", "overlay")
+"""Columns that stay as they are written, empty where nothing is known: a kind 7 or None is a name."""
 
 
 def evaluate(folder: Path) -> Metrics:
@@ -37,6 +39,11 @@ def evaluate(folder: Path) -> Metrics:
         raise ValueError(
             f"{folder / 'scores.csv'} has test labels {counts}; metrics need normal (0) and abnormal (1) images there"
         )
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(
+            f"{folder} holds scores that are kept apart from their run; metrics need the run folder: "
+            "score without --out, then evaluate the run"
+        )
     calibration = Calibration.load(folder / "calibration.json")
     found: Metrics = {"clean": clean(test, calibration), "paper": paper(test, folder)}
     if (test["mask"] != "").any() and (test["map"] != "").any():
@@ -49,13 +56,23 @@ def evaluate(folder: Path) -> Metrics:
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
-    """Read scores.csv of a run folder."""
+    """Read scores.csv of a run folder; ValueError, which names the file, where there is none or it cannot be read."""
     path = folder / "scores.csv"
     if not path.is_file():
         raise ValueError(f"{folder} has no scores.csv; make it with 'loligo score {folder}'")
-    table = pd.read_csv(path, dtype={"label": "Int64", "patient": "string"})
-    text = [c for c in ("map", "mask", "patient", "reconstruction", "overlay") if c in table]
-    return table.assign(**{c: table[c].astype("string").fillna("").astype(str) for c in text})
+    try:
+        table = _read(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a table of scores ({error}); score the images anew") from error
+    if missing := [name for name in ("path", "split", "label", "score") if name not in table]:
+        raise ValueError(f"{path} lacks the column {', '.join(missing)}; score the images anew")
+    return table
+
+
+def _read(path: Path) -> pd.DataFrame:
+    types = {"label": "Int64"} | dict.fromkeys(TEXT, "str")
+    table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
+    return table.fillna({name: "" for name in TEXT if name in table})
 
 
 def labelled(table: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -80,17 +97,20 @@ def paper(test: pd.DataFrame, folder: Path) -> Metrics:
         epochs = read_epochs(folder / "epochs.csv")
         aucs = auc_by_epoch(epochs, "validation")
         if len(aucs):
-            epoch = int(aucs.index[int(aucs["auc"].argmax())])
-            note = f"epoch {epoch} of {len(aucs)}, best on labelled validation ({aucs['auc'][epoch]:.3f})"
-            test = labelled(epochs[epochs["epoch"] == epoch], "test")
+            best = int(aucs.index[int(aucs["auc"].argmax())])
+            watched = labelled(epochs[epochs["epoch"] == best], "test")
+            if set(watched["path"]) == set(test["path"]):
+                epoch, test = best, watched
+                note = f"epoch {epoch} of {len(aucs)}, best on labelled validation ({aucs['auc'][epoch]:.3f})"
+            else:
+                note = "the last epoch: the scores by epoch are of other test images"
     threshold = metrics.best_accuracy_threshold(_labels(test), _scores(test))
     return _measure(test, threshold) | {"epoch": epoch, "note": note + "; threshold best on test labels"}
 
 
 def read_epochs(path: Path) -> pd.DataFrame:
     """Read a table of scores by epoch, one row an image and epoch."""
-    table = pd.read_csv(path, dtype={"label": "Int64", "patient": "string"})
-    return table.fillna({"patient": ""}) if "patient" in table else table
+    return _read(path)
 
 
 def auc_by_epoch(epochs: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -132,10 +152,10 @@ def _voxels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray
 
 
 def by_kind(test: pd.DataFrame) -> dict[str, float]:
-    """Return the AUC of each kind of abnormal image against all normal ones."""
+    """Return the AUC of each kind of abnormal image, those of no known kind aside, against all normal ones."""
     normal = test[test["label"] == 0]
-    kinds = test.loc[test["label"] == 1, "kind"].unique()
-    groups = {kind: pd.concat([normal, test[(test["kind"] == kind) & (test["label"] == 1)]]) for kind in sorted(kinds)}
+    kinds = sorted(set(test.loc[test["label"] == 1, "kind"]) - {""})
+    groups = {kind: pd.concat([normal, test[(test["kind"] == kind) & (test["label"] == 1)]]) for kind in kinds}
     return {kind: metrics.roc_auc(_labels(group), _scores(group)) for kind, group in groups.items()}
 
 

@@ -1,0 +1,83 @@
+"""Metrics of tables of scores that are written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from loligo.calibrate import Calibration
+from loligo.evaluate import evaluate
+
+LABELS = [0, 0, 0, 1, 1, 1, 1]
+SCORES = [1.0, 2.0, 5.0, 3.0, 6.0, 4.0, 8.0]
+
+
+def scored(folder: Path, **columns: object) -> pd.DataFrame:
+    """Write a run folder's scores.csv of seven test images, and what else `evaluate` wants to see."""
+    paths = [f"/d/{i}.png" for i in range(len(LABELS))]
+    table = pd.DataFrame({"path": paths, "split": "test", "label": LABELS, "mask": "", "map": "", "score": SCORES})
+    table.assign(**columns).to_csv(folder / "scores.csv", index=False)
+    (folder / "config.yaml").touch()
+    Calibration.fit(np.arange(20) / 10).save(folder / "calibration.json")
+    return table
+
+
+def epochs(folder: Path, table: pd.DataFrame) -> None:
+    """Write scores by epoch of the rows of a table; those of the first epoch rank every split perfectly."""
+    rows = pd.concat([table, table.assign(split="validation", path=table["path"] + "v")])
+    both = [rows.assign(epoch=1, score=rows["label"] * 9), rows.assign(epoch=2, score=-rows["label"])]
+    pd.concat(both).drop(columns=["mask", "map"]).to_csv(folder / "epochs.csv", index=False)
+
+
+def test_the_papers_protocol_takes_the_epoch_of_the_same_images_alone(tmp_path: Path) -> None:
+    table = scored(tmp_path)
+    epochs(tmp_path, table)
+    found = evaluate(tmp_path)["paper"]
+    assert (found["epoch"], found["auc"]) == (1, 1)
+    epochs(tmp_path, table.assign(path="/other" + table["path"]))
+    found = evaluate(tmp_path)["paper"]
+    assert found["epoch"] is None
+    assert "of other test images" in found["note"]
+    assert found["auc"] == pytest.approx(roc_auc_score(LABELS, SCORES))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ([0, 0, 0, 1, 1, 2, 2], {"1": [3, 4], "2": [5, 6]}),
+        ([None, None, None, "blob", None, None, "blob"], {"blob": [3, 6]}),
+        (["", "", "", "None", "blob", "NA", "blob"], {"None": [3], "blob": [4, 6], "NA": [5]}),
+        ([None] * 7, {}),
+    ],
+)
+def test_any_word_or_number_names_a_kind_and_nothing_names_none(
+    kinds: list[object], expected: dict[str, list[int]], tmp_path: Path
+) -> None:
+    scored(tmp_path, kind=kinds)
+    found = evaluate(tmp_path)["kinds"]
+    aucs = {
+        k: roc_auc_score([0, 0, 0] + [1] * len(i), SCORES[:3] + [SCORES[j] for j in i]) for k, i in expected.items()
+    }
+    assert found == pytest.approx(aucs)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "is not a table of scores"), ("path,score\nx,1\n", "lacks the column split, label; score")],
+)
+def test_a_table_that_is_none_of_scores_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"scores\.csv {message}"):
+        evaluate(tmp_path)
+
+
+def test_scores_apart_from_their_run_are_not_measured(tmp_path: Path) -> None:
+    scored(tmp_path)
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "calibration.json").unlink()
+    with pytest.raises(ValueError, match="kept apart from their run; metrics need the run folder"):
+        evaluate(tmp_path)
