@@ -12,6 +12,7 @@ import pytest
 
 from conftest import anatomy, write_images
 from loligo.cli import main
+from loligo.runs import Run
 
 
 def test_help_imports_no_torch_and_is_quick() -> None:
@@ -22,6 +23,28 @@ def test_help_imports_no_torch_and_is_quick() -> None:
     assert "'torch'" not in out
     assert "'numpy'" not in out
     assert "not a medical device" in out
+
+
+def test_the_help_of_each_command_imports_no_torch_and_names_what_it_takes() -> None:
+    code = """
+import sys
+from loligo.cli import COMMANDS, main
+for command in COMMANDS:
+    try:
+        main([command, "--help"])
+    except SystemExit as stop:
+        assert stop.code == 0, command
+    assert "torch" not in sys.modules, command
+try:
+    main(["train", "sqiud"])
+except SystemExit as stop:
+    assert stop.code == 2
+assert "torch" not in sys.modules
+"""
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "SOURCE: one of chexpert, covidx, folder" in out
+    assert "METHOD: one of ae, anatpaste" in out
+    assert "DATASET: one of chexpert" in out
 
 
 def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -43,6 +66,9 @@ def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["train", "squid", "--data", "nowhere", "--out", "x"], "nowhere"),
         (["train", "squid", "--data", ".", "--out", "x", "--method.slots", "many"], "slots"),
         (["train", "squid", "--data", ".", "--out", "x", "--train.epochs", "0"], "must be at least 1"),
+        (["train", "ae", "--data", ".", "--out", "x", "--preset", "tinny"], "did you mean 'tiny'"),
+        (["demo", "--preset", "digits_ful"], "did you mean 'digits_full'"),
+        (["score", "x", "--splits", "test", "validaton"], "did you mean 'validation'"),
         (["score", "no-such-run"], "not a run folder"),
         (["evaluate", "no-such-run"], "no scores.csv"),
     ],
@@ -78,12 +104,41 @@ def test_options_come_from_a_file_and_the_command_overrides_it(tmp_path: Path) -
     assert "components: 4" in text
 
 
+def test_a_preset_named_in_a_file_gives_its_options_as_one_on_the_command_line_does(tmp_path: Path) -> None:
+    write_images(tmp_path / "normals", anatomy(40, 64))
+    (tmp_path / "c.yaml").write_text("preset: tiny\nmethod:\n  components: 5\n")
+    argv = ["train", "gaussian", "--data", str(tmp_path / "normals"), "--out"]
+    main([*argv, str(tmp_path / "a"), "--config", str(tmp_path / "c.yaml")])
+    main([*argv, str(tmp_path / "b"), "--preset", "tiny", "--method.components", "5"])
+    run = Run.load(tmp_path / "a")
+    assert (run.preset, run.method_config) == ("tiny", Run.load(tmp_path / "b").method_config)
+    assert (run.method_config.size, run.method_config.components) == (64, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("method:\n  widht: 4\n", "did you mean 'method.width'"),
+        ("methd:\n  width: 4\n", "did you mean 'method.width'"),
+        ("presett: tiny\n", "did you mean 'preset'"),
+    ],
+)
+def test_a_typo_in_a_file_is_answered_with_the_nearest(
+    text: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    assert hint in fails(["train", "ae", "--config", str(tmp_path / "c.yaml"), "--data", ".", "--out", "x"], capsys)
+
+
 def test_index_writes_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split, kind in (("train", "NORMAL"), ("test", "NORMAL"), ("test", "PNEUMONIA")):
         write_images(tmp_path / "data" / split / kind, anatomy(12, 16, seed=len(split + kind)))
     main(["index", "folder", str(tmp_path / "data"), "-o", str(tmp_path / "m.csv")])
     assert "36 images" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "m.csv")) == 36
+    argv = ["train", "gaussian", "--preset", "tiny", "--method.size", "64"]
+    main([*argv, "--data", str(tmp_path / "m.csv"), "--out", str(tmp_path / "run")])
+    assert "trained on 11 normal images; 1 held out" in capsys.readouterr().out
 
 
 def test_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ from loligo.calibrate import HEADROOM, Calibration
 from loligo.config import TrainConfig
 from loligo.data import manifest
 from loligo.data.cache import Dataset
+from loligo.data.splits import SPLITS
 from loligo.examine import examine
 from loligo.files import write_csv
 from loligo.methods.base import Method
@@ -154,6 +155,8 @@ def score(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+    if unknown := [split for split in splits if split not in SPLITS]:
+        raise ValueError(f"there is no split {unknown[0]!r}; {nearest(unknown[0], SPLITS)}")
     run = run if isinstance(run, Run) else Run.load(run)
     folder = Path(out) if out else run.folder
     calibration = Calibration.load(run.folder / "calibration.json")
@@ -234,7 +237,10 @@ def append_epoch(path: Path, rows: pd.DataFrame, epoch: int) -> None:
 
 def _require(rows: pd.DataFrame, split: str) -> None:
     if not (rows["split"] == split).any():
-        raise ValueError(f"the data has no image in split {split!r}; its splits: {dict(rows['split'].value_counts())}")
+        raise ValueError(
+            f"the data has no image in split {split!r}; its splits: {rows['split'].value_counts().to_dict()}; "
+            "move some normal images there, or give their folder, of which a tenth is held out for calibration"
+        )
 
 
 def _load(run: Run, rows: pd.DataFrame, split: str, strict: bool) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ def index(argv: list[str]) -> None:
     """write a manifest of a folder of images: loligo index folder|zhanglab|chexpert|covidx|mood DIR -o manifest.csv"""
     from loligo.data import manifest, sources
 
-    name = _leading(argv, "SOURCE", sorted(sources.SOURCES))
+    name = _leading("index", argv, "SOURCE", sorted(sources.SOURCES))
     parser = _parser("index", f"loligo index {name} DIR -o manifest.csv [options]")
     parser.add_argument("root", metavar="DIR", type=Path, help="folder that holds the images")
     parser.add_argument("-o", "--out", type=Path, required=True, help="manifest to write: .csv or .parquet")
@@ -36,15 +37,16 @@ def index(argv: list[str]) -> None:
 
 def train(argv: list[str]) -> None:
     """learn from normal images: loligo train METHOD --data normals/ --out runs/a"""
-    from loligo import api, methods
+    from loligo import methods
 
-    name = _leading(argv, "METHOD", sorted(methods.METHODS))
+    name = _leading("train", argv, "METHOD", sorted(methods.METHODS))
     parser = _parser("train", f"loligo train {name} --data PATH --out RUN [options]")
     parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
-    _add_training(parser, name, argv)
-    given = _parse(parser, argv[1:])
+    given = _parse_training(parser, name, argv[1:])
+    from loligo import api
+
     run = api.train(name, _data(given.data), given.out, **_training(given), strict=given.strict)
     held_out, rate = run.about["data"]["calibration"], run.about["data"]["false_alarm_rate"]
     print(f"trained on {run.about['data']['train']} normal images; {held_out} held out: false-alarm rate {rate:.1%}")
@@ -52,38 +54,30 @@ def train(argv: list[str]) -> None:
     _tell_rejected(run.folder)
 
 
-def _add_training(parser: Any, method: str, argv: list[str], skip: set[str] | None = None) -> None:
-    """Add the options of a method and of its training, but for those of the latter in ``skip``."""
+def _parse_training(parser: Any, method: str, argv: list[str], skip: set[str] | None = None) -> Any:
+    """Add the options of a method and of its training, but for those of the latter in ``skip``, and parse all."""
     from loligo import methods
     from loligo.config import TrainConfig
 
     kind = methods.get(method)
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parser.add_argument(
-        "--preset", choices=sorted(kind.presets) or None, help="named set of options, the others on top"
-    )
+    parser.add_argument("--preset", help=f"named set of options, others on top: {', '.join(sorted(kind.presets))}")
     parser.add_class_arguments(kind.Config, "method")
     parser.add_class_arguments(TrainConfig, "train", skip=skip or set())
-    _use_preset(parser, kind.presets, argv)
+    given = _parse(parser, argv)
+    if not (preset := kind.presets.get(given.preset)):
+        return given
+    parser.set_defaults({key if key.startswith("train.") else f"method.{key}": v for key, v in preset.items()})
+    return _parse(parser, argv)  # once more, as a file may have named the preset
 
 
 def _training(given: Any) -> dict[str, Any]:
-    """Return what was given of the options that `_add_training` adds, as arguments of the verbs."""
+    """Return what was given of the options that `_parse_training` adds, as arguments of the verbs."""
     return {"preset": given.preset, "options": vars(given["method"].clone()), "train": vars(given["train"].clone())}
-
-
-def _use_preset(parser: Any, presets: dict[str, dict[str, Any]], argv: list[str]) -> None:
-    """Make the values of the preset named in argv the defaults that other options override."""
-    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chosen.add_argument("--preset")
-    for key, value in presets.get(chosen.parse_known_args(argv)[0].preset or "", {}).items():
-        parser.set_defaults({key if key.startswith("train.") else f"method.{key}": value})
 
 
 def score(argv: list[str]) -> None:
     """score images with a trained run: loligo score RUN PATH... (without PATH: its manifest's test split)"""
-    from loligo import api
-
     parser = _parser("score", "loligo score RUN [PATH ...] [options]")
     parser.add_argument("run", metavar="RUN", help="run folder made by loligo train")
     parser.add_argument("paths", metavar="PATH", nargs="*", help="folder, files or manifest; else the test split")
@@ -94,6 +88,8 @@ def score(argv: list[str]) -> None:
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
     parser.add_argument("--layout", choices=["loligo", "mood"], default="loligo", help="mood: for that challenge too")
     given = _parse(parser, argv)
+    from loligo import api
+
     table = api.score(
         given.run,
         _data(given.paths) if given.paths else None,
@@ -111,12 +107,12 @@ def score(argv: list[str]) -> None:
 
 def evaluate(argv: list[str]) -> None:
     """measure scores against labels, under the clean and the paper protocol: loligo evaluate RUN"""
-    from loligo import api
-
     parser = _parser("evaluate", "loligo evaluate RUN [options]")
     parser.add_argument("run", metavar="RUN", help="run folder with scores.csv")
     parser.add_argument("--results", help="table (CSV) to which a row a protocol is appended")
     given = _parse(parser, argv)
+    from loligo import api
+
     print(metrics_table(api.evaluate(given.run, given.results)))
 
 
@@ -137,38 +133,40 @@ def metrics_table(found: dict[str, Any]) -> str:
 
 def report(argv: list[str]) -> None:
     """write report.html, one file with all results and pictures: loligo report RUN"""
-    from loligo import api
-
     parser = _parser("report", "loligo report RUN")
     parser.add_argument("run", metavar="RUN", help="run folder with scores.csv")
-    print(api.report(_parse(parser, argv).run))
+    given = _parse(parser, argv)
+    from loligo import api
+
+    print(api.report(given.run))
 
 
 def sheet(argv: list[str]) -> None:
     """write one page on one image, PDF or HTML: loligo sheet RUN IMAGE [-o case.pdf]"""
-    from loligo import api
-
     parser = _parser("sheet", "loligo sheet RUN IMAGE [-o case.pdf|case.html]")
     parser.add_argument("run", metavar="RUN", help="folder of a trained run")
     parser.add_argument("image", metavar="IMAGE", help="image file")
     parser.add_argument("-o", "--out", help="page to write: .pdf or .html (default: the image's name with .pdf, here)")
     given = _parse(parser, argv)
+    from loligo import api
+
     print(f"{api.sheet(given.run, given.image, given.out)}. {NOTICE}")
 
 
 def contaminate(argv: list[str]) -> None:
     """train on sets with 0 to 50 % abnormal images: loligo contaminate METHOD --data M --abnormal PATH --out DIR"""
-    from loligo import contaminate, methods
+    from loligo import methods
 
-    name = _leading(argv, "METHOD", sorted(methods.METHODS))
+    name = _leading("contaminate", argv, "METHOD", sorted(methods.METHODS))
+    from loligo import contaminate
+
     parser = _parser("contaminate", f"loligo contaminate {name} --data PATH --abnormal PATH --out DIR [options]")
     parser.add_argument("--data", nargs="+", required=True, help="manifest or folder, with a labelled test split")
     parser.add_argument("--abnormal", nargs="+", required=True, help="manifest, folder or files of abnormal images")
     parser.add_argument("--out", required=True, help="folder for the runs, contamination.csv and contamination.png")
     parser.add_argument("--shares", nargs="+", type=float, default=list(contaminate.SHARES), help="each in [0, 1)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of draws and trainings")
-    _add_training(parser, name, argv, skip={"seed"})
-    given = _parse(parser, argv[1:])
+    given = _parse_training(parser, name, argv[1:], skip={"seed"})
     data, abnormal = _data(given.data), _data(given.abnormal)
     sets = {"shares": given.shares, "seeds": given.seeds}
     contaminate.contaminate(name, data, abnormal, given.out, **sets, **_training(given))
@@ -177,13 +175,13 @@ def contaminate(argv: list[str]) -> None:
 
 def benchmark(argv: list[str]) -> None:
     """compare methods, with intervals and cost: loligo benchmark --methods a,b --datasets m.csv --out DIR"""
-    from loligo import benchmark
-
     if argv[:1] == ["compare"]:
         parser = _parser("benchmark", "loligo benchmark compare A B")
         for name in ("A", "B"):
             parser.add_argument(name.lower(), metavar=name, help="folder of a benchmark, or its benchmark.json")
         given = _parse(parser, argv[1:])
+        from loligo import benchmark
+
         print(benchmark.table_text(benchmark.compare(given.a, given.b)), NOTICE, sep="\n")
         return
     parser = _parser("benchmark", "loligo benchmark --methods M --datasets D --out DIR [options] | compare A B")
@@ -198,6 +196,8 @@ def benchmark(argv: list[str]) -> None:
     parser.add_argument("--only", help="the one cell to run, by name: DATASET/METHOD/seed_0")
     parser.add_argument("--workers", type=int, help="cells at once, on one thread each (default: one a core)")
     given = _parse(parser, argv)
+    from loligo import benchmark
+
     print(f"{benchmark.run(benchmark.parse(**vars(given)))}. {NOTICE}")
 
 
@@ -205,15 +205,14 @@ def experiment(argv: list[str]) -> None:
     """index, train, score, evaluate and report in one: loligo experiment DATASET METHOD --data DIR --out RUN"""
     from loligo import experiment, methods
 
-    dataset = _leading(argv, "DATASET", sorted(experiment.DATASETS))
-    name = _leading(argv[1:], "METHOD", sorted(methods.METHODS), "second")
+    dataset = _leading("experiment", argv, "DATASET", sorted(experiment.DATASETS))
+    name = _leading("experiment", argv[1:], "METHOD", sorted(methods.METHODS), "second")
     parser = _parser("experiment", f"loligo experiment {dataset} {name} --data DIR --out RUN [options]")
     parser.add_argument("--data", required=True, help="folder that holds the data set")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
     parser.add_argument("--results", help="table (CSV) to which a row a protocol is appended")
     keys = parser.add_function_arguments(experiment.DATASETS[dataset], "index", skip={"root"})
-    _add_training(parser, name, argv)
-    given = _parse(parser, argv[2:])
+    given = _parse_training(parser, name, argv[2:])
     index = {key.removeprefix("index."): given[key] for key in keys}
     found = experiment.run(dataset, name, given.data, given.out, index=index, results=given.results, **_training(given))
     print(metrics_table(found))
@@ -285,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(f"there is no command {args[0]!r}; {nearest(args[0], COMMANDS)}")
     try:
         COMMANDS[args[0]](args[1:])
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if os.environ.get("LOLIGO_DEBUG"):
             raise
         _fail(str(error))
@@ -305,8 +304,11 @@ def _fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def _leading(argv: list[str], what: str, allowed: list[str], place: str = "first") -> str:
+def _leading(command: str, argv: list[str], what: str, allowed: list[str], place: str = "first") -> str:
     """Return the first argument, which must be one of ``allowed``: the others depend on it."""
+    if argv[:1] in (["-h"], ["--help"]):
+        print(f"{COMMANDS[command].__doc__}\n\n{what}: one of {', '.join(allowed)}; --help after it shows its options")
+        raise SystemExit(0)
     if not argv or argv[0].startswith("-"):
         _fail(f"the {place} argument is {what}: one of {', '.join(allowed)}")
     if argv[0] not in allowed:
@@ -325,6 +327,7 @@ def _parser(name: str, use: str) -> Any:
 def _parse(parser: Any, argv: list[str]) -> Any:
     """Parse; an unknown option is answered with the nearest known one."""
     known = [option for option in parser._option_string_actions if option.startswith("--")]
+    plain = [option.removeprefix("--") for option in known]
     for word in argv:
         option = word.split("=")[0]
         if option.startswith("--") and option not in known:
@@ -332,7 +335,10 @@ def _parse(parser: Any, argv: list[str]) -> Any:
     try:
         return parser.parse_args(argv)
     except (argparse.ArgumentError, TypeError) as error:
-        _fail(" ".join(str(error).split()))
+        said = " ".join(str(error).split())
+        if wrong := re.search(r"(?:Group '(.+)' does not accept o|O)ption '(.+?)'", said):  # of a YAML file
+            said += "; " + nearest(".".join(filter(None, wrong.groups())), plain)
+        _fail(said)
 
 
 def _data(paths: list[str]) -> str | list[str]:

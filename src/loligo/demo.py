@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from loligo import api
 from loligo.data import digit_anatomy
-from loligo.runs import Run
+from loligo.names import nearest
 
 METHODS = ("gaussian", "ae", "squid")
 
@@ -28,6 +27,11 @@ def run(
         seed: of the data and of the trainings
         results: table (CSV) to which a row a method and protocol is added
     """
+    from loligo import api, methods  # here: the command line shows its help without them
+
+    presets = {known for name in METHODS for known in methods.get(name).presets}
+    if preset not in presets:
+        raise ValueError(f"no method of the demo has a preset {preset!r}; {nearest(preset, presets)}")
     data = out / "digit_anatomy"
     if not (data / "manifest.csv").exists():
         digit_anatomy.write(data, seed=seed, mnist=mnist)
@@ -49,7 +53,8 @@ def run(
 
 def _one(name: str, out: Path, data: Path, preset: str, seed: int, results: Path | None) -> dict[str, Any]:
     """Train, score and evaluate one method, unless that was done."""
-    from loligo import methods
+    from loligo import api, methods
+    from loligo.runs import Run
 
     presets = methods.get(name).presets
     chosen = next((p for p in (preset, "digits") if p in presets), None)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from loligo import api
 from loligo.data import digit_anatomy, manifest, sources
 from loligo.names import nearest
-from loligo.runs import Run
+
+if TYPE_CHECKING:
+    from loligo.runs import Run
 
 
 def run(
@@ -33,6 +34,8 @@ def run(
     table (CSV) ``results``. A training that was cut off goes on; one that is finished is not made again. Returns the
     metrics, as `api.evaluate` does. Raises ValueError for unknown names or unfit data.
     """
+    from loligo import api  # here, as in `complete`: it imports slowly, and the command line needs DATASETS alone
+
     if dataset not in DATASETS:
         raise ValueError(f"there is no data set {dataset!r}; {nearest(dataset, DATASETS)}")
     planned = api.plan(method, out, preset, options or {}, train or {})
@@ -48,6 +51,9 @@ def complete(planned: Run, rows: pd.DataFrame, *, strict: bool = False) -> Run:
 
     Raises ValueError where it was trained on other images.
     """
+    from loligo import api
+    from loligo.runs import Run
+
     if not planned.trained:
         options = dataclasses.asdict(planned.method_config)
         preset = planned.preset or None
@@ -62,11 +68,6 @@ def complete(planned: Run, rows: pd.DataFrame, *, strict: bool = False) -> Run:
 def trained_on(rows: pd.DataFrame) -> set[str]:
     """Return the paths of a manifest's training images."""
     return set(rows.loc[rows["split"] == "train", "path"])
-
-
-def _folder(root: Path) -> pd.DataFrame:
-    """List class and split folders; a tenth of the training images is held out where no calibration folder is."""
-    return manifest.resolve(root, purpose="train")
 
 
 def _digit_anatomy(root: Path, *, seed: int = 0, mnist: Path | None = None) -> pd.DataFrame:
@@ -99,7 +100,6 @@ def _toy_brains(root: Path, *, size: int = 128, seed: int = 0) -> pd.DataFrame:
 
 DATASETS: dict[str, Callable[..., pd.DataFrame]] = {
     **sources.SOURCES,
-    "folder": _folder,
     "digit_anatomy": _digit_anatomy,
     "toy_brains": _toy_brains,
 }

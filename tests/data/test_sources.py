@@ -6,7 +6,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from loligo.data import sources
+from loligo.data import manifest, sources
 from loligo.data.sources import chexpert, covidx, folder, zhanglab
 
 DATA = Path(os.environ.get("LOLIGO_DATA") or Path(__file__).parents[2] / ".." / "shared" / "data")
@@ -38,7 +38,7 @@ def test_folder_reads_splits_and_classes_in_any_case(tmp_path):
     save(tmp_path / "test" / "loose.png")
     (tmp_path / "test" / "notes.txt").touch()
     save(tmp_path / ".hidden" / "b.png")
-    found = folder.index(tmp_path)
+    found = folder.listed(tmp_path, "train")
     assert counts(found[found["label"].notna()], "split", "label") == {
         ("train", 0): 1,
         ("validation", 0): 1,
@@ -51,13 +51,40 @@ def test_folder_reads_splits_and_classes_in_any_case(tmp_path):
 
 def test_folder_without_a_normal_class_knows_no_label(tmp_path):
     save(tmp_path / "ward1" / "a.png", tmp_path / "ward2" / "b.png")
-    assert folder.index(tmp_path)["label"].isna().all()
+    assert folder.listed(tmp_path, "train")["label"].isna().all()
+
+
+def test_folder_holds_out_what_a_training_asks_for(tmp_path):
+    save(*(tmp_path / "train" / "NORMAL" / f"{i:02}.png" for i in range(20)), tmp_path / "test" / "ill" / "a.png")
+    found = folder.index(tmp_path)
+    assert counts(found, "split", "label") == {("train", 0): 18, ("calibration", 0): 2, ("test", 1): 1}
+    pd.testing.assert_frame_equal(found, manifest.resolve(tmp_path, purpose="train"))
+    assert (folder.index(tmp_path, calibration=0.5)["split"] == "calibration").sum() == 10
+    assert not folder.index(tmp_path, seed=1).equals(found)
+    save(tmp_path / "calibration" / "NORMAL" / "b.png")
+    assert (folder.index(tmp_path)["split"] == "calibration").sum() == 1
+
+
+def test_folder_follows_links_but_not_in_circles_and_lists_those_to_nothing(tmp_path):
+    save(tmp_path / "data" / "a.png", tmp_path / "far" / "ill" / "b.png")
+    (tmp_path / "data" / "ill").symlink_to(tmp_path / "far" / "ill")
+    (tmp_path / "far" / "ill" / "back").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "data" / "self.png").symlink_to("self.png")
+    found = folder.listed(tmp_path / "data", "test")["path"]
+    assert list(found.map(lambda path: str(Path(path).relative_to(tmp_path)))) == [
+        "data/a.png",
+        "data/gone.png",
+        "data/ill/b.png",
+        "data/self.png",
+    ]
 
 
 def test_folder_pairs_mvtec_masks(tmp_path):
     save(tmp_path / "train/good/000.png", tmp_path / "test/good/000.png", tmp_path / "test/crack/000.png")
     save(tmp_path / "ground_truth/crack/000_mask.png")
-    found = folder.index(tmp_path).set_index("path")["mask"]
+    found = folder.index(tmp_path, calibration=0).set_index("path")["mask"]
     assert found.to_dict() == {
         str(tmp_path / "train/good/000.png"): "",
         str(tmp_path / "test/good/000.png"): "",

@@ -15,7 +15,7 @@ import pandas as pd
 
 from loligo.data.splits import SPLITS, hold_out
 from loligo.files import replacing
-from loligo.io import SUFFIXES, VOLUME_SUFFIXES, is_image
+from loligo.io import SUFFIXES, VOLUME_SUFFIXES, is_image, is_volume
 
 REQUIRED, OPTIONAL = ("path", "split"), ("label", "patient", "mask", "source")
 MANIFEST_SUFFIXES = (".csv", ".parquet")
@@ -57,7 +57,7 @@ def check(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a checked copy, optional columns filled with empty, ``label`` as Int64, index 0..N-1.
 
     Raises ``ValueError`` for no rows, a missing column, an empty or repeated path, an unknown split or
-    label, an abnormal image in train or calibration, and a patient in more than one split.
+    label, images beside volumes, an abnormal image in train or calibration, and a patient in more than one split.
     """
     if missing := [name for name in REQUIRED if name not in frame]:
         raise ValueError(f"column {_some(missing)} is missing; found {_some(frame.columns)}")
@@ -93,13 +93,15 @@ def resolve(
     from loligo.data.sources import folder  # sources check what they index, so they import this module
 
     loose: Literal["train", "test"] = "train" if purpose == "train" else "test"
-    found = folder.index(paths[0], loose) if len(paths) == 1 and paths[0].is_dir() else _files(paths, loose)
-    if purpose == "score":
-        return found
-    found["label"] = found["label"].mask(found["split"].isin(("train", "calibration")), 0)
-    if (found["split"] == "calibration").any():
-        return found
-    return hold_out(found, "calibration", CALIBRATION_FRACTION, seed)
+    found = folder.listed(paths[0], loose) if len(paths) == 1 and paths[0].is_dir() else _files(paths, loose)
+    return found if purpose == "score" else as_normals(found, CALIBRATION_FRACTION, seed)
+
+
+def as_normals(rows: pd.DataFrame, calibration: float, seed: int) -> pd.DataFrame:
+    """Label what is in train or calibration 0, and hold out a fraction where nothing is in calibration."""
+    normal = rows["split"].isin(("train", "calibration"))
+    rows = rows.assign(label=rows["label"].mask(normal, 0))
+    return rows if (rows["split"] == "calibration").any() else hold_out(rows, "calibration", calibration, seed)
 
 
 def _files(paths: Sequence[Path], split: str) -> pd.DataFrame:
@@ -153,6 +155,10 @@ def _check_rows(frame: pd.DataFrame) -> None:
         raise ValueError(f"path stands in more than one row: {_some(frame['path'][twice].unique())}")
     if unknown := set(frame["split"]) - set(SPLITS):
         raise ValueError(f"split {_some(sorted(map(repr, unknown)))} is not one of {', '.join(SPLITS)}")
+    volumes = frame["path"].map(lambda path: is_volume(Path(path)))
+    if volumes.nunique() > 1:
+        image, volume = frame["path"][~volumes].iloc[0], frame["path"][volumes].iloc[0]
+        raise ValueError(f"images ({image}, ...) and volumes ({volume}, ...) are mixed; train and score them apart")
     if (sick := (frame["label"] == 1).fillna(False) & frame["split"].isin(("train", "calibration"))).any():
         raise ValueError(
             f"{int(sick.sum())} abnormal image(s) (label 1) in train or calibration,"

@@ -10,6 +10,7 @@ calibration folder, from which nothing may learn, are put aside into ``validatio
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,12 +42,26 @@ class _Found:
     key: str  # where a mask of it lies below ``ground_truth``, without suffix
 
 
-def index(root: Path, loose: Literal["train", "test"] = "train") -> pd.DataFrame:
-    """List the images below ``root`` in order of path; those that lie in no split folder are ``loose``.
+def index(
+    root: Path,
+    *,
+    loose: Literal["train", "test"] = "train",
+    calibration: float = manifest.CALIBRATION_FRACTION,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """List the images below ``root`` to train on: those of no split folder are ``loose``, those to learn from normal.
 
-    Raises ``FileNotFoundError`` where there is no image and ``ValueError`` for a mask without its one image.
+    The fraction ``calibration`` of the training images is held out, unless there is a calibration folder. Raises ``FileNotFoundError`` where there is no image and ``ValueError`` for a mask without its one image.
     """
-    files = [path for path in sorted(root.absolute().rglob("*")) if _is_image(path, root.absolute())]
+    return manifest.as_normals(listed(root, loose), calibration, seed)
+
+
+def listed(root: Path, loose: Literal["train", "test"]) -> pd.DataFrame:
+    """List the images below ``root`` in order of path as they lie; those of no split folder are ``loose``.
+
+    Links to folders are followed, but not round in circles; a link to nothing is listed, and rejected when it is loaded.
+    """
+    files = sorted(path for path in _files(root.absolute()) if is_image(path))
     masks = [path for path in files if MASKS in _folders(path, root)]
     images = [_place(path, root) for path in files if MASKS not in _folders(path, root)]
     if not images:
@@ -68,10 +83,17 @@ def index(root: Path, loose: Literal["train", "test"] = "train") -> pd.DataFrame
     )
 
 
-def _is_image(path: Path, root: Path) -> bool:
-    """Tell a readable suffix; hidden files and folders are none of ours."""
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-    return not hidden and is_image(path) and path.is_file()
+def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield the files below ``folder``, whose real parents are ``above``; hidden ones are none of ours."""
+    if (real := folder.resolve()) in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith((".", "__MACOSX")):
+            continue
+        if path.is_dir():
+            yield from _files(path, above | {real})
+        elif path.is_file() or path.is_symlink():
+            yield path
 
 
 def _folders(path: Path, root: Path) -> list[str]:
