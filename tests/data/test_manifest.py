@@ -47,6 +47,7 @@ def test_check_takes_any_empty_label_and_patient(none):
         ),
         ({"path": ["/d/a.png"] * 2}, r"path stands in more than one row: /d/a\.png"),
         ({"path": ["/d/a.png", ""]}, r"path is empty in 1 row\(s\), the first is row 2"),
+        ({"path": ["/d/a.png", "/d/b.nii.gz"]}, r"images \(/d/a\.png, .*volumes \(/d/b\.nii\.gz, .* mixed; train and"),
         ({"patient": ["p7", "p7"]}, r"1 patient\(s\) stand in more than one split: p7"),
     ],
 )
