@@ -71,6 +71,15 @@ def test_a_data_set_of_volumes_holds_their_slices_with_their_places(manifest: pd
     assert again.batch([0]).shape == (1, 1, 32, 32)
 
 
+def test_a_volume_of_one_slice_is_a_volume(tmp_path: Path) -> None:
+    paths = [str(save(tmp_path / f"{i}.nii", brain(i)[:, :, 6:7])) for i in range(6)]
+    splits = ["train", "train", "calibration", "calibration", "test", "test"]
+    run = api.train("gaussian", pd.DataFrame({"path": paths, "split": splits}), tmp_path / "run", preset="tiny")
+    assert run.images(run.manifest()).counts == (1,) * 6
+    table = api.score(run)
+    assert [nib.load(run.folder / file).shape for file in table["map"]] == [(20, 24, 1)] * 2
+
+
 def test_a_file_that_is_cut_short_is_rejected_and_the_others_keep_their_slices(
     manifest: pd.DataFrame, tmp_path: Path
 ) -> None:

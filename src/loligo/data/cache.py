@@ -60,7 +60,7 @@ class Dataset:
     rejected: pd.DataFrame
     """Columns path, reason: the files that could not be used."""
     counts: tuple[int, ...] | None = None
-    """Images of each row; None where each row is one image."""
+    """Slices of each row; None where the rows are images."""
     position: bool = False
     """A batch has a second channel, each slice's place in its volume."""
 
@@ -148,7 +148,8 @@ def _dataset(rows: pd.DataFrame, entry: _Entry, strict: bool, position: bool) ->
         count = "" if strict else f"all {len(bad)} images were rejected, the first: "
         raise ValueError(f"{count}{bad['path'][0]}: {bad['reason'][0]}")
     accepted = rows.drop(index=list(reasons)).reset_index(drop=True)
-    return Dataset(accepted, pixels, bad, tuple(counts) if len(pixels) > len(accepted) else None, position)
+    sliced = any(io.is_volume(Path(path)) for path in accepted["path"])
+    return Dataset(accepted, pixels, bad, tuple(counts) if sliced else None, position)
 
 
 def _key(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, cut: Cut) -> str:
