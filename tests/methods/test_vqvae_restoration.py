@@ -94,9 +94,21 @@ def test_scores_follow_their_definitions() -> None:
         torch.testing.assert_close(density, torch.where(surprises > ready.limits[0], surprises, 0.0).sum((1, 2)))
         torch.testing.assert_close(restoration, heat.mean((1, 2, 3)))
         scores = ready.score(X)
-        both = sum((v - v.mean()) / v.std() for v in (density, restoration))
+        both = sum((v - v.mean()) / v.std(correction=0) for v in (density, restoration))
         torch.testing.assert_close(scores.image, both)
         torch.testing.assert_close(scores.reconstruction, image)
+
+
+@pytest.mark.parametrize("score", ["both", "local"])
+def test_one_held_out_image_is_enough(score: str) -> None:
+    ready = model(score=score).eval()
+    with torch.no_grad():
+        ready.calibrate([X[:1]])
+        scores = ready.score(X).image
+        expected = sum(part - part[0] for part in ready.parts(X)[:2])
+    assert scores.isfinite().all()
+    if score == "both":  # with nothing to tell a deviation by, each part counts as it is
+        torch.testing.assert_close(scores, expected)
 
 
 def test_the_local_score_is_of_the_window_that_is_most_unusual_for_its_place() -> None:

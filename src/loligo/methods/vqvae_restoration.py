@@ -59,9 +59,10 @@ class VqvaeRestorationConfig(SliceConfig):
     sharpness: float = 3.0
     """Restorations are weighed by the softmax of this over their mean distance to the image."""
     score: Literal["density", "restoration", "both", "local"] = "both"
-    """Image score: the sum of surprises above the limit; the mean of the map; or the sum of both, each in standard
-    deviations of held-out normals. Or, for small anomalies, the largest mean surprise of any window of a third of the
-    grid, as unusual as it is there, which is also the map then; nothing is restored."""
+    """Image score: the sum of surprises above the limit; the mean of the map, before it is smoothed where slices are
+    told their position; or the sum of both, each in standard deviations of held-out normals. Or, for small anomalies,
+    the largest mean surprise of any window of a third of the grid, as unusual as it is there, which is also the map
+    then; nothing is restored."""
     prior_share: float = 1.0
     """Epochs of the prior for each of the autoencoder."""
     learning_rate: float = 1e-4
@@ -211,7 +212,8 @@ class VqvaeRestoration(Method):
         if self.config.score == "local":
             return
         scores = torch.cat([torch.stack(self.parts(x, seen)[:2], 1) for x, seen in kept])
-        self.usual.copy_(torch.stack([scores.mean(0), scores.std(0).clamp_min(1e-12)], 1))
+        deviation = scores.std(0, correction=0)
+        self.usual.copy_(torch.stack([scores.mean(0), deviation.where(deviation > 0, 1)], 1))
 
     def _surprise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the surprise of each code, and the codes, both (N, h, w)."""
