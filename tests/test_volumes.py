@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +13,7 @@ import pytest
 
 from loligo import api
 from loligo.cli import main
-from loligo.data import cache
+from loligo.data import cache, volumes
 from loligo.data.volumes import Cut
 from loligo.io import nifti, planes
 
@@ -211,3 +212,12 @@ def test_maps_of_slices_are_put_back_where_they_came_from(run: api.Run, manifest
             np.testing.assert_allclose(back.affine, own.affine, atol=1e-4)
             a, b = planes.slices(back.voxels, axis), planes.slices(own.voxels, axis)
             assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97  # but for resizing and the window
+
+
+def test_the_shape_of_slices_is_known_without_the_voxels(tmp_path: Path) -> None:
+    header = nifti.read_header(save(tmp_path / "a.nii", brain(0)))
+    assert [volumes.shape(header, axis) for axis in ("axial", "coronal", "sagittal")] == [
+        planes.slices(brain(0), axis).shape for axis in ("axial", "coronal", "sagittal")
+    ]
+    huge = replace(header, shape=(1 << 20, 1 << 20, 1 << 20))
+    assert volumes.shape(huge, "axial") == (1 << 20, 1 << 20, 1 << 20)

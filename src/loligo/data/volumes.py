@@ -54,5 +54,5 @@ def resized(slices: Floats, shape: tuple[int, int]) -> Floats:
 
 def shape(header: VolumeHeader, axis: Axis) -> tuple[int, int, int]:
     """Return the number, height and width of a volume's slices."""
-    n, h, w = planes.slices(np.empty(header.shape, np.bool_), axis).shape
+    n, h, w = (header.shape[i] for i in planes.ORDER[axis])
     return n, h, w

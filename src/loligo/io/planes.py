@@ -18,7 +18,7 @@ from loligo.names import nearest
 
 T = TypeVar("T", bound=np.generic)
 
-_ORDER = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
+ORDER = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 """Which of x, y, z becomes slice, row and column; rows and columns then run backwards."""
 
 
@@ -50,8 +50,8 @@ def positions(count: int) -> npt.NDArray[np.float32]:
 
 def _order(array: npt.NDArray[T], axis: str) -> tuple[int, int, int]:
     """Return the order of axes, or raise."""
-    if axis not in _ORDER:
-        raise ValueError(f"axis {axis!r} is not one of {', '.join(_ORDER)}; {nearest(axis, _ORDER)}")
+    if axis not in ORDER:
+        raise ValueError(f"axis {axis!r} is not one of {', '.join(ORDER)}; {nearest(axis, ORDER)}")
     if array.ndim != 3:
         raise ValueError(f"an array of shape {array.shape} has {array.ndim} axes; three are needed")
-    return _ORDER[axis]
+    return ORDER[axis]
