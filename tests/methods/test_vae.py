@@ -25,7 +25,7 @@ def test_divergence_agrees_with_torch() -> None:
     torch.testing.assert_close(gaussian_divergence(mean, log_variance), expected)
 
 
-def test_the_score_is_minus_the_bound_in_nats() -> None:
+def test_the_score_is_minus_the_elbo_at_the_mean_code_in_nats() -> None:
     model = vae(deviation=0.2).eval()
     with torch.no_grad():
         mean, log_variance = model._encode(X)

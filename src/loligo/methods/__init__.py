@@ -28,7 +28,7 @@ METHODS = {
     "simsid": ("Simsid", "learnt memory matrices at three levels, feature in-painting, a discriminator (TPAMI 2024)"),
     "simsid_staged": ("SimsidStaged", "in stages: teacher, student with hierarchical memory, discriminator"),
     "squid": ("Squid", "memory queues, feature in-painting and a discriminator (CVPR 2023)"),
-    "vae": ("Vae", "variational autoencoder, scored by the evidence lower bound"),
+    "vae": ("Vae", "variational autoencoder, scored by the ELBO at the mean code"),
     "vqvae_restoration": ("VqvaeRestoration", "likelihood of quantised codes, restored by a learnt prior (2020)"),
 }
 """Name of the method and of its module: (class, summary)."""

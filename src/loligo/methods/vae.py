@@ -31,7 +31,7 @@ class VaeConfig(SliceConfig):
     deviation: float = 0.1
     """Standard deviation of a pixel about its reconstruction; smaller weighs errors above the prior."""
     score: Literal["elbo", "reconstruction"] = "elbo"
-    """Image score: minus the evidence lower bound in nats, or the mean squared error."""
+    """Image score: minus the ELBO in nats with the likelihood at the mean code, or the mean squared error."""
     learning_rate: float = 1e-3
     """Adam's rate, falling to a tenth by a cosine."""
 
@@ -95,7 +95,10 @@ class Vae(Method):
         return out.float().sigmoid()
 
     def score(self, x: Tensor) -> Scores:
-        """Score by the bound or the squared error of what the mean code decodes to; map the error."""
+        """Score by the ELBO or the squared error, both of what the mean code decodes to; map the error.
+
+        With the likelihood at the mean code alone, rather than over draws, the score is steady but no bound.
+        """
         mean, log_variance = self._encode(x)
         image, position = self.config.split(x)
         rebuilt = self._decode(mean, position)
