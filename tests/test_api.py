@@ -171,6 +171,7 @@ def test_scoring_again_leaves_no_map_of_the_scoring_before(normals: Path, tmp_pa
 def test_a_begun_run_is_planned_again_from_what_is_on_disk(tmp_path: Path) -> None:
     options = {"widths": (4, 8, 16), "size": 64}
     api.plan("simsid", tmp_path, None, options, {}).save()
+    (tmp_path / "model.safetensors").touch()
     again = api.plan("simsid", tmp_path, None, options, {})  # refuses options that are not those on disk
     assert Run.load(tmp_path).method_config == again.method_config
     assert Run.load(tmp_path).method_config.widths == (4, 8, 16)
@@ -273,3 +274,40 @@ def test_metrics_do_not_outlive_the_scores_that_they_are_of(labelled: Path, tmp_
     api.score(run, swapped)
     assert not (run.folder / "metrics.json").exists()
     assert "There are no metrics" in api.report(run).read_text(encoding="utf-8")
+
+
+def test_a_start_that_failed_does_not_bind_the_next(normals: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_images(images, anatomy(30, 64))
+    (images / "text.png").write_text("not an image")
+    ae = {"preset": "tiny", "train": {"epochs": 1}}
+    with pytest.raises(ValueError, match="must be a multiple"):
+        api.train("ae", images, tmp_path / "run", **ae, options={"size": 100})
+    with pytest.raises(ValueError, match=r"train\.watch needs"):
+        api.train("ae", images, tmp_path / "run", preset="tiny", train={"epochs": 1, "watch": True})
+    with pytest.raises(ValueError, match=r"text\.png"):
+        api.train("ae", images, tmp_path / "run", **ae, strict=True)
+    (images / "text.png").unlink()
+    rows = manifest.resolve(images, purpose="train")
+    with pytest.raises(ValueError, match=r"in split 'calibration'; its splits: \{'train': 27\}; move some"):
+        api.train("ae", rows[rows["split"] == "train"], tmp_path / "run", **ae)
+    run = api.train("ae", rows, tmp_path / "run", **ae, options={"size": 32}, strict=True)
+    assert (run.trained, run.about["data"]["train"]) == (True, 27)
+    (run.folder / "model.safetensors").unlink()  # as a kill after the last epoch would leave it
+    (run.folder / "calibration.json").unlink()
+    with pytest.raises(ValueError, match=r"method\.size was 32, is now 64"):
+        api.train("ae", rows, tmp_path / "run", **ae)
+    with pytest.raises(ValueError, match="begun on other training images"):
+        api.train("ae", normals, tmp_path / "run", **ae, options={"size": 32})
+
+
+def test_a_training_costs_its_epochs_and_what_is_learnt_after_them(
+    normals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loligo.methods.ae import Autoencoder
+
+    monkeypatch.setattr(Autoencoder, "fit", lambda self, batches: time.sleep(0.5))
+    run = api.train("ae", normals, tmp_path / "run", preset="tiny", train={"epochs": 2})
+    epochs = pd.read_csv(run.folder / "history.csv")
+    assert epochs["seconds"].sum() + 0.5 <= run.about["cost"]["train_seconds"] + 0.01
+    assert run.about["cost"]["images_per_s"] == pytest.approx(epochs["images_per_s"].median(), abs=0.01)

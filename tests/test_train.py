@@ -157,3 +157,19 @@ def test_who_watches_sees_the_method_as_it_would_be_finished(tmp_path: Path) -> 
     assert not torch.equal(seen[0]["spread"], torch.ones(2))
     for name, tensor in method.state_dict().items():
         assert torch.equal(seen[-1][name], tensor), name
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_checkpoint_that_is_cut_is_named(share: float, tmp_path: Path) -> None:
+    fit(squid(), DATA, TrainConfig(1, 8, precision="float32"), tmp_path)
+    path = tmp_path / "checkpoint" / "last.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"last\.safetensors is no checkpoint of this training"):
+        fit(squid(), DATA, TrainConfig(1, 8, precision="float32"), tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train\.device is 'cuda': .*not available"):
+        fit(squid(), DATA, TrainConfig(1, 8, device="cuda"), tmp_path)

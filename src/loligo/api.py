@@ -6,7 +6,6 @@ import os
 import platform
 import resource
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +59,7 @@ def train(
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
     rows = manifest.check(data) if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="train")
     _require(rows, "train")
-    if (run.folder / "config.yaml").exists() and not (run.folder / "checkpoint").exists():
+    if (run.folder / "config.yaml").exists() and not run.begun:
         print(f"{run.folder}: the training was cut off before anything was kept; it starts over", file=sys.stderr)
     _keep_manifest(run, rows)
     normals = _load(run, rows, "train", strict)
@@ -70,11 +69,11 @@ def train(
     from loligo import train as training  # here, so that scoring imports no Lightning
 
     torch.manual_seed(run.train.seed)
-    model, start = run.new_model(), time.perf_counter()
+    model = run.new_model()
     watch = watch or (_Watch(run, rows) if run.train.watch else None)
     history = training.fit(model, normals, run.train, run.folder, watch, held_out)
     run.save_model(model)
-    run.about["cost"] = _cost(history, time.perf_counter() - start)
+    run.about["cost"] = _cost(history)
     source = " ".join(sorted({str(name) for name in rows.get("source", []) if name and not pd.isna(name)}))
     calibration = calibrate(run, held_out)
     run.about["data"] = {
@@ -100,7 +99,7 @@ def plan(method: str, out: str | Path, preset: str | None, options: dict[str, An
         preset_train = {k.removeprefix("train."): v for k, v in given.items() if k.startswith("train.")}
         train = build(TrainConfig, preset_train | train, "train")
     run = Run(Path(out), method, config, train, {"data": {}, "cost": {}}, preset or "")
-    if (run.folder / "config.yaml").exists():
+    if run.begun:
         before = Run.load(run.folder)
         if (before.method, before.method_config, before.train) != (method, config, train):
             raise ValueError(
@@ -251,17 +250,17 @@ def _load(run: Run, rows: pd.DataFrame, split: str, strict: bool) -> Dataset:
 def _keep_manifest(run: Run, rows: pd.DataFrame) -> None:
     """Keep the manifest with the run; one that is resumed must be given the same training images."""
     path = run.folder / "manifest.csv"
-    if path.exists():
+    if run.begun and path.exists():
         before = manifest.read(path)
         if set(before["path"][before["split"] == "train"]) != set(rows["path"][rows["split"] == "train"]):
             raise ValueError(f"{run.folder} was begun on other training images; see {path}, or choose another folder")
     manifest.write(rows, path)
 
 
-def _cost(history: pd.DataFrame, seconds: float) -> dict[str, Any]:
+def _cost(history: pd.DataFrame) -> dict[str, Any]:
     """Return what a training took; a resumed one counts all its epochs."""
     cost: dict[str, Any] = {
-        "train_seconds": round(float(history["seconds"].sum()) if len(history) else seconds, 2),
+        "train_seconds": round(history.attrs["seconds"], 2),
         "images_per_s": round(float(history["images_per_s"].median()), 2) if len(history) else None,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from loligo import __version__, methods
@@ -22,6 +24,11 @@ from loligo.methods.base import Method, MethodConfig, SliceConfig
 from loligo.names import nearest
 
 T = TypeVar("T")
+
+TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str, "tuple[int, ...]": tuple}
+"""What a value must be an instance of, by the annotation of its field."""
+COUNTS = ("size", "channels", "width", "code")
+"""Fields of methods that count something."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +46,21 @@ class Run:
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
-        """Read a run folder; ValueError where it is none or was written by other options."""
+        """Read a run folder; ValueError, which names the file, where it is none or its configuration is not whole."""
         folder = Path(folder)
         path = folder / "config.yaml"
         if not path.is_file():
             raise ValueError(f"{folder} is not a run folder: it has no config.yaml; make one with 'loligo train'")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        method = methods.get(values["method"])
-        config = build(method.Config, values["method_config"], f"{path}: method_config")
-        train = build(TrainConfig, values["train"], f"{path}: train")
-        return cls(
-            folder,
-            values["method"],
-            config,
-            train,
-            {k: values.get(k, {}) for k in ("data", "cost")},
-            values.get("preset", ""),
-        )
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            config = build(methods.get(values["method"]).Config, values["method_config"], "method_config")
+            train = build(TrainConfig, values["train"], "train")
+            about = {k: values.get(k, {}) for k in ("data", "cost")}
+            return cls(folder, values["method"], config, train, about, values.get("preset", ""))
+        except KeyError as error:
+            raise ValueError(f"{path} lacks {error}; train the run again") from error
+        except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is no configuration of a run: {one_line(error)}; train the run again") from error
 
     def save(self) -> None:
         """Write config.yaml."""
@@ -74,8 +79,16 @@ class Run:
         """Load manifest rows as the method sees them; see `data.cache.load`."""
         mood.check_window(rows, self.train.window)
         told = isinstance(self.method_config, SliceConfig) and self.method_config.position
+        if (channels := self.method_config.channels) != 1 + told:
+            raise ValueError(f"channels is {channels}; an image has 1, and one more where position is true")
         cut = Cut(self.train.axis, self.train.window, told)
         return cache.load(rows, self.method_config.size, strict=strict, cut=cut)
+
+    @property
+    def begun(self) -> bool:
+        """Say whether a training has kept something here: what an epoch, the model or the calibration made."""
+        kept = ("checkpoint/last.safetensors", "model.safetensors", "calibration.json")
+        return any((self.folder / name).is_file() for name in kept)
 
     @property
     def trained(self) -> bool:
@@ -87,12 +100,18 @@ class Run:
         return methods.get(self.method)(self.method_config)
 
     def model(self, path: Path | None = None) -> Method:
-        """Return the trained method, in eval mode; or as it was when it was saved to ``path``."""
+        """Return the trained method, in eval mode; or as it was when it was saved to ``path``.
+
+        Raises ValueError, which names the file, where there is none or it does not hold the method's weights.
+        """
         path = path or self.folder / "model.safetensors"
         if not path.is_file():
             raise ValueError(f"{self.folder} has no model.safetensors: its training is not finished; run it again")
         model = self.new_model()
-        model.load_state_dict(load_file(path))
+        try:
+            model.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(f"{path} does not hold the weights of this {self.method}: {one_line(error)}") from error
         return model.eval()
 
     def save_model(self, model: Method, path: Path | None = None) -> None:
@@ -107,12 +126,22 @@ class Run:
 
 
 def build(kind: type[T], values: dict[str, Any], where: str = "options") -> T:
-    """Make a configuration from a mapping; ValueError names an unknown key and the nearest known one.
+    """Make a configuration from a mapping; ValueError names an unknown key and the nearest known one, or a wrong value.
 
     Lists become tuples: YAML knows no other sequence, and a configuration is compared with what was read back.
     """
-    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for key in values:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    known = {field.name: str(field.type) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key, value in values.items():
         if key not in known:
             raise ValueError(f"{where} has no {key!r}; {nearest(key, known)}")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        if not isinstance(value, TYPES.get(known[key], object)):
+            raise ValueError(f"{where} has {key} {value!r}; it must be {known[key]}")
+        if key in COUNTS and isinstance(value, int) and value < 1:
+            raise ValueError(f"{where} has {key} {value}; it must be at least 1")
+    return kind(**values)
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says in one line of no more than 200 characters."""
+    return textwrap.shorten(str(error), 200)

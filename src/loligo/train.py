@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Adam
@@ -43,20 +43,28 @@ def fit(
 ) -> pd.DataFrame:
     """Train ``method`` in place on all images of ``data``; return the history, one row an epoch.
 
+    Its attribute ``attrs["seconds"]`` is what the training took: all epochs, and what is learnt after them.
+
     ``held_out`` are normals for limits of the method's own; the training images unless given. ``folder`` keeps
     ``history.csv`` and ``checkpoint/last.safetensors``, both written after each epoch; where the checkpoint stands
     already, training goes on from it. ``watch`` looks on after each epoch; it changes nothing.
     """
     torch.set_flush_denormal(True)
-    fabric = Fabric(accelerator=config.device, devices=1)
+    try:
+        fabric = Fabric(accelerator=config.device, devices=1)
+    except (RuntimeError, ValueError, ImportError) as error:
+        raise ValueError(f"train.device is {config.device!r}: {' '.join(str(error).split())}") from error
     dtype = pick_dtype(config.precision, fabric.device)
     method.start()
     method.to(fabric.device).to(memory_format=torch.channels_last)
     loop = Loop(method, data, config, folder, fabric, dtype, held_out or data)
     loop.resume()
     loop.run(watch)
+    start = time.perf_counter()
     loop.finish(method)
-    return pd.DataFrame(loop.history)
+    history = pd.DataFrame(loop.history)
+    history.attrs["seconds"] = time.perf_counter() - start + (float(history["seconds"].sum()) if len(history) else 0)
+    return history
 
 
 class Loop:
@@ -191,9 +199,17 @@ class Loop:
         write_csv(pd.DataFrame(self.history), self.folder / "history.csv")
 
     def resume(self) -> None:
-        """Go back to the last checkpoint, where there is one."""
+        """Go back to the last checkpoint, where there is one; ValueError, which names it, where it is not whole."""
         if not self._checkpoint.exists():
             return
+        try:
+            self._restore()
+        except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{self._checkpoint} is no checkpoint of this training ({type(error).__name__}); remove it"
+            ) from error
+
+    def _restore(self) -> None:
         with safe_open(self._checkpoint, "pt") as file:
             about = file.metadata()
         self.done, self.history = int(about["done"]), json.loads(about["history"])
