@@ -12,6 +12,7 @@ import torch
 from conftest import anatomy, blob, write_images
 from loligo import api, gather
 from loligo.data import manifest
+from loligo.io import nifti, planes
 from loligo.metrics import histogram_kl
 from loligo.report import Insight
 from loligo.runs import Run
@@ -125,3 +126,22 @@ def test_a_method_that_shows_nothing_has_no_such_section(data: pd.DataFrame, tmp
     api.score(run, maps=False)
     assert gather.insight(run) is None
     assert "generators" not in api.report(run).read_text(encoding="utf-8")
+
+
+def test_a_volume_is_seen_by_its_middle_slice(tmp_path: Path) -> None:
+    rows = []
+    for i, split in enumerate(["train"] * 4 + ["calibration"] * 2 + ["test"] * 3):
+        depth, path = 5 + i % 2, tmp_path / f"{i}.nii"
+        slices = anatomy(depth, 64, seed=i)[:, 0] + 0.05 * np.arange(depth)[:, None, None]
+        nifti.save(path, planes.stack(slices.astype(np.float32), "axial"), np.eye(4), 1)
+        rows.append({"path": str(path), "split": split})
+    run = api.train("squid", pd.DataFrame(rows), tmp_path / "run", preset="tiny", train={"epochs": 1})
+    api.score(run, maps=False)
+    found = gather.insight(run)
+    assert found is not None
+    assert found.errors.groupby(["group", "generator"]).size().max() == 3
+    first = pd.read_csv(run.folder / "scores.csv").sort_values("score", ascending=False).iloc[:1]
+    shown = found.examples[0]
+    assert len(found.examples) == 3
+    volume = run.images(first)
+    np.testing.assert_array_equal(shown.images["original"], volume.batch([len(volume) // 2])[0])

@@ -28,14 +28,17 @@ MOST, SHOWN, BATCH = 100, 3, 16
 def insight(run: Run) -> Insight | None:
     """Return what the method shows of itself on held-out normals and on scored images; None where it shows nothing.
 
-    Raises ValueError where the run is not scored, or none of its images can be read any more.
+    A volume is seen by its middle slice. Raises ValueError where the run is not scored, or none of its images can be read
+    any more.
     """
     if methods.get(run.method).inspect is Method.inspect:
         return None
     model, seen = Scorer(run.model(), "float32").method, _Seen()  # in bfloat16 intensities would lie on a grid
     data = run.images(_rows(run))
-    for start in range(0, len(data), BATCH):
-        indices = np.arange(start, min(start + BATCH, len(data)))
+    counts = np.array(data.counts or (1,) * len(data.rows))
+    chosen = np.cumsum(counts) - counts + counts // 2
+    for start in range(0, len(chosen), BATCH):
+        indices = chosen[start : start + BATCH]
         x = data.batch(indices)
         with torch.inference_mode():
             found = model.inspect(x.contiguous(memory_format=torch.channels_last))
