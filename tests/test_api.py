@@ -18,10 +18,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from conftest import anatomy, blob, write_images
-from loligo import api
+from loligo import api, score
 from loligo.calibrate import Calibration
 from loligo.data import manifest
 from loligo.runs import Run
+from loligo.types import Scores
 
 
 @pytest.fixture(scope="module")
@@ -311,3 +312,55 @@ def test_a_training_costs_its_epochs_and_what_is_learnt_after_them(
     epochs = pd.read_csv(run.folder / "history.csv")
     assert epochs["seconds"].sum() + 0.5 <= run.about["cost"]["train_seconds"] + 0.01
     assert run.about["cost"]["images_per_s"] == pytest.approx(epochs["images_per_s"].median(), abs=0.01)
+
+
+def test_names_that_no_table_can_hold_are_rejected_and_long_ones_scored(normals: Path, tmp_path: Path) -> None:
+    images, whole = tmp_path / "images", (normals / "000.png").read_bytes()
+    write_images(images, anatomy(20, 64))
+    Path(os.fsdecode(os.fsencode(images) + b"/M\xfcller.png")).write_bytes(whole)
+    (images / "a\rb.png").write_bytes(whole)
+    (images / ("\N{OCTOPUS}" * 60 + ".png")).write_bytes(whole)
+    run = api.train("ae", images, tmp_path / "run", preset="tiny", train={"epochs": 1})
+    table = api.score(run, images)
+    assert len(table) == len(pd.read_csv(run.folder / "scores.csv")) == 21
+    assert all((run.folder / name).is_file() for name in table[["map", "overlay", "reconstruction"]].to_numpy().ravel())
+    rejected = pd.read_csv(run.folder / "rejected.csv")
+    for step in ("training", "scoring"):
+        names = rejected.loc[rejected["during"] == step, "path"].map(lambda path: Path(path).name)
+        assert sorted(names) == [r"M\udcfcller.png", r"a\rb.png"]
+
+
+def test_the_reasons_of_the_training_outlive_a_scoring(normals: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_images(images, anatomy(20, 64))
+    (images / "text.png").write_text("not an image")
+    run = api.train("gaussian", images, tmp_path / "run", preset="tiny")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "ok.png").write_bytes((normals / "000.png").read_bytes())
+    (tmp_path / "new" / "empty.png").touch()
+    for _ in range(2):
+        api.score(run, tmp_path / "new")
+        rejected = pd.read_csv(run.folder / "rejected.csv")
+        assert [(Path(p).name, step) for p, step in zip(rejected["path"], rejected["during"], strict=True)] == [
+            ("text.png", "training"),
+            ("empty.png", "scoring"),
+        ]
+    page = api.report(run).read_text(encoding="utf-8")
+    assert "<td>training</td>" in page
+    assert "<td>scoring</td>" in page
+
+
+def test_a_map_that_cannot_be_written_is_named_and_leaves_no_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Image.Image, path: Path) -> None:
+        Path(path).touch()
+        raise OSError(28, "No space left on device")
+
+    x = torch.rand(1, 1, 8, 8)
+    score.save_maps(tmp_path / "maps", ["a"], x, Scores(torch.zeros(1), x, x), 1.0)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "maps").iterdir()}
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match=r"cannot write .*a_overlay\.png: No space left"):
+        score.save_maps(tmp_path / "maps", ["a"], x, Scores(torch.zeros(1), x, x), 1.0)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "maps").iterdir()} == before

@@ -49,3 +49,17 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
         replacing(tmp_path / "file" / "x.txt"),
     ):
         pass
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_file_takes_no_folder_away(durable: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "data.parquet"
+    folder.mkdir()
+    (folder / "part-0").write_text("precious")
+    with (
+        pytest.raises(OSError, match=r"cannot write .*data\.parquet: it is a folder"),
+        replacing(folder, durable) as path,
+    ):
+        path.write_text("a table")
+    assert (folder / "part-0").read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [folder]

@@ -64,7 +64,8 @@ def train(
     _keep_manifest(run, rows)
     normals = _load(run, rows, "train", strict)
     held_out = _load(run, rows, "calibration", strict)
-    write_csv(pd.concat([normals.rejected, held_out.rejected], ignore_index=True), run.folder / "rejected.csv")
+    rejected = pd.concat([normals.rejected, held_out.rejected], ignore_index=True)
+    write_csv(rejected.assign(during="training"), run.folder / "rejected.csv")
     run.save()
     from loligo import train as training  # here, so that scoring imports no Lightning
 
@@ -80,7 +81,7 @@ def train(
         "source": source,
         "train": len(normals),
         "calibration": len(held_out),
-        "rejected": len(normals.rejected) + len(held_out.rejected),
+        "rejected": len(rejected),
         "false_alarm_rate": calibration.false_alarm_rate,
     }
     run.save()
@@ -172,7 +173,7 @@ def score(
     (folder / "metrics.json").unlink(missing_ok=True)  # it is of the scores before
     write_csv(table, folder / "scores.csv")
     sweep(folder / "maps", table)
-    write_csv(images.rejected, folder / "rejected.csv")
+    _keep_rejected(folder / "rejected.csv", images.rejected)
     if layout == "mood":
         mood_layout(table, folder)
     return table
@@ -232,6 +233,16 @@ def append_epoch(path: Path, rows: pd.DataFrame, epoch: int) -> None:
         before = evaluation.read_epochs(path)
         rows = pd.concat([before[before["epoch"] < epoch], rows], ignore_index=True)
     write_csv(rows, path)
+
+
+def _keep_rejected(path: Path, rejected: pd.DataFrame) -> None:
+    """Write what a scoring rejected in place of what one before did; what the training rejected stays."""
+    rejected = rejected.assign(during="scoring")
+    if path.exists():
+        before = pd.read_csv(path, dtype=str, keep_default_na=False)
+        before = before[before["during"] == "training"] if "during" in before else before[:0]
+        rejected = pd.concat([before, rejected], ignore_index=True)
+    write_csv(rejected, path)
 
 
 def _require(rows: pd.DataFrame, split: str) -> None:

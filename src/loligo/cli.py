@@ -51,7 +51,7 @@ def train(argv: list[str]) -> None:
     held_out, rate = run.about["data"]["calibration"], run.about["data"]["false_alarm_rate"]
     print(f"trained on {run.about['data']['train']} normal images; {held_out} held out: false-alarm rate {rate:.1%}")
     print(f"now: loligo score {run.folder} new/")
-    _tell_rejected(run.folder)
+    _tell_rejected(run.folder, "training")
 
 
 def _parse_training(parser: Any, method: str, argv: list[str], skip: set[str] | None = None) -> Any:
@@ -102,7 +102,7 @@ def score(argv: list[str]) -> None:
     )
     folder = Path(given.out or given.run)
     print(f"{folder / 'scores.csv'}: {len(table)} images, {int(table['flag'].sum())} flagged. {NOTICE}")
-    _tell_rejected(folder)
+    _tell_rejected(folder, "scoring")
 
 
 def evaluate(argv: list[str]) -> None:
@@ -217,7 +217,7 @@ def experiment(argv: list[str]) -> None:
     found = experiment.run(dataset, name, given.data, given.out, index=index, results=given.results, **_training(given))
     print(metrics_table(found))
     print(Path(given.out) / "report.html")
-    _tell_rejected(Path(given.out))
+    _tell_rejected(Path(given.out), "training", "scoring")
 
 
 def synthesize(argv: list[str]) -> None:
@@ -345,9 +345,8 @@ def _data(paths: list[str]) -> str | list[str]:
     return paths[0] if len(paths) == 1 else paths
 
 
-def _tell_rejected(folder: Path) -> None:
+def _tell_rejected(folder: Path, *during: str) -> None:
     import pandas as pd
 
-    count = len(pd.read_csv(folder / "rejected.csv"))
-    if count:
+    if count := int(pd.read_csv(folder / "rejected.csv")["during"].isin(during).sum()):
         print(f"{count} files could not be used; see {folder / 'rejected.csv'} for the reasons", file=sys.stderr)

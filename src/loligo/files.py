@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` to write a file or folder at; move it there on success.
 
-    The move is atomic for a file. An error inside leaves ``target`` as it was and removes the temporary.
+    The move is atomic for a file, and outlives a power cut where it is ``durable``, which costs some ms a file.
+    An error inside leaves ``target`` as it was and removes the temporary; so does a file in place of a folder.
     An OSError (full disk, no permission) is raised again with ``target`` named in its message.
     """
     temporary: Path | None = None
@@ -30,8 +32,10 @@ def replacing(target: Path) -> Iterator[Path]:
         new = temporary / target.name
         yield new
         if new.is_file():
-            _settle(new)
-        if target.is_dir():
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
+            _settle(new, durable)
+        elif target.is_dir():
             target.rename(temporary / "old")
         new.replace(target)
     except (OSError, SafetensorError) as error:
@@ -42,13 +46,14 @@ def replacing(target: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _settle(path: Path) -> None:
-    """Force a file to the disk, with the permissions of any new file; safetensors would keep it to its owner."""
+def _settle(path: Path, durable: bool) -> None:
+    """Give a file the permissions of any new one, as safetensors keeps it to its owner, and force it to the disk."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
+    if durable:
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
 
 
 def write_csv(table: pd.DataFrame, target: Path) -> None:

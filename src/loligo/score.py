@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -26,8 +27,8 @@ from loligo.nn.conv import packed
 from loligo.nn.precision import autocast, pick_dtype
 from loligo.types import Scores
 
-MAX_NAME = 60
-"""Characters of an image's own name that the name of its map keeps."""
+MAX_NAME = 120
+"""Bytes of an image's own name that the name of its map keeps; with what is added, file systems allow some 255."""
 
 
 class Scorer:
@@ -166,7 +167,7 @@ def sweep(maps: Path, table: pd.DataFrame) -> None:
 
 def _name(index: int, path: str) -> str:
     """Name an image's maps by its row and its own name, so that two of one name do not collide."""
-    return f"{index:06d}_{Path(path).stem[:MAX_NAME]}"
+    return f"{index:06d}_{os.fsencode(Path(path).stem)[:MAX_NAME].decode('utf-8', 'ignore')}"
 
 
 def save_maps(folder: Path, names: list[str], x: Tensor, scores: Scores, scale: float) -> dict[str, list[str]]:
@@ -175,7 +176,8 @@ def save_maps(folder: Path, names: list[str], x: Tensor, scores: Scores, scale: 
     files: dict[str, list[str]] = {"map": [], "overlay": [], "reconstruction": []}
     maps = scores.map[:, 0].numpy() if scores.map is not None else np.empty((0,))
     for i, name in enumerate(names[: len(maps)]):
-        np.save(folder / f"{name}.npy", maps[i].astype(np.float32), allow_pickle=False)
+        with replacing(folder / f"{name}.npy", durable=False) as path:
+            np.save(path, maps[i].astype(np.float32), allow_pickle=False)
         files["map"].append(f"{folder.name}/{name}.npy")
         _save_image(folder / f"{name}_overlay.png", overlay(x[i, 0].numpy(), maps[i], scale))
         files["overlay"].append(f"{folder.name}/{name}_overlay.png")
@@ -198,4 +200,5 @@ def overlay(image: npt.NDArray[np.float32], heat: npt.NDArray[np.float32], scale
 
 def _save_image(path: Path, pixels: npt.NDArray[np.floating]) -> None:
     """Write (H, W) or (H, W, 3) in [0, 1] as 8-bit PNG."""
-    PIL.Image.fromarray((np.asarray(pixels) * 255).round().astype(np.uint8)).save(path)
+    with replacing(path, durable=False) as new:
+        PIL.Image.fromarray((np.asarray(pixels) * 255).round().astype(np.uint8)).save(new)

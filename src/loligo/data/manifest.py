@@ -104,12 +104,20 @@ def as_normals(rows: pd.DataFrame, calibration: float, seed: int) -> pd.DataFram
     return rows if (rows["split"] == "calibration").any() else hold_out(rows, "calibration", calibration, seed)
 
 
+def writable(path: Path) -> str:
+    """Return a path as a table can hold it: with escapes where it is not UTF-8 or has a carriage return.
+
+    No file has the name with escapes, so that loading rejects it, and it alone.
+    """
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8").replace("\r", "\\r")
+
+
 def _files(paths: Sequence[Path], split: str) -> pd.DataFrame:
     """List image files as rows without label."""
     if odd := [path for path in paths if not is_image(path)]:
         allowed = ", ".join(SUFFIXES + VOLUME_SUFFIXES)
         raise ValueError(f"{_some(odd)}: not image files ({allowed}); give one manifest or folder, or images")
-    return check(pd.DataFrame({"path": [str(path.absolute()) for path in paths], "split": split}))
+    return check(pd.DataFrame({"path": [writable(path.absolute()) for path in paths], "split": split}))
 
 
 def _suffix(path: Path) -> str:

@@ -36,7 +36,7 @@ class Evidence:
     metrics: dict[str, Any] | None
     calibration: dict[str, Any] | None
     rejected: pd.DataFrame | None
-    """Columns path, reason."""
+    """Columns path, reason, during: training or scoring, empty where unknown."""
 
     @property
     def method(self) -> str:
@@ -128,7 +128,9 @@ def _history(path: Path) -> pd.DataFrame:
 
 def _rejected(path: Path) -> pd.DataFrame:
     table = _table(path)
-    return _with_columns(table, ("path", "reason")) if len(table) else pd.DataFrame(columns=["path", "reason"])
+    if table.empty:
+        return pd.DataFrame(columns=["path", "reason", "during"])
+    return _with_columns(table if "during" in table else table.assign(during=""), ("path", "reason"))
 
 
 def _with_columns(table: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:

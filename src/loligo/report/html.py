@@ -132,8 +132,8 @@ def _top(evidence: Evidence) -> words.Rows:
 
 
 def _rejected(evidence: Evidence) -> words.Rows | None:
-    """Return (name, reason) without folders, whose names may tell of a patient."""
+    """Return (name, reason, during) without folders, whose names may tell of a patient."""
     if evidence.rejected is None:
         return None
-    pairs = zip(evidence.rejected["path"], evidence.rejected["reason"], strict=True)
-    return [(Path(path).name, reason.replace(path, Path(path).name)) for path, reason in pairs]
+    rows = evidence.rejected[["path", "reason", "during"]].itertuples(index=False)
+    return [(Path(path).name, reason.replace(path, Path(path).name), during) for path, reason, during in rows]

@@ -51,7 +51,8 @@ def index(
 ) -> pd.DataFrame:
     """List the images below ``root`` to train on: those of no split folder are ``loose``, those to learn from normal.
 
-    The fraction ``calibration`` of the training images is held out, unless there is a calibration folder. Raises ``FileNotFoundError`` where there is no image and ``ValueError`` for a mask without its one image.
+    The fraction ``calibration`` of the training images is held out, unless there is a calibration folder. Raises
+    ``FileNotFoundError`` where there is no image and ``ValueError`` for a mask without its one image.
     """
     return manifest.as_normals(listed(root, loose), calibration, seed)
 
@@ -59,7 +60,7 @@ def index(
 def listed(root: Path, loose: Literal["train", "test"]) -> pd.DataFrame:
     """List the images below ``root`` in order of path as they lie; those of no split folder are ``loose``.
 
-    Links to folders are followed, but not round in circles; a link to nothing is listed, and rejected when it is loaded.
+    Links to folders are followed, but not in circles; a link to nothing is listed, and rejected when it is loaded.
     """
     files = sorted(path for path in _files(root.absolute()) if is_image(path))
     masks = [path for path in files if MASKS in _folders(path, root)]
@@ -69,7 +70,7 @@ def listed(root: Path, loose: Literal["train", "test"]) -> pd.DataFrame:
     has_normal = any(_is_normal(image.group) for image in images)
     label = [int(not _is_normal(image.group)) if has_normal and image.group else None for image in images]
     split = [_allowed(image.split or loose, abnormal) for image, abnormal in zip(images, label, strict=True)]
-    paths = [str(image.path) for image in images]
+    paths = [manifest.writable(image.path) for image in images]
     return manifest.check(
         pd.DataFrame(
             {
@@ -131,4 +132,4 @@ def _match(images: list[_Found], masks: list[Path], root: Path) -> list[str]:
     for key, mask in by_key.items():
         if (count := times[key]) != 1:
             raise ValueError(f"mask {mask} belongs to {count} images, and must to one: {key}.* in a split folder")
-    return [str(by_key.get(key, "")) for key in keys]
+    return [manifest.writable(by_key[key]) if key in by_key else "" for key in keys]
