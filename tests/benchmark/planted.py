@@ -70,8 +70,8 @@ class Planted(Method):
         return found
 
     def score(self, x: Tensor) -> Scores:
-        """Add to the brightness what can be seen of labels."""
-        return Scores(x.mean((1, 2, 3)) + 100 * in_memory())
+        """Add to the brightness what can be seen of labels, or of folders named by them."""
+        return Scores(x.mean((1, 2, 3)) + 100 * in_memory() + 10 * in_paths())
 
 
 class Broken(Method):
@@ -95,6 +95,12 @@ def labels(table: pd.DataFrame) -> int:
 def in_memory() -> int:
     """Count the labels in all tables that this process holds."""
     return sum(labels(thing) for thing in gc.get_objects() if isinstance(thing, pd.DataFrame))
+
+
+def in_paths() -> int:
+    """Count the test images that are known to be abnormal by the folder they lie in."""
+    tables = [thing for thing in gc.get_objects() if isinstance(thing, pd.DataFrame) and "path" in thing]
+    return sum(int(table["path"].astype(str).str.contains("test/1/").sum()) for table in tables)
 
 
 if __name__ == "__main__":

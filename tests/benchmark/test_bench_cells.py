@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import bench_data
@@ -142,6 +143,11 @@ def test_only_one_cell_and_the_command_that_makes_it(data: datasets.Data) -> Non
         ({"datasets": ["zhanglab"]}, "zhanglab needs the folder that holds it: zhanglab=DIR"),
         ({"datasets": ["zhanglabb=x"]}, "did you mean 'zhanglab'"),
         ({"seeds": 0}, "at least 1 is needed"),
+        ({"workers": 0}, "workers is 0; at least 1 is needed"),
+        ({"methods": [","]}, "there are no methods"),
+        ({"preset": "tinny"}, "no method here has a preset 'tinny'; did you mean 'tiny'"),
+        ({"budget": "1.2.3s"}, "give a time such as"),
+        ({"budget": ""}, "give a time such as"),
     ],
 )
 def test_wrong_input_is_told_before_anything_runs(data: datasets.Data, given: dict, message: str) -> None:
@@ -165,3 +171,11 @@ def test_without_abnormal_validation_images_contamination_is_a_row_with_its_reas
     lost = [job for job in jobs if job.plan is None]
     assert len(lost) == 10 and all("such as its validation images" in job.reason for job in lost)
     assert all(isinstance(job.data.rows, pd.DataFrame) for job in jobs) and np.sum([not j.reason for j in jobs]) == 2
+
+
+@pytest.mark.parametrize("word", ["0.00001", "null", "'007'", "[1, 2]", "radiograph", "true", "1e-5"])
+def test_a_printed_setting_is_read_as_it_was_given(data: datasets.Data, word: str) -> None:
+    given = asked(data, set=[f"ae.x={word}"])
+    words = shlex.split(given.command(Cell("one", "ae", 0), data.given))
+    (printed,) = [w for w in words if w.startswith("ae.x=")]
+    assert request._setting(printed) == request._setting(f"ae.x={word}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import anatomy, dataset
 from loligo import methods
@@ -59,8 +62,19 @@ class Product(Method):
         return Scores(self.linear(torch.zeros(len(x), 12)).sum(1) + self.conv(x).mean((1, 2, 3)))
 
 
+def api_model(name: str) -> Method:
+    kind = methods.get(name)
+    values = {k: v for k, v in kind.presets["tiny"].items() if not k.startswith("train.")}
+    return kind(build(kind.Config, values)).eval()
+
+
 def test_operations_are_two_a_multiply_add() -> None:
-    assert cost.flops(Product(), torch.zeros(1, 1, 8, 8)) == 2 * 6 * 12 + 2 * 8 * 8 * 2 * 9
+    x = torch.zeros(1, 1, 8, 8)
+    assert cost.flops(Product(), x) == 2 * 6 * 12 + 2 * 8 * 8 * 2 * 9
+    model = api_model("padim")
+    with FlopCounterMode(display=False) as theirs, torch.no_grad():
+        model.score(torch.zeros(1, 1, 64, 64))
+    assert cost.flops(model, torch.zeros(1, 1, 64, 64)) == theirs.get_total_flops() > 0
 
 
 def test_cost_of_a_trained_run(tmp_path: Path) -> None:
@@ -106,6 +120,10 @@ def _looks(folder: Path, queue: multiprocessing.Queue[list[str]]) -> None:
         lambda: (folder / "link.csv").read_text(),
         lambda: list((folder / "shut").iterdir()),
         lambda: (folder / "m.csv").read_text(),
+        lambda: os.open("m.csv", os.O_RDONLY, dir_fd=os.open(folder, os.O_RDONLY)),
+        lambda: os.link(folder / "m.csv", folder / "shut" / "own" / "m.csv"),
+        lambda: subprocess.run(["cat", str(folder / "m.csv")], check=True, stdout=subprocess.DEVNULL),
+        lambda: Path(f"/proc/{os.getppid()}/mem").read_bytes(),
     ):
         try:
             look()
@@ -124,7 +142,7 @@ def test_the_guard_lets_through_what_is_named_alone(tmp_path: Path) -> None:
     queue = context.Queue()
     process = context.Process(target=_looks, args=(tmp_path, queue))
     process.start()
-    assert queue.get(timeout=60) == ["read"] * 3 + ["closed"] * 5
+    assert queue.get(timeout=60) == ["read"] * 3 + ["closed"] * 9
     process.join()
 
 
@@ -153,11 +171,16 @@ def test_two_benchmarks_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert table["difference"].tolist() == pytest.approx([0.05, -0.15])
     assert table["within"].tolist() == [True, False] and table["changed"].tolist() == ["", "code"]
     text = table_text(table)
-    assert "outside A's interval  changed: code" in text and text.endswith("1 of 2 within A's interval")
+    assert "outside A's interval  changed: code" in text
+    assert text.splitlines()[-2:] == ["1 of 2 within A's interval", "rows in A alone: 1, in B alone: 1"]
     main(["benchmark", "compare", str(tmp_path / "a"), str(tmp_path / "b")])
     assert "outside A's interval" in (said := capsys.readouterr().out) and "not a medical device" in said
     with pytest.raises(ValueError, match=r"nowhere is no benchmark: there is no"):
         compare(tmp_path / "nowhere", tmp_path / "b")
+    for text in ("[]", "{}", "3", "no JSON"):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(ValueError, match=r"other.json is no benchmark.json"):
+            compare(tmp_path / "a", tmp_path / "other.json")
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from loligo import api
-from loligo.benchmark import Request, compare, runner
+from loligo.benchmark import Request, compare, run, runner
 from loligo.benchmark.corruption import STEPS
-from loligo.benchmark.request import ROBUSTNESS
+from loligo.benchmark.request import ROBUSTNESS, planned
 
 HERE = Path(__file__).parent
 TIMES = [
@@ -32,7 +32,7 @@ TIMES = [
 
 
 def script(name: str, *given: Path) -> str:
-    paths = os.pathsep.join((str(HERE.parent), str(HERE)))
+    paths = os.pathsep.join((str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")))
     command = [sys.executable, str(HERE / name), *map(str, given)]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -154,6 +154,28 @@ def test_every_curve_and_what_is_finished_is_not_run_again(tmp_path: Path) -> No
     assert table.query("level == 0 and curve in @STEPS")["auc"].tolist() == pytest.approx([whole] * 5)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("*.*")}
     said: list[str] = []
-    runner.run(asked, said.append)
+    runner.run(planned(asked), asked, said.append)
     assert said[0].startswith("8 cells, 8 finished")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("*.*")} == before
+
+
+def test_data_may_move_and_its_columns_stand_in_for_no_score(tmp_path: Path) -> None:
+    path = bench_data.write(tmp_path / "here")
+    pd.read_csv(path).assign(score=1.0, flag=0, epoch=3).to_csv(path, index=False)
+    (tmp_path / "here" / "test" / "0" / "003.png").write_text("no image")
+    asked = {"preset": "tiny", "out": tmp_path / "out"}
+    words = ["benchmark", "--preset", "tiny", "--out", "out", "--datasets"]
+    command([*words, "one=here/m.csv", "--methods", "gaussian"], tmp_path)
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = tmp_path / "there" / "m.csv"
+    moved.write_text(moved.read_text().replace(str(tmp_path / "here"), str(tmp_path / "there")))
+    command([*words, "one=there/m.csv", "--methods", "gaussian,ae", "--set", "ae.train.epochs=1"], tmp_path)
+    cells = pd.read_csv(tmp_path / "out" / "cells.csv").query("protocol == 'clean'").set_index("method")
+    assert (cells["status"] == "done").all() and cells["n_normal"].tolist() == [19, 19]
+    assert cells["rejected_test"].tolist() == [1, 1] and cells.loc["gaussian", "auc"] > 0.6
+    assert len(list((tmp_path / "out" / "cells" / "one" / "gaussian").iterdir())) == 1  # not run again
+    pairs = pd.read_csv(tmp_path / "out" / "pairs.csv")
+    assert pairs["images"].item() == 39
+    assert not list((tmp_path / "out").rglob("images"))
+    with pytest.raises(ValueError, match="its tables would lose 1 of them, such as one/gaussian/seed_0"):
+        run(Request(("ae",), (f"one={moved}",), **asked))

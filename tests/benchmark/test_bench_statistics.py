@@ -135,3 +135,20 @@ def test_with_few_normals_a_low_rate_cannot_be_reached() -> None:
 def test_holm_by_hand() -> None:
     assert module.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert module.holm([0.5, 0.9]) == pytest.approx([1, 1])
+
+
+def test_an_interval_of_no_width_is_an_exact_bound() -> None:
+    y = np.repeat([0, 1], [30, 10])
+    found = module.bootstrap(y, [y.astype(float)], (0.5,))
+    assert found["sensitivity"] == pytest.approx((0.025 ** (1 / 10), 1))
+    assert found["specificity"] == pytest.approx((0.025 ** (1 / 30), 1))
+    assert found["accuracy"] == pytest.approx((0.025 ** (1 / 40), 1))
+    assert found["ap"] == found["sensitivity_at_95"] == found["sensitivity"]
+    upside_down = module.bootstrap(y, [1.0 - y], (0.5,))
+    assert upside_down["sensitivity"] == pytest.approx((0, 1 - 0.025 ** (1 / 10)))
+
+
+def test_one_patient_of_a_kind_tells_nothing() -> None:
+    y, s = np.repeat([0, 1], [20, 10]), np.random.default_rng(0).normal(size=30)
+    found = module.bootstrap(y, [s], (0.5,), [*(f"n{i}" for i in range(20)), *["a"] * 10])
+    assert set(found.values()) == {(0.0, 1.0)}

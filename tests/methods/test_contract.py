@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import anatomy, blob, dataset
 from loligo import methods
+from loligo.benchmark import cost
 from loligo.config import TrainConfig
 from loligo.methods.base import Method
 from loligo.runs import build
@@ -113,6 +114,10 @@ def test_a_planted_blob_scores_above_its_normal_twin(name: str, method: Method) 
     scorer = Scorer(method, "float32")
     twins, planted = (scorer(torch.from_numpy(images)).image for images in (normal, blob(normal)))
     assert (planted > twins).float().mean() >= 0.9
+
+
+def test_its_operations_can_be_counted(name: str, method: Method) -> None:
+    assert cost.flops(method, X[:1]) >= 0
 
 
 def test_options_carry_a_line_of_meaning(name: str, method: Method) -> None:

@@ -6,12 +6,13 @@ scores into tables (`tables`, `statistics`, `robustness`) and writes them; `comp
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from loligo.benchmark import runner, tables
 from loligo.benchmark.comparison import compare, table_text
-from loligo.benchmark.request import Request, parse
+from loligo.benchmark.request import Request, parse, planned
 from loligo.report import benchmark as pages
 
 __all__ = ["Request", "compare", "parse", "run", "table_text"]
@@ -20,7 +21,24 @@ __all__ = ["Request", "compare", "parse", "run", "table_text"]
 def run(asked: Request, tell: Callable[[str], None] = print) -> Path:
     """Run what a request asks for and is not finished; write the tables to its ``out``; return benchmark.html.
 
-    Raises ValueError for unknown names and unfit data before anything is run; a cell that fails is a row with its
-    reason, and is tried again by the next call.
+    Raises ValueError for unknown names and unfit data, and where ``out`` holds tables of other cells, before anything
+    is run; a cell that fails is a row with its reason, and is tried again by the next call.
     """
-    return pages.write(tables.gather(runner.run(asked, tell), asked), asked.out)
+    jobs = planned(asked)
+    _keep(asked.out, [job.cell.name for job in jobs])
+    runner.run(jobs, asked, tell)
+    return pages.write(tables.gather(jobs, asked), asked.out)
+
+
+def _keep(out: Path, names: list[str]) -> None:
+    """Refuse a request for cells ``names`` whose tables would leave out cells that stand in those of its folder."""
+    path = out / "benchmark.json"
+    if not path.is_file():
+        return
+    before = dict.fromkeys(row["cell"] for row in json.loads(path.read_text(encoding="utf-8"))["cells"])
+    lost = [name for name in before if name not in names]
+    if lost:
+        raise ValueError(
+            f"{out} holds a benchmark of {len(before)} cells, and its tables would lose {len(lost)} of them, such as "
+            f"{lost[0]}; ask for those too, or give another --out"
+        )

@@ -19,7 +19,7 @@ import torch
 from loligo import api, methods
 from loligo.benchmark.datasets import Data
 from loligo.contaminate import SHARES, candidates, mixed, training_size
-from loligo.data import manifest
+from loligo.data import cache, manifest
 
 CURVES = ("contamination", "sizes")
 """Curves that need trainings of their own."""
@@ -121,14 +121,17 @@ def plan(cell: Cell, data: Data, out: Path, preset: str | None, settings: dict[s
     """
     chosen = preset if preset in methods.get(cell.method).presets else None
     options, train = _own(cell.method, settings)
+    if Path(str(options.get("weights", ""))).is_file():
+        options["weights"] = str(Path(str(options["weights"])).absolute())  # a cell works in a folder of its own
     run = api.plan(cell.method, out / "none", chosen, options, train | {"seed": cell.seed})
     config, trained = dataclasses.asdict(run.method_config), dataclasses.asdict(run.train)
+    files = [cache.digest(value) for value in config.values() if isinstance(value, str) and Path(value).is_file()]
     if budget and run.new_model().phases():
         trained["epochs"] = 1  # until it is measured
     else:
         budget = None
     data_hash, code = data.hash(select(cell, data.rows)), code_version(cell.method)
-    parts = [dataclasses.asdict(cell), config, trained, budget, data_hash, code, torch.__version__]
+    parts = [dataclasses.asdict(cell), config, trained, budget, data_hash, code, torch.__version__, *files]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     folder = out / "cells" / f"{cell.name}-{key}"
     return Plan(cell, folder, chosen or "", config, trained, budget, data_hash, code)
@@ -146,13 +149,18 @@ def _own(method: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[st
     return options, train
 
 
+CALLERS = ("loligo.api", "loligo.runs", "loligo.contaminate", *(f"loligo.benchmark.{n}" for n in ("cells", "work")))
+"""Modules that say what is trained and scored, and how."""
+
+
 @functools.cache
 def code_version(method: str) -> str:
     """Hash the source of all modules that decide a method's scores: its own, the loop, scoring, and what they import.
 
-    The registry is left out: a new method leaves finished cells of others as they are.
+    The registry is left out: a new method leaves finished cells of others as they are. Of what calls them the source
+    counts alone. Metrics are not among them: they are computed anew from the scores.
     """
-    found: dict[str, bytes] = {}
+    found = {name: _source(name) or b"" for name in CALLERS}
     waiting = [f"loligo.methods.{method}", "loligo.train", "loligo.score", "loligo.benchmark.corruption"]
     while waiting:
         name = waiting.pop()

@@ -14,14 +14,16 @@ KEY = ["cell", "protocol"]
 def compare(first: str | Path, second: str | Path) -> pd.DataFrame:
     """Compare the cells that two benchmarks share; each is a folder or a benchmark.json.
 
-    Columns: cell, protocol, auc_a with its 95 % interval (low_a, high_a), auc_b, difference (b - a), ``within``,
-    whether the second AUC lies in the first's interval, ``changed``, which of data, code, method options and training
-    options differ, and the training seconds of both. Raises ValueError where no cell is in both.
+    What one of them alone has is left out; `table_text` says how much that is. Columns: cell, protocol, auc_a with its
+    95 % interval (low_a, high_a), auc_b, difference (b - a), ``within``, whether the second AUC lies in the first's
+    interval, ``changed``, which of data, code, method options and training options differ, and the training seconds of
+    both. Raises ValueError for what is no benchmark, and where no cell is in both.
     """
     both = _cells(first).merge(_cells(second), on=KEY, suffixes=("_a", "_b"))
     if both.empty:
         raise ValueError(f"{first} and {second} have no finished cell in common")
-    return pd.DataFrame(
+    alone = [len(_cells(which)) - len(both) for which in (first, second)]
+    table = pd.DataFrame(
         {
             **{key: both[key] for key in KEY},
             "auc_a": both["auc_a"],
@@ -35,6 +37,8 @@ def compare(first: str | Path, second: str | Path) -> pd.DataFrame:
             "train_seconds_b": both["train_seconds_b"],
         }
     )
+    table.attrs["alone"] = alone
+    return table
 
 
 def _cells(path: str | Path) -> pd.DataFrame:
@@ -42,8 +46,11 @@ def _cells(path: str | Path) -> pd.DataFrame:
     file = Path(path) / "benchmark.json" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise ValueError(f"{path} is no benchmark: there is no {file.name}; make one with 'loligo benchmark'")
-    table = pd.DataFrame(json.loads(file.read_text(encoding="utf-8"))["cells"])
-    if table.empty or not (table["status"] == "done").any():
+    try:
+        table = pd.DataFrame(json.loads(file.read_text(encoding="utf-8"))["cells"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{file} is no benchmark.json of 'loligo benchmark': {error!r}") from error
+    if table.empty or "status" not in table or not (table["status"] == "done").any():
         raise ValueError(f"{path} has no finished cell")
     return table[table["status"] == "done"]
 
@@ -63,4 +70,7 @@ def table_text(table: pd.DataFrame) -> str:
         lines.append(
             f"{row['cell']:44} {row['protocol']:8} {first:>22} {row['auc_b']:7.3f} {row['difference']:+7.3f}{said}"
         )
-    return "\n".join([*lines, f"{int(table['within'].sum())} of {len(table)} within A's interval"])
+    lines.append(f"{int(table['within'].sum())} of {len(table)} within A's interval")
+    if any(table.attrs["alone"]):
+        lines.append("rows in A alone: {}, in B alone: {}".format(*table.attrs["alone"]))
+    return "\n".join(lines)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from loligo.data.cache import Dataset
 from loligo.methods.base import Method
@@ -34,9 +35,22 @@ def flops(model: Method, x: torch.Tensor) -> int:
 
     Element-wise operations, sorting and factorising are not counted; 0 means that nothing else is done.
     """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with _Counter() as counter, torch.no_grad():
         model.score(x)
-    return int(counter.get_total_flops())
+    return counter.total
+
+
+class _Counter(TorchDispatchMode):
+    """Add up operations; torch's own FlopCounterMode also tracks modules, which forbids gradients while scoring."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do the operation and count it."""
+        found = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func.overloadpacket):
+            self.total += int(count(*args, **(kwargs or {}), out_val=found))
+        return found
 
 
 def speed(scorer: Scorer, data: Dataset, batch_size: int = 16) -> float:

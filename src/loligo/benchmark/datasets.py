@@ -81,7 +81,7 @@ def _rows(name: str, path: str, out: Path) -> pd.DataFrame:
 
 
 def _closed(rows: pd.DataFrame, listed: Sequence[str]) -> tuple[str, ...]:
-    """Return the manifest, and the folders of masks and of validation and test images."""
+    """Return the manifest or folder that was given, and the folders of masks and of validation and test images."""
     kept = rows[rows["split"].isin(("validation", "test"))]
     folders = {str(Path(path).parent) for path in (*kept["path"], *rows["mask"]) if path}
-    return (*(str(Path(path).absolute()) for path in listed if Path(path).is_file()), *sorted(folders))
+    return (*(str(Path(path).absolute()) for path in listed), *sorted(folders))

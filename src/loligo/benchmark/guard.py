@@ -1,36 +1,44 @@
 """Keep labels out of reach: what a training or scoring process may open of the data, and what not.
 
 A cell's training runs in a process of its own that is handed the training and calibration rows alone, without labels;
-its scoring gets image paths alone. This closes the other way in: the files themselves. It works on whatever goes
-through Python's own ``open`` and folder listings, so it stops mistakes and curiosity, not a determined attack by
-native code.
+its scoring gets images under names that tell nothing. This closes the other way in: the files themselves. It sees what
+Python's own audit events tell, so it stops mistakes and curiosity, not a determined attack by native code.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable
+
+LOOKS = ("open", "os.listdir", "os.scandir", "os.link", "os.rename")
+PROGRAMS = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.spawn", "os.exec")
+WHY = "the benchmark keeps labels out of reach"
 
 
 def close(closed: Iterable[str | os.PathLike[str]], files: Iterable[str], folders: Iterable[str]) -> None:
     """Refuse from now on, in this process, to open or list what lies in ``closed`` files and folders.
 
-    Let through are ``files`` and all that lies in ``folders``. A PermissionError names what was refused. It cannot be
-    undone: call it in a process that does one thing and ends.
+    Let through are ``files`` and all that lies in ``folders``. Closed as well are handles of folders above, links, the
+    memory of other processes, and programs that could look in its place. A PermissionError names what was refused. It
+    cannot be undone: call it in a process that does one thing and ends.
     """
     shut = [os.path.realpath(path) for path in closed]
     allowed = {os.path.realpath(path) for path in files}
     open_folders = [os.path.realpath(path) for path in (*folders, sys.prefix, sys.base_prefix, _SOURCE)]
 
     def hook(event: str, args: tuple[object, ...]) -> None:
-        if event not in ("open", "os.listdir", "os.scandir") or not isinstance(args[0], str | bytes | os.PathLike):
+        if event in PROGRAMS:
+            raise PermissionError(f"{event} is closed to training and scoring: {WHY}")
+        if event not in LOOKS or not isinstance(args[0], str | bytes | os.PathLike):
             return
         path = os.path.realpath(os.fsdecode(args[0]))
         if path in allowed or any(_within(path, folder) for folder in open_folders):
             return
-        if any(_within(path, folder) for folder in shut):
-            raise PermissionError(f"{path} is closed to training and scoring: the benchmark keeps labels out of reach")
+        above = event == "open" and os.path.isdir(path) and any(_within(folder, path) for folder in shut)  # noqa: PTH112
+        if above or re.fullmatch(r"/proc/\d+/mem", path) or any(_within(path, folder) for folder in shut):
+            raise PermissionError(f"{path} is closed to training and scoring: {WHY}")
 
     sys.addaudithook(hook)
 

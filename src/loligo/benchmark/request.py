@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -47,7 +48,7 @@ class Request:
         words += ["--preset", self.preset] if self.preset else []
         settings = dict(self.settings) | ({f"{cell.method}.train.epochs": epochs} if self.budget and epochs else {})
         own = {k: v for k, v in settings.items() if k.startswith(("train.", f"{cell.method}."))}
-        words += ["--set", *(f"{key}={value}" for key, value in own.items())] if own else []
+        words += ["--set", *(f"{key}={_text(value)}" for key, value in own.items())] if own else []
         wanted = [cell.curve] if cell.curve else [name for name in self.robustness if name not in CURVES]
         words += ["--robustness", *wanted] if wanted else []
         return shlex.join([*words, "--only", cell.name, "--out", "again"])
@@ -62,7 +63,7 @@ def parse(**given: Any) -> Request:
     lists: dict[str, Any] = {key: _parted(given.pop(key)) for key in ("methods", "datasets", "robustness")}
     settings = tuple(_setting(word) for word in given.pop("set"))
     budget = given.pop("budget")
-    return Request(**lists, **given, settings=settings, budget=_seconds(budget) if budget else None)
+    return Request(**lists, **given, settings=settings, budget=None if budget is None else _seconds(budget))
 
 
 def _parted(words: list[str]) -> tuple[str, ...]:
@@ -73,11 +74,20 @@ def _setting(word: str) -> tuple[str, Any]:
     key, sign, value = word.partition("=")
     if not sign or "." not in key:
         raise ValueError(f"the setting {word!r} is not NAME=VALUE, such as train.epochs=5 or squid.slots=100")
-    return key, yaml.safe_load(value)
+    read = yaml.safe_load(value)
+    if isinstance(read, str):  # YAML takes 1e-5 for text
+        with contextlib.suppress(ValueError):
+            read = float(read)
+    return key, read
+
+
+def _text(value: Any) -> str:
+    """Return a value as YAML in one line, so that `_setting` reads it again."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip().removesuffix("\n...")
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([\d.]+) *(s|min|h)", text)
+    found = re.fullmatch(r"(\d+|\d*\.\d+) *(s|min|h)", text)
     if not found or float(found[1]) <= 0:
         raise ValueError(f"the budget is {text!r}; give a time such as 90s, 30min or 2h")
     return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]]
@@ -95,8 +105,15 @@ class Job:
 
 def planned(asked: Request) -> list[Job]:
     """Return the cells of a request, planned; nothing is run. ValueError for what no cell could be made of."""
-    for name in asked.methods:
-        methods.get(name)
+    for name, values in (("methods", asked.methods), ("datasets", asked.datasets)):
+        if not values:
+            raise ValueError(f"there are no {name}; name one at least")
+    kinds = [methods.get(name) for name in asked.methods]
+    presets = sorted({preset for kind in kinds for preset in kind.presets})
+    if asked.preset is not None and asked.preset not in presets:
+        raise ValueError(f"no method here has a preset {asked.preset!r}; {nearest(asked.preset, presets)}")
+    if asked.workers is not None and asked.workers < 1:
+        raise ValueError(f"workers is {asked.workers}; at least 1 is needed")
     if asked.seeds < 1:
         raise ValueError(f"seeds is {asked.seeds}; at least 1 is needed")
     for name in asked.robustness:
@@ -111,7 +128,7 @@ def planned(asked: Request) -> list[Job]:
         raise ValueError(f"two data sets have one name: {', '.join(d.name for d in data)}; give NAME=PATH")
     curves = [name for name in asked.robustness if name in CURVES]
     cells = enumerate_cells(data, tuple(dict.fromkeys(asked.methods)), asked.seeds, curves)
-    if asked.only:
+    if asked.only is not None:
         names = [cell.name for cell in cells]
         if asked.only not in names:
             raise ValueError(f"there is no cell {asked.only!r} here; {nearest(asked.only, names)}")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from loligo import metrics
+from loligo.benchmark import hidden
 from loligo.benchmark.request import Job
 
 
@@ -32,10 +33,10 @@ def points(made: list[Job], cells: pd.DataFrame, scored: dict[Any, Any]) -> pd.D
 
 
 def _corrupted(job: Job, table: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:
-    if not job.plan or not (path := job.plan.folder / "raw" / "corruptions.csv").exists():
+    if not job.plan or not (job.plan.folder / "raw" / "corruptions.csv").exists():
         return []
     key = {"dataset": job.cell.dataset, "method": job.cell.method, "seed": job.cell.seed}
-    spoilt = pd.read_csv(path).merge(table[["path", "label"]], on="path")
+    spoilt = hidden.shown(job, job.plan, "corruptions.csv").merge(table[["path", "label"]], on="path")
     whole = [
         table.assign(kind=kind, severity=0)[["path", "label", "kind", "severity", "score"]]
         for kind in spoilt["kind"].unique()

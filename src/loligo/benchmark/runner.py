@@ -6,32 +6,29 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from loligo import api, results
-from loligo.benchmark import work
-from loligo.benchmark.cells import Cell, Plan, seen_in_scoring, seen_in_training, select
-from loligo.benchmark.request import Job, Request, finished, planned, reason
-from loligo.files import replacing, write_csv
+from loligo import results
+from loligo.benchmark import hidden, work
+from loligo.benchmark.cells import Cell, select
+from loligo.benchmark.request import Job, Request, finished, reason
+from loligo.files import replacing
 from loligo.runs import Run
 
 START = "forkserver"
 """How a stage's process begins: without the memory of this one, where the labels are."""
 
 
-def run(request: Request, tell: Callable[[str], None] = print) -> list[Job]:
-    """Run all cells of a request that are not finished; return them all, in order. ``tell`` gets the progress.
+def run(jobs: list[Job], request: Request, tell: Callable[[str], None] = print) -> None:
+    """Run those of a request's cells that are not finished. ``tell`` gets the progress.
 
-    A cell that fails leaves its reason in failed.json and is tried again by the next call; others go on. Raises
-    ValueError for unknown names and unfit data before anything is run.
+    A cell that fails leaves its reason in failed.json and is tried again by the next call; others go on.
     """
-    jobs = planned(request)
     left = [job for job in jobs if job.plan and not finished(job.plan, "corruptions" in request.robustness)]
     workers = max(1, min(request.workers or _cores(), len(left)))
     tell(f"{len(jobs)} cells, {len(jobs) - len(left)} finished or impossible, {workers} at once on one thread each")
@@ -55,7 +52,10 @@ def run(request: Request, tell: Callable[[str], None] = print) -> list[Job]:
                 child.kill()
             raise
     tell(f"ran for {_minutes(time.monotonic() - started)}")
-    return jobs
+
+
+_DIED = {-9: "killed, perhaps for want of memory", -11: "a segmentation fault"}
+_BEGAN = "a script that runs a benchmark does so under if __name__ == '__main__'; else see log.txt of the cell"
 
 
 def _run(job: Job, request: Request, context: Any) -> tuple[str, float]:
@@ -68,18 +68,18 @@ def _run(job: Job, request: Request, context: Any) -> tuple[str, float]:
     labelled = rows.loc[rows["split"] == "validation", "label"].dropna().nunique() == 2
     corruptions = "corruptions" in request.robustness and not made.cell.curve
     closed = (str(request.out.absolute()), *job.data.closed)
-    stages = ((work.train, seen_in_training(rows), labelled), (work.score, seen_in_scoring(rows), corruptions))
-    for function, seen, option in stages:
-        process = context.Process(target=work.stage, args=(function, made, seen, closed, option), daemon=True)
+    stages = ((work.train, hidden.for_training, labelled), (work.score, hidden.for_scoring, corruptions))
+    for function, see, option in stages:
+        process = context.Process(target=work.stage, args=(function, made, see(job, made), closed, option), daemon=True)
         process.start()
         process.join()
         if process.exitcode and not (made.folder / "failed.json").exists():
-            died = f"its process ended with {process.exitcode} (-9: killed, perhaps for want of memory)"
+            died = f"its process ended with {process.exitcode}: {_DIED.get(process.exitcode, _BEGAN)}"
             _write(made.folder / "failed.json", {"stage": function.__name__, "reason": died})
         if process.exitcode:
             return f"failed: {reason(made)}", time.monotonic() - begun
     try:
-        found = _measure(made, rows)
+        found = hidden.reveal(job, made)
     except (ValueError, OSError) as error:
         _write(made.folder / "failed.json", {"stage": "evaluate", "reason": str(error)})
         return f"failed: {error}", time.monotonic() - begun
@@ -92,19 +92,9 @@ def _run(job: Job, request: Request, context: Any) -> tuple[str, float]:
         "data_hash": made.data_hash,
         "code": made.code,
     }
+    shutil.rmtree(made.folder / "images", ignore_errors=True)
     _write(made.folder / "cell.json", record)  # last: where it stands, the cell is finished
     return f"AUC {found['clean']['auc']:.3f}", time.monotonic() - begun
-
-
-def _measure(made: Plan, rows: pd.DataFrame) -> dict[str, Any]:
-    """Put the labels to the scores, now that they can no longer change, and evaluate them."""
-    known = rows.drop(columns="split")
-    for name in ("scores.csv", "epochs.csv"):
-        if (made.folder / "raw" / name).exists():
-            table = pd.read_csv(made.folder / "raw" / name)
-            table = table.drop(columns=[c for c in known if c in table and c != "path"])
-            write_csv(table.merge(known, on="path", how="left", validate="m:1"), made.folder / "run" / name)
-    return api.evaluate(made.folder / "run")
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

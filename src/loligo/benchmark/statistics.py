@@ -44,7 +44,9 @@ def bootstrap(
 
     ``scores`` are those of a method's seeds, ``thresholds`` one of each. Whole patients are resampled, images where
     ``patients`` (N,) is None, with a fixed seed and the same draws for all scores; draws that lack a kind are left
-    out. An interval of no width, where no draw differs, is that of `metrics.roc_auc_interval` for the AUC.
+    out. Where a metric is 0 or 1 in all draws, the exact bound of a rate (Clopper & Pearson 1934) stands in, of as many
+    trials as there are patients of the kind that it is about; for the AUC that of `metrics.roc_auc_interval`. One
+    patient of a kind tells nothing of its spread: the interval is then 0 to 1.
     """
     checked = [metrics.check(labels, values) for values in scores]
     y, group = checked[0][0], _groups(patients, len(checked[0][0]))
@@ -53,6 +55,13 @@ def bootstrap(
     found = np.concatenate(draws, axis=1)  # (metrics, times)
     low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2], axis=1)
     intervals = {name: (float(low[i]), float(high[i])) for i, name in enumerate(METRICS)}
+    counts = [len(np.unique(group[np.isin(y, kinds)])) for kinds in ([0], [1], [0, 1])]
+    if min(counts) < 2:
+        return dict.fromkeys(METRICS, (0.0, 1.0))
+    for name, (least, most) in intervals.items():
+        if least == most and least in (0, 1):
+            bound = ((1 - level) / 2) ** (1 / counts[{"specificity": 0, "accuracy": 2}.get(name, 1)])
+            intervals[name] = (bound, 1.0) if least == 1 else (0.0, 1 - bound)
     if low[0] == high[0]:
         intervals["auc"] = metrics.roc_auc_interval(y, checked[0][1], level, patients)[1:]
     return intervals

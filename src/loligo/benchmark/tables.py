@@ -1,4 +1,4 @@
-"""Gather finished cells into the tables of a benchmark: everything is computed again from their scores."""
+"""Gather finished cells into the tables of a benchmark: everything is computed again from their raw scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from loligo import __version__, evaluate, metrics, results
-from loligo.benchmark import robustness, statistics
+from loligo.benchmark import hidden, robustness, statistics
 from loligo.benchmark.request import Job, Request, finished, reason
 from loligo.calibrate import Calibration
 from loligo.report.benchmark import Benchmark
@@ -27,7 +27,7 @@ KEYS = ["dataset", "method", "seed", "curve", "level"]
 def gather(jobs: list[Job], request: Request) -> Benchmark:
     """Return the tables of a benchmark; cells that failed are rows with their reason."""
     made = [job for job in jobs if job.plan and finished(job.plan, False)]
-    scored = {(job.cell.name, protocol): scores(job, protocol) for job in made for protocol in _protocols(job)}
+    scored = {(job.cell.name, protocol): found for job in made for protocol, found in scores(job).items()}
     cells = pd.DataFrame([row for job in jobs for row in _rows(job, request, scored)])
     whole = [job for job in made if not job.cell.curve]
     summary = pd.DataFrame(
@@ -61,16 +61,19 @@ def _protocols(job: Job) -> tuple[str, ...]:
     return ("clean",) if job.cell.curve else ("clean", "paper")
 
 
-def scores(job: Job, protocol: str) -> tuple[pd.DataFrame, float, dict[str, Any]]:
-    """Return the labelled test rows with the scores of a protocol, its threshold, and what `evaluate` says of it."""
-    folder = _folder(job)
-    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))[protocol]
-    if found.get("epoch"):
-        table = evaluate.read_epochs(folder / "epochs.csv")
-        table = table[table["epoch"] == found["epoch"]]
-    else:
-        table = evaluate.read_scores(folder)
-    return evaluate.labelled(table, "test"), float(found["threshold"]), found
+def scores(job: Job) -> dict[str, tuple[pd.DataFrame, float, dict[str, Any]]]:
+    """Return by protocol the labelled test rows with scores, the threshold, and what `evaluate` says."""
+    assert job.plan is not None
+    measured, folder, parts = hidden.reveal(job, job.plan), _folder(job), {}
+    for protocol in _protocols(job):
+        found = measured[protocol]
+        if found.get("epoch"):
+            table = evaluate.read_epochs(folder / "epochs.csv")
+            table = table[table["epoch"] == found["epoch"]]
+        else:
+            table = evaluate.read_scores(folder)
+        parts[protocol] = (evaluate.labelled(table, "test"), float(found["threshold"]), found)
+    return parts
 
 
 def _folder(job: Job) -> Path:
@@ -86,6 +89,7 @@ def _rows(job: Job, request: Request, scored: dict[Any, Any]) -> list[dict[str, 
     """Return the row of each protocol of a cell; one row, with its reason, of a cell that is not finished."""
     cell, out = job.cell, request.out.absolute()
     known: dict[str, Any] = {"cell": cell.name, **{key: getattr(cell, key) for key in KEYS}}
+    corruptions = "corruptions" in request.robustness
     if (cell.name, "clean") not in scored:
         why = job.reason or (reason(job.plan) if job.plan else "")
         said = {"protocol": "clean", "status": "failed", "reason": why}
@@ -96,11 +100,12 @@ def _rows(job: Job, request: Request, scored: dict[Any, Any]) -> list[dict[str, 
     history = folder / "run" / "history.csv"
     about = {
         "status": "done",
-        "reason": "",
+        "reason": "" if finished(job.plan, corruptions) else reason(job.plan),
         "preset": run.preset,
         "epochs": len(pd.read_csv(history)) if history.exists() and history.stat().st_size > 1 else 0,
         "budget_seconds": job.plan.budget,
         **{key: run.about["data"][key] for key in ("train", "calibration", "false_alarm_rate", "rejected")},
+        "rejected_test": len(pd.read_csv(folder / "raw" / "rejected.csv")),
         **{key: run.about["cost"][key] for key in COST},
         **{key: cost[key] for key in SCORING},
         "machine": run.about["cost"]["machine"],
@@ -152,6 +157,8 @@ def _pairs(whole: list[Job], scored: dict[Any, Any]) -> pd.DataFrame:
         if (a.cell.dataset, a.cell.seed) != (b.cell.dataset, b.cell.seed):
             continue
         both = scored[a.cell.name, "clean"][0].merge(scored[b.cell.name, "clean"][0], on="path", suffixes=("_a", "_b"))
+        if both["label_a"].value_counts().reindex([0, 1], fill_value=0).min() < 2:
+            continue  # some could not be read
         found = metrics.delong_test(both["label_a"].to_numpy(np.int64), both["score_a"], both["score_b"])
         key = {"dataset": a.cell.dataset, "seed": a.cell.seed, "a": a.cell.method, "b": b.cell.method}
         rows.append(key | {"images": len(both)} | found)

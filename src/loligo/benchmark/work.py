@@ -25,7 +25,7 @@ import torch
 
 from loligo import api
 from loligo import train as training
-from loligo.benchmark import cost, guard
+from loligo.benchmark import cost, guard, hidden
 from loligo.benchmark.cells import Plan
 from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
 from loligo.data import cache
@@ -70,8 +70,7 @@ def _end_with_parent() -> None:
 
 def train(plan: Plan, rows: pd.DataFrame, snapshots: bool) -> None:
     """Train on ``rows``, splits train and calibration, as far as that was not done; keep models for `score`."""
-    for left in list(plan.folder.rglob(".*")):  # of writes that a kill cut off
-        shutil.rmtree(left, ignore_errors=True)
+    hidden.sweep(plan.folder)
     folder, settings = plan.folder / "run", dict(plan.train)
     if plan.budget:
         settings["epochs"] = _affordable(plan, rows)
