@@ -30,7 +30,7 @@ from loligo.nn.precision import autocast
 from loligo.score import Scorer
 
 RESULTS = Path(__file__).parent / "results"
-OWN = {"discriminator": "mean of 5 judges", "pair": "mean of 5 judges on both"}
+OWN = {"discriminator": "mean of judges", "pair": "mean of judges on both"}
 """The variant that is the method's own score, by its option ``score``: the one that both protocols judge."""
 
 
@@ -57,11 +57,11 @@ def judge(model: Squid | Simsid, x: torch.Tensor) -> dict[str, np.ndarray]:
     """Return (n,) scores of a batch by name of the variant."""
     rebuilt, seen = model.reconstruct(x), 2 * x - 1 if isinstance(model, Simsid) else x
     found = {
-        "mean of 5 judges": -model.judges.mean(rebuilt),
+        "mean of judges": -model.judges.mean(rebuilt),
         "reconstruction error": (rebuilt - seen).square().mean((1, 2, 3)),
         "last judge": -model.judges(rebuilt),
-        "mean of 5 judges on the input": -model.judges.mean(seen),
-        "mean of 5 judges on both": -model.judges.mean(seen, rebuilt),
+        "mean of judges on the input": -model.judges.mean(seen),
+        "mean of judges on both": -model.judges.mean(seen, rebuilt),
     }
     norms = [m for m in model.judges.current.modules() if isinstance(m, FeatureNorm)]
     for norm in norms:

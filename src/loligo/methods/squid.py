@@ -69,7 +69,7 @@ class SquidConfig(MethodConfig):
     """Train a teacher decoder and draw the student's features towards its own."""
     discriminator_statistics: Statistics = "image"
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
-    snapshots: int = 5
+    snapshots: int = 10
     """Discriminators of so many last epochs whose logits are averaged; 1 is the last alone, as in the reference."""
     score: Literal["pair", "discriminator", "reconstruction", "both", "local"] = "pair"
     """Image score: minus the mean logit of image and rebuilt image; or of the rebuilt one alone, as in the paper; the
