@@ -35,12 +35,12 @@ def flops(model: Method, x: torch.Tensor) -> int:
 
     Element-wise operations, sorting and factorising are not counted; 0 means that nothing else is done.
     """
-    with _Counter() as counter, torch.no_grad():
+    with _Counter() as counter, torch.no_grad():  # type: ignore[no-untyped-call]
         model.score(x)
-    return counter.total
+    return int(counter.total)
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Add up operations; torch's own FlopCounterMode also tracks modules, which forbids gradients while scoring."""
 
     total = 0
