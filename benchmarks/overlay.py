@@ -29,7 +29,7 @@ from PIL import Image
 from loligo.data import brains, cache
 from loligo.data.volumes import Cut
 from loligo.methods.base import Method, MethodConfig
-from loligo.score import Scorer, VolumeMaps
+from loligo.score import Scorer, VolumeMaps, save_volume
 from loligo.types import Scores
 
 SIZE, RADIUS = 96, 8.0
@@ -91,9 +91,9 @@ def scored(path: Path) -> Path:
         pd.DataFrame({"path": [str(path)]}), 96, folder=path.parent / "cache", cut=Cut("axial", "brain"), progress=False
     )
     scorer = Scorer(Bright(MethodConfig(size=96)), "float32")
-    maps = VolumeMaps(scorer.method, data, path.parent / "maps" / path.name.split(".")[0], "axial")
-    files = [file for i in range(len(data)) for _, file in maps.add(scorer(data.batch([i])).map[:, 0])]
-    return maps.folder.parent / files[0]
+    maps, folder = VolumeMaps(scorer.method, data, "axial"), path.parent / "maps" / path.name.split(".")[0]
+    files = [save_volume(folder, *own) for i in range(len(data)) for own in maps.add(scorer(data.batch([i])).map[:, 0])]
+    return folder.parent / files[0]
 
 
 def in_the_world(path: Path) -> npt.NDArray[np.float32]:

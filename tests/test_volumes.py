@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from conftest import anatomy, write_images
 from loligo import api
+from loligo.calibrate import Calibration
 from loligo.cli import main
 from loligo.data import cache, volumes
 from loligo.data.volumes import Cut
 from loligo.io import nifti, planes
+from loligo.score import bounded
 
 SHAPE = (20, 24, 12)  # X, Y, Z
 OPTIONS = {"size": 32, "position": True, "channels": 2, "widths": [4, 8, 8], "restorations": 2}
@@ -166,18 +169,65 @@ def test_a_sheet_of_a_volume_is_refused(run: api.Run, manifest: pd.DataFrame, tm
         api.sheet(run, manifest["path"][0], tmp_path / "case.html")
 
 
-def test_the_mood_layout_holds_a_number_and_a_map_a_volume(
+def test_the_mood_layout_keeps_the_order_of_scores_and_voxels_within_0_and_1(
     run: api.Run, manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
-    paths = list(manifest["path"][manifest["split"] == "test"][:2])
-    main(["score", str(run.folder), *paths, "--out", str(tmp_path), "--layout", "mood"])
+    """MOOD's evaluation clips both to [0, 1], so that nothing above 1 and no tie may come of the layout."""
+    paths = [str(manifest["path"][9]), str(tmp_path / "in" / "plain.nii")]
+    (tmp_path / "in").mkdir()
+    save(Path(paths[1]), brain(0), "RAS")
+    calibration = Calibration.load(run.folder / "calibration.json")
+    replace(calibration, map_scale=calibration.map_scale / 1000).save(tmp_path / "run" / "calibration.json")
+    for name in ("config.yaml", "model.safetensors"):
+        shutil.copy(run.folder / name, tmp_path / "run")
+    main(["score", str(tmp_path / "run"), *paths, "--out", str(tmp_path), "--layout", "mood"])
     table = pd.read_csv(tmp_path / "scores.csv")
-    for path, score, file in zip(table["path"], table["anomaly_score"], table["map"], strict=True):
-        name = Path(path).name
-        assert float((tmp_path / "sample" / f"{name}.txt").read_text()) == pytest.approx(score)
-        assert (tmp_path / "pixel" / name).read_bytes() == (tmp_path / file).read_bytes()
-    with pytest.raises(ValueError, match="no map on a volume's grid"):
-        api.score(run, paths, tmp_path / "b", maps=False, layout="mood")
+    given = [float((tmp_path / "sample" / f"{Path(path).name}.txt").read_text()) for path in table["path"]]
+    assert np.argsort(given).tolist() == np.argsort(table["score"]).tolist()
+    assert len(set(given)) == 2 and min(given) > 0 and max(given) < 1
+    for path, file in zip(table["path"], table["map"], strict=True):
+        heat, raw = nib.load(tmp_path / "pixel" / Path(path).name), nib.load(tmp_path / file)
+        np.testing.assert_allclose(heat.affine, nib.load(path).affine, atol=1e-4)
+        a, b = heat.get_fdata().ravel(), raw.get_fdata().ravel()
+        assert a.min() >= 0 and a.max() < 1
+        rising = np.argsort(b)
+        assert (np.diff(a[rising]) >= 0).all()
+        assert len(np.unique(a)) > 0.95 * len(np.unique(b))
+
+
+def test_bounded_tells_apart_what_a_sigmoid_does_not() -> None:
+    x = np.array([-1e9, -50.0, 0.0, 1e-3, 37.0, 38.0, 1e6, 1e9])
+    assert (np.diff(bounded(x)) > 0).all()
+    assert bounded(x).min() > 0 and bounded(x).max() < 1 and bounded(0) == 0.5
+
+
+@pytest.mark.parametrize("case", ["two of one name", "no maps", "no volume"])
+def test_what_has_no_mood_layout_is_refused_before_it_is_scored(
+    run: api.Run, manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    def no_score(*_: object) -> None:
+        raise AssertionError("scored")
+
+    monkeypatch.setattr(api, "score_table", no_score)
+    paths = [str(manifest["path"][0]), shutil.copy(manifest["path"][1], tmp_path / "0.nii.gz")]
+    message = {"two of one name": "two volumes are named 0.nii.gz", "no maps": "score with maps"}.get(case)
+    if case == "no volume":
+        paths, message = [str(write_images(tmp_path, anatomy(1))[0])], "000.png is no NIfTI volume"
+    with pytest.raises(ValueError, match=message):
+        api.score(run, paths, tmp_path / "b", maps=case != "no maps", layout="mood")
+
+
+def test_a_map_keeps_the_whole_name_of_its_volume(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
+    path = shutil.copy(manifest["path"][0], tmp_path / "sub-01.T1.v2.nii.gz")
+    assert list(api.score(run, path, tmp_path / "out")["map"]) == ["maps/000000_sub-01.T1.v2.nii.gz"]
+
+
+def test_the_colours_of_maps_are_by_the_maps_that_are_written(
+    run: api.Run, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    table = api.score(run, manifest[manifest["split"] == "calibration"], tmp_path)
+    peaks = [np.quantile(nib.load(tmp_path / file).get_fdata(), 0.999) for file in table["map"]]
+    assert Calibration.load(run.folder / "calibration.json").usual_peak == pytest.approx(np.median(peaks), rel=1e-3)
 
 
 def test_a_folder_of_volumes_is_indexed(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
@@ -191,7 +241,7 @@ def test_maps_of_slices_are_put_back_where_they_came_from(run: api.Run, manifest
     import torch
 
     from loligo.methods.base import Method, MethodConfig
-    from loligo.score import Scorer, VolumeMaps
+    from loligo.score import Scorer, VolumeMaps, save_volume
     from loligo.types import Scores
 
     class Mirror(Method):
@@ -202,12 +252,13 @@ def test_maps_of_slices_are_put_back_where_they_came_from(run: api.Run, manifest
         rows = manifest[manifest["split"] == "test"].reset_index(drop=True)
         data = cache.load(rows, size, cut=Cut(axis, "brain"))
         scorer = Scorer(Mirror(MethodConfig(size=size)), "float32")
-        maps = VolumeMaps(scorer.method, data, run.folder / "mirror" / axis, axis)
-        files = dict(pair for start in range(0, len(data), 7) for pair in maps.add(
+        maps = VolumeMaps(scorer.method, data, axis)
+        found = [own for start in range(0, len(data), 7) for own in maps.add(
             scorer(data.batch(np.arange(start, min(start + 7, len(data))))).map[:, 0]
-        ))  # fmt: skip
-        assert sorted(files) == [0, 1, 2, 3]
-        for row, file in files.items():
+        )]  # fmt: skip
+        assert [row for row, *_ in found] == [0, 1, 2, 3]
+        for row, header, voxels in found:
+            file = save_volume(run.folder / "mirror" / axis, row, header, voxels)
             back, own = nifti.read(run.folder / "mirror" / file), nifti.read(Path(rows["path"][row]))
             np.testing.assert_allclose(back.affine, own.affine, atol=1e-4)
             a, b = planes.slices(back.voxels, axis), planes.slices(own.voxels, axis)

@@ -29,7 +29,7 @@ from loligo.methods.base import Method
 from loligo.names import nearest
 from loligo.report import sheet as sheets
 from loligo.runs import Run, build
-from loligo.score import Scorer, batches, by_row, mood_layout, raw_scores, score_table, sweep
+from loligo.score import Scorer, VolumeMaps, batches, by_row, check_mood, mood_layout, raw_scores, score_table, sweep
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -125,12 +125,15 @@ def _difference(before: Run, now: Run) -> str:
 def calibrate(run: Run, normals: Dataset, false_alarm_rate: float = 0.05) -> Calibration:
     """Score held-out normals; return what they say: p-values, threshold, colours of maps."""
     scorer = Scorer(run.model(), run.train.precision)
+    whole = VolumeMaps(scorer.method, normals, run.train.axis) if normals.counts else None
     values, peaks = [], []
     for _, _, scores in batches(scorer, normals):
         values.append(scores.image.double().numpy())
         if scores.map is not None:
-            peaks.append(scores.map.flatten(1).quantile(0.999, dim=1).numpy())
-    scale = float(np.median(np.concatenate(peaks))) * HEADROOM if peaks else 1.0
+            maps = scores.map[:, 0]
+            found = (voxels for *_, voxels in whole.add(maps)) if whole else maps.numpy()
+            peaks += [np.quantile(heat, 0.999) for heat in found]
+    scale = float(np.median(peaks)) * HEADROOM if peaks else 1.0
     scored = by_row(np.concatenate(values), normals)
     return replace(Calibration.fit(scored, false_alarm_rate), map_scale=scale or 1.0)
 
@@ -167,6 +170,8 @@ def score(
         rows = manifest.check(data) if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="score")
     if rows.empty:
         raise ValueError(f"there is nothing to score: the run's manifest has no image in {', '.join(splits)}")
+    if layout == "mood":
+        check_mood(rows, maps)
     images = run.images(rows, strict)
     scorer = Scorer(run.model(), run.train.precision, device)
     table = score_table(scorer, images, calibration, folder / "maps" if maps else None, batch_size, run.train.axis)
@@ -175,7 +180,7 @@ def score(
     sweep(folder / "maps", table)
     _keep_rejected(folder / "rejected.csv", images.rejected)
     if layout == "mood":
-        mood_layout(table, folder)
+        mood_layout(table, folder, calibration)
     return table
 
 

@@ -57,7 +57,7 @@ class Calibration:
 
     @property
     def usual_peak(self) -> float:
-        """Return the value that the hottest thousandth of a typical normal image's map reaches."""
+        """Return the value that the hottest thousandth of the map of a typical normal image, or volume, reaches."""
         return self.map_scale / HEADROOM
 
     @property

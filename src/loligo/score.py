@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,11 @@ from loligo.config import Axis, Precision
 from loligo.data import volumes
 from loligo.data.cache import Dataset
 from loligo.files import replacing
-from loligo.io import is_volume, planes
+from loligo.io import is_volume, planes, stem
 from loligo.methods.base import Method
 from loligo.nn.conv import packed
 from loligo.nn.precision import autocast, pick_dtype
-from loligo.types import Scores
+from loligo.types import Scores, VolumeHeader
 
 MAX_NAME = 120
 """Bytes of an image's own name that the name of its map keeps; with what is added, file systems allow some 255."""
@@ -89,14 +89,14 @@ def score_table(
     """
     table, raw = data.rows.copy(), np.full(len(data), np.nan)
     table[["map", "reconstruction", "overlay"]] = ""
-    whole = VolumeMaps(scorer.method, data, maps, axis) if maps and data.counts else None
+    whole = VolumeMaps(scorer.method, data, axis) if maps and data.counts else None
     for indices, x, scores in batches(scorer, data, batch_size):
         raw[indices] = scores.image.double().numpy()
         if maps is None or scores.map is None:
             continue
         if whole:
-            for row, file in whole.add(scores.map[:, 0]):
-                table.loc[row, "map"] = file
+            for row, header, voxels in whole.add(scores.map[:, 0]):
+                table.loc[row, "map"] = save_volume(maps, row, header, voxels)
             continue
         names = [_name(int(i), str(table["path"][i])) for i in indices]
         for column, files in save_maps(maps, names, x, scores, calibration.map_scale).items():
@@ -109,52 +109,70 @@ def score_table(
 
 
 class VolumeMaps:
-    """Collect the maps of slices, and write each volume's as soon as it is whole: memory holds one volume's."""
+    """Collect the maps of slices, and give out each volume's as soon as it is whole: memory holds one volume's."""
 
-    def __init__(self, method: Method, data: Dataset, folder: Path, axis: Axis) -> None:
-        self.method, self.data, self.folder, self.axis = method, data, folder, axis
+    def __init__(self, method: Method, data: Dataset, axis: Axis) -> None:
+        self.method, self.data, self.axis = method, data, axis
         self.row, self.waiting = 0, torch.empty(0)
-        folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, maps: Tensor) -> Iterator[tuple[int, str]]:
-        """Take the next slices' maps (n, S, S); yield (row, file) of each volume that they complete."""
+    def add(self, maps: Tensor) -> Iterator[tuple[int, VolumeHeader, npt.NDArray[np.float32]]]:
+        """Take the next slices' maps (n, S, S); yield (row, header, map (X, Y, Z)) of each volume that they complete.
+
+        The map is on the volume's own grid, smoothed as `Method.pool` does.
+        """
         self.waiting = torch.cat([self.waiting, maps]) if len(self.waiting) else maps
         counts = self.data.counts or ()
         while self.row < len(counts) and len(self.waiting) >= counts[self.row]:
             own, self.waiting = self.waiting[: counts[self.row]], self.waiting[counts[self.row] :]
-            yield self.row, self._write(own)
+            yield self.row, *self._whole(own)
             self.row += 1
 
-    def _write(self, maps: Tensor) -> str:
+    def _whole(self, maps: Tensor) -> tuple[VolumeHeader, npt.NDArray[np.float32]]:
         from loligo.io import nifti
 
-        path = Path(str(self.data.rows["path"][self.row]))
-        header = nifti.read_header(path)
+        header = nifti.read_header(Path(str(self.data.rows["path"][self.row])))
         _, *plane = volumes.shape(header, self.axis)
         whole = torch.from_numpy(volumes.resized(maps.numpy(), (plane[0], plane[1])))
-        voxels = planes.stack(self.method.pool(whole).numpy(), self.axis)
-        name = f"{_name(self.row, path.name.split('.nii')[0])}.nii.gz"
-        nifti.write(self.folder / name, voxels, header)
-        return f"{self.folder.name}/{name}"
+        return header, planes.stack(self.method.pool(whole).numpy(), self.axis)
 
 
-def mood_layout(table: pd.DataFrame, folder: Path) -> None:
-    """Write what the MOOD challenge's evaluation reads: sample/NAME.txt, a number, and pixel/NAME, the map of NAME.
+def save_volume(folder: Path, row: int, header: VolumeHeader, voxels: npt.NDArray[np.float32]) -> str:
+    """Write the map (X, Y, Z) of a row's volume on its own grid; return its file, relative to the folder's parent."""
+    from loligo.io import nifti
 
-    Raises ValueError where two volumes have one name, or a row is no volume with a map.
-    """
-    names = table["path"].map(lambda path: Path(path).name)
+    name = f"{_name(row, str(header.source))}.nii.gz"
+    nifti.write(folder / name, voxels, header)
+    return f"{folder.name}/{name}"
+
+
+def check_mood(rows: pd.DataFrame, maps: bool) -> None:
+    """Raise ValueError where `mood_layout` cannot be written: no volumes, no maps, or two volumes of one name."""
+    names = rows["path"].map(lambda path: Path(path).name)
+    if odd := [name for name in names if not is_volume(Path(name))]:
+        raise ValueError(f"{odd[0]} is no NIfTI volume; the MOOD layout is for volumes alone")
+    if not maps:
+        raise ValueError("the MOOD layout holds the maps of volumes; score with maps")
     if (twice := names.duplicated()).any():
         raise ValueError(f"two volumes are named {names[twice].iloc[0]}; the MOOD layout knows volumes by their name")
-    for name, file, score in zip(names, table["map"], table["anomaly_score"], strict=True):
-        if not is_volume(Path(file)):
-            raise ValueError(f"{name} has no map on a volume's grid; the MOOD layout is for NIfTI volumes, with maps")
-        for part in ("sample", "pixel"):
-            (folder / part).mkdir(exist_ok=True)
-        with replacing(folder / "sample" / f"{name}.txt") as path:
-            path.write_text(f"{score}\n", encoding="utf-8")
-        with replacing(folder / "pixel" / name) as path:
-            shutil.copyfile(folder / file, path)
+
+
+def mood_layout(table: pd.DataFrame, folder: Path, calibration: Calibration) -> None:
+    """Write what the MOOD challenge's evaluation reads: sample/NAME.txt, a number, and pixel/NAME, the map of NAME.
+
+    That evaluation cuts scores and maps off at 0 and 1. So both are bounded here in a way that keeps their order.
+    """
+    from loligo.io import nifti
+
+    for path, file, score in zip(table["path"], table["map"], table["score"], strict=True):
+        name, heat = Path(path).name, nifti.read(folder / file)
+        with replacing(folder / "sample" / f"{name}.txt") as new:
+            new.write_text(f"{bounded((score - calibration.mean) / calibration.std)}\n", encoding="utf-8")
+        nifti.write(folder / "pixel" / name, bounded(heat.voxels / calibration.map_scale), heat)
+
+
+def bounded(x: Any) -> Any:
+    """Map a number or an array into (0, 1), 0 to 0.5; steadily rising, and slower than a sigmoid to saturate."""
+    return 0.5 + x / (2 * (1 + abs(x)))
 
 
 def sweep(maps: Path, table: pd.DataFrame) -> None:
@@ -167,7 +185,7 @@ def sweep(maps: Path, table: pd.DataFrame) -> None:
 
 def _name(index: int, path: str) -> str:
     """Name an image's maps by its row and its own name, so that two of one name do not collide."""
-    return f"{index:06d}_{os.fsencode(Path(path).stem)[:MAX_NAME].decode('utf-8', 'ignore')}"
+    return f"{index:06d}_{os.fsencode(stem(Path(path)))[:MAX_NAME].decode('utf-8', 'ignore')}"
 
 
 def save_maps(folder: Path, names: list[str], x: Tensor, scores: Scores, scale: float) -> dict[str, list[str]]:

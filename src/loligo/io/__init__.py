@@ -8,7 +8,7 @@ from loligo.io import raster
 from loligo.io.raster import UnreadableImage
 from loligo.types import Image
 
-__all__ = ["SUFFIXES", "VOLUME_SUFFIXES", "UnreadableImage", "is_image", "is_volume", "read"]
+__all__ = ["SUFFIXES", "VOLUME_SUFFIXES", "UnreadableImage", "is_image", "is_volume", "read", "stem"]
 
 SUFFIXES: tuple[str, ...] = raster.SUFFIXES
 """The lower-case suffixes that ``read`` takes."""
@@ -24,6 +24,11 @@ def is_volume(path: Path) -> bool:
 def is_image(path: Path) -> bool:
     """Tell by its name whether a file may hold an image or a volume."""
     return path.suffix.lower() in SUFFIXES or is_volume(path)
+
+
+def stem(path: Path) -> str:
+    """Return a file's name without its ending, such as .png or .nii.gz."""
+    return path.name[: path.name.lower().rindex(".nii")] if is_volume(path) else path.stem
 
 
 def read(path: Path) -> Image:

@@ -22,7 +22,7 @@ import pandas as pd
 from loligo.config import WindowName
 from loligo.data import manifest
 from loligo.data.splits import arrange
-from loligo.io import VOLUME_SUFFIXES, is_volume
+from loligo.io import VOLUME_SUFFIXES, is_volume, stem
 
 Region = Literal["all", "brain", "abdom"]
 REGIONS = ("brain", "abdom")
@@ -93,7 +93,7 @@ def _row(path: Path, region: str, split: str, label: int) -> dict[str, object]:
         "path": str(path),
         "split": split,
         "label": label,
-        "patient": f"{region} {_stem(path)}",
+        "patient": f"{region} {stem(path)}",
         "mask": str(mask) if label and mask.is_file() else "",
         "source": f"mood_{region}",
     }
@@ -102,14 +102,9 @@ def _row(path: Path, region: str, split: str, label: int) -> dict[str, object]:
 def _label(path: Path) -> int:
     """Read whether a toy case is abnormal."""
     folder = path.parents[1] / "toy_label" / "sample"
-    file = next((found for name in (path.name, _stem(path)) if (found := folder / f"{name}.txt").is_file()), None)
+    file = next((found for name in (path.name, stem(path)) if (found := folder / f"{name}.txt").is_file()), None)
     if file is None:
         raise FileNotFoundError(f"{folder / path.name}.txt does not exist; it must say whether {path} is abnormal")
     if (text := file.read_text(encoding="utf-8").strip()) not in ("0", "1"):
         raise ValueError(f"{file} says {text[:20]!r}; 0 (normal) or 1 (abnormal) is allowed")
     return int(text)
-
-
-def _stem(path: Path) -> str:
-    """Return a volume's name without .nii or .nii.gz."""
-    return path.name[: path.name.lower().rindex(".nii")]
