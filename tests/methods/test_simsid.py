@@ -188,6 +188,7 @@ def test_inspection_shows_patches_before_and_after_in_painting_and_their_memory(
         ({"memory_levels": 3}, "memory_levels is 3; it may be 0 to levels = 2"),
         ({"skips": 3}, "skips is 3; 0 to levels = 2"),
         ({"snapshots": 0}, "needs at least 1 discriminator"),
+        ({"k": 0}, "k is 0; at least 1"),
         ({"size": 32}, "size 32 leaves the discriminator a single pixel"),
     ],
 )

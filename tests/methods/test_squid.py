@@ -175,6 +175,7 @@ OPTIONS = {
 @pytest.mark.parametrize(("option", "value"), [(o, v) for o, values in OPTIONS.items() for v in values])
 def test_every_ablation_trains_and_scores(option: str, value: object) -> None:
     extra = {"decoder_memory": "image"} if (option, value) in {("grid", 4), ("levels", 3)} else {}
+    extra |= {"strict_top_k": False} if option == "k" else {}
     model = squid(**{**extra, option: value}).train()
     losses = model.losses(X, "generator")
     losses["generator"].backward()
@@ -214,6 +215,8 @@ def test_blank_clears_one_patch_of_each_image() -> None:
         ({"grid": 4, "levels": 4}, "cannot be cut into 4x4 quadrants"),
         ({"skips": 3}, "skips is 3"),
         ({"snapshots": 0}, "snapshots is 0"),
+        ({"k": 1}, "k is 1; strict_top_k keeps k - 1 slots"),
+        ({"k": 0, "strict_top_k": False}, "k is 0; at least 1"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named(options: dict[str, int], message: str) -> None:

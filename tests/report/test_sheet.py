@@ -190,6 +190,13 @@ def test_of_few_normals_no_more_is_said_than_they_can_tell() -> None:
         == "Higher than the few held-out normal images"
     )
     assert plain.headline(case(1.5, calibration=Calibration.fit([1.0, 2.0]))) == "In the usual range of normal images"
+    assert plain.headline(case(0.5, calibration=Calibration.fit([1.0]))) == "Lower than the few held-out normal images"
+    assert plain.headline(case(1.0, calibration=Calibration.fit([1.0] * 5))) == "In the usual range of normal images"
+
+
+def test_no_share_is_rounded_up_to_all() -> None:
+    said = plain.confidence(case(0.0, calibration=Calibration.fit(range(1, 1001))))
+    assert "99.6 % to 100 % would score as high" in " ".join(said)
 
 
 def test_confidence_in_words() -> None:

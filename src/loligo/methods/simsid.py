@@ -32,7 +32,7 @@ from loligo.nn.conv import ConvNorm, upsample
 from loligo.nn.discriminator import Judges, Statistics
 from loligo.nn.inpaint import Inpaint, NeighbourAttention, masked_shortcut
 from loligo.nn.losses import mean_square
-from loligo.nn.memory import MemoryMatrix, MemoryQueue, Shrinkage
+from loligo.nn.memory import MemoryMatrix, MemoryQueue, Shrinkage, check_k
 from loligo.nn.patches import cut, stitch
 from loligo.nn.places import Places
 from loligo.types import Inspection, Scores
@@ -301,3 +301,4 @@ def check(config: SimsidConfig) -> None:
     if not 0 <= config.skips <= levels:
         raise ValueError(f"skips is {config.skips}; 0 to levels = {levels} may take the encoder's features")
     Judges.check(config.snapshots, config.size)
+    check_k(config.shrinkage, config.k, strict=False)

@@ -27,7 +27,7 @@ from loligo.nn.conv import Unit, upsample
 from loligo.nn.discriminator import Judges, Statistics
 from loligo.nn.inpaint import Inpaint, NeighbourAttention, masked_shortcut
 from loligo.nn.losses import mean_square
-from loligo.nn.memory import MemoryMatrix, MemoryQueue, Shrinkage
+from loligo.nn.memory import MemoryMatrix, MemoryQueue, Shrinkage, check_k
 from loligo.nn.patches import cut, stitch
 from loligo.nn.places import Places
 from loligo.types import Inspection, Scores
@@ -330,6 +330,7 @@ def check(config: SquidConfig) -> None:
     if not 0 <= config.skips <= 2:
         raise ValueError(f"skips is {config.skips}; 0, 1 or 2 decoder levels may take the encoder's features")
     Judges.check(config.snapshots, config.size)
+    check_k(config.shrinkage, config.k, strict=config.strict_top_k)
     if config.decoder_memory == "quadrant" and ((config.size // config.grid) >> (config.levels - 1)) % config.grid:
         raise ValueError(
             f"features of patches cannot be cut into {config.grid}x{config.grid} quadrants; "

@@ -87,14 +87,14 @@ class Inpaint(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the new feature map, and as (N, L, D) the squeezed features before and after in-painting."""
-        own = F.relu(self.squeeze(x))
+        own = self.squeeze(x)
         n, c, h, w = own.shape
         flat = own.reshape(n // self.length, self.length, c * h * w)
         read = flat if self.memory is None else self.memory(flat)
         inpainted = read if self.attention is None else self.attention(flat, read)
         code = self.code.to(inpainted.dtype)[:, :, None, None].expand(-1, -1, h, w).repeat(n // self.length, 1, 1, 1)
         y = torch.cat([inpainted.reshape(n, c, h, w), code], 1).contiguous(memory_format=torch.channels_last)
-        return F.relu(self.expand(y)), flat.detach(), inpainted.detach()
+        return self.expand(y), flat.detach(), inpainted.detach()
 
 
 def masked_shortcut(new: Tensor, old: Tensor, ratio: float, training: bool) -> Tensor:

@@ -39,6 +39,13 @@ def shrink(logits: Tensor, how: Shrinkage, k: int = 5, threshold: float = 0.0025
     return F.normalize(kept, p=1.0, dim=-1)
 
 
+def check_k(shrinkage: Shrinkage, k: int, strict: bool) -> None:
+    """Raise ValueError where Gumbel shrinkage would keep no slot."""
+    if shrinkage == "gumbel" and k < 1 + strict:
+        why = "strict_top_k keeps k - 1 slots, so at least 2 are needed" if strict else "at least 1 slot must be kept"
+        raise ValueError(f"k is {k}; {why}")
+
+
 class Memory(nn.Module):
     """Hold (positions, m, D) slots and read them by dot product."""
 

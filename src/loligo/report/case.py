@@ -50,7 +50,7 @@ class Case:
 
     @property
     def p_value(self) -> float:
-        """Return the share of held-out normals that score as high, in (0, 1]."""
+        """Return the share of images that score as high, this one counted with the held-out normals, in (0, 1]."""
         return float(self.calibration.p_value(self.score))
 
     @property

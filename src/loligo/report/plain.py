@@ -49,13 +49,22 @@ def headline(case: Case) -> str:
         return f"Higher than {'nearly all' if case.p_value <= NEARLY_ALL else 'most'} normal images"
     if case.score > case.calibration.scores[-1]:
         return "Higher than the few held-out normal images"
-    return "In the usual range of normal images" if case.p_value <= FEWER else "Lower than most normal images"
+    count = len(case.calibration.scores)
+    most = interval(_hits(case), count)[0] > 0.5
+    if case.p_value <= FEWER or (case.score >= case.calibration.scores[0] and not most):
+        return "In the usual range of normal images"
+    return f"Lower than {'most' if most else 'the few held-out'} normal images"
+
+
+def _hits(case: Case) -> int:
+    """Count the held-out normal images that score as high."""
+    return round(case.p_value * (len(case.calibration.scores) + 1)) - 1
 
 
 def confidence(case: Case) -> list[str]:
     """Return in sentences how sure the score is: what was counted, and what so many images can tell."""
     count, p, rate = len(case.calibration.scores), case.p_value, case.calibration.false_alarm_rate
-    hits = round(p * (count + 1)) - 1
+    hits = _hits(case)
     low, high = interval(hits, count)
     turn = (
         f"; the limit of {percent(rate)} lies within, so more held-out images could turn the result"
@@ -74,6 +83,8 @@ def confidence(case: Case) -> list[str]:
 
 def _share(share: float) -> str:
     """Write a share as a percentage with no digit that it cannot bear."""
+    if 0.99 < share < 1:
+        return _most(share)
     return f"{100 * share:.{1 if 0 < share < 0.1 else 0}f} %"
 
 
