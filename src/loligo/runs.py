@@ -25,7 +25,7 @@ from loligo.names import nearest
 
 T = TypeVar("T")
 
-TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str, "tuple[int, ...]": tuple}
+TYPES: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str, "tuple[int, ...]": tuple}
 """What a value must be an instance of, by the annotation of its field."""
 COUNTS = ("size", "channels", "width", "code")
 """Fields of methods that count something."""
