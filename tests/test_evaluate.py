@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from loligo.calibrate import Calibration
@@ -81,3 +82,21 @@ def test_scores_apart_from_their_run_are_not_measured(tmp_path: Path) -> None:
     (tmp_path / "calibration.json").unlink()
     with pytest.raises(ValueError, match="kept apart from their run; metrics need the run folder"):
         evaluate(tmp_path)
+
+
+def test_pixel_metrics_do_not_depend_on_the_size_of_the_mask_file(tmp_path: Path) -> None:
+    random, heat = np.random.default_rng(0), []
+    for i in range(7):
+        heat.append(random.random((16, 12), dtype=np.float32))
+        np.save(tmp_path / f"{i}.npy", heat[i])
+    marked = np.zeros((16, 12), bool)
+    marked[4:9, 3:8] = True
+    found = []
+    for times in (1, 4):
+        Image.fromarray(np.kron(marked, np.ones((times, times), bool))).save(tmp_path / "mask.png")
+        masks = [str(tmp_path / "mask.png") if label else "" for label in LABELS]
+        scored(tmp_path, map=[f"{i}.npy" for i in range(7)], mask=masks)
+        found.append(evaluate(tmp_path)["pixel"])
+    assert found[0] == found[1]
+    truth = np.stack([marked if label else np.zeros_like(marked) for label in LABELS])
+    assert found[0]["auroc"] == pytest.approx(roc_auc_score(truth.ravel(), np.stack(heat).ravel()), abs=1e-3)

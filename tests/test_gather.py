@@ -113,6 +113,18 @@ def test_an_image_that_is_gone_is_left_out(run: Run, data: pd.DataFrame, tmp_pat
     assert (insight.errors["group"] == "held-out normals").sum() == 2 * 11
 
 
+def test_where_no_image_is_left_the_report_goes_without(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def images(*_: object) -> None:
+        raise ValueError("all 13 images were rejected")
+
+    monkeypatch.setattr(Run, "images", images)
+    text = api.report(run).read_text(encoding="utf-8")
+    assert "What the generators make of it" not in text
+    assert "all 13 images were rejected" in capsys.readouterr().err
+
+
 def test_the_report_shows_it_and_its_figures_are_files(run: Run) -> None:
     text = api.report(run).read_text(encoding="utf-8")
     assert "What the generators make of it" in text

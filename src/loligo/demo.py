@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from loligo.data import digit_anatomy
+from loligo.data import digit_anatomy, manifest
 from loligo.names import nearest
 
 METHODS = ("gaussian", "ae", "squid")
@@ -33,8 +33,11 @@ def run(
     if preset not in presets:
         raise ValueError(f"no method of the demo has a preset {preset!r}; {nearest(preset, presets)}")
     data = out / "digit_anatomy"
+    source = digit_anatomy.SOURCE if mnist is None else f"{digit_anatomy.SOURCE}_mnist"
     if not (data / "manifest.csv").exists():
         digit_anatomy.write(data, seed=seed, mnist=mnist)
+    elif (drawn := set(manifest.read(data / "manifest.csv")["source"])) != {source}:
+        raise ValueError(f"{data} holds {', '.join(sorted(drawn))}, not {source}; choose another --out")
     found = {name: _one(name, out, data / "manifest.csv", preset, seed, results) for name in METHODS}
     kinds = sorted(next(iter(found.values()))["kinds"])
     print("\nDigitAnatomy, clean protocol: AUC by image and by kind of anomaly, AUROC by pixel")

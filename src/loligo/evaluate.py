@@ -123,7 +123,7 @@ def auc_by_epoch(epochs: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def pixels(test: pd.DataFrame, folder: Path) -> Metrics:
-    """Measure the maps against the masks, at the masks' size; normal images count as masks of nothing."""
+    """Measure the maps against the masks, at the maps' size; normal images count as masks of nothing."""
     rows = test[(test["map"] != "") & ((test["mask"] != "") | (test["label"] == 0))]
     pairs = [
         (_voxels if is_volume(Path(str(row.map))) else _pixels)(folder / str(row.map), str(row.mask))
@@ -134,13 +134,12 @@ def pixels(test: pd.DataFrame, folder: Path) -> Metrics:
 
 
 def _pixels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Read an image's map and mask, both (H, W) at the mask's size."""
+    """Read an image's map and mask, both (H, W) at the map's size: else images with large masks would weigh more."""
     heat = np.load(path, allow_pickle=False)
-    marked = read_mask(Path(mask)) if mask else np.zeros(heat.shape, bool)
-    if marked.shape != heat.shape:
-        size = (marked.shape[1], marked.shape[0])
-        heat = np.asarray(PilImage.fromarray(heat).resize(size, PilImage.Resampling.BILINEAR))
-    return heat, marked
+    if not mask:
+        return heat, np.zeros(heat.shape, bool)
+    marked = PilImage.fromarray(read_mask(Path(mask))).resize(heat.shape[::-1], PilImage.Resampling.NEAREST)
+    return heat, np.asarray(marked)
 
 
 def _voxels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

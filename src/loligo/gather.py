@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,18 @@ MOST, SHOWN, BATCH = 100, 3, 16
 def insight(run: Run) -> Insight | None:
     """Return what the method shows of itself on held-out normals and on scored images; None where it shows nothing.
 
-    A volume is seen by its middle slice. Raises ValueError where the run is not scored, or none of its images can be read
-    any more.
+    A volume is seen by its middle slice. None as well where no image can be read any more, which is said. Raises
+    ValueError where the run is not scored.
     """
     if methods.get(run.method).inspect is Method.inspect:
         return None
     model, seen = Scorer(run.model(), "float32").method, _Seen()  # in bfloat16 intensities would lie on a grid
-    data = run.images(_rows(run))
+    rows = _rows(run)
+    try:
+        data = run.images(rows)
+    except ValueError as error:  # moved away since they were scored; the scores are still worth a page
+        print(f"the report does without what the method shows of itself: {error}", file=sys.stderr)
+        return None
     counts = np.array(data.counts or (1,) * len(data.rows))
     chosen = np.cumsum(counts) - counts + counts // 2
     for start in range(0, len(chosen), BATCH):

@@ -212,6 +212,7 @@ def test_masks_must_exist_and_fit(rows, tmp_path):
     assert wrong.endswith("has (height, width) (20, 31), the image (20, 30)")
     assert "mask2.png" in absent
     assert "a mask cannot be JPEG" in lossy
+    assert not any(str(tmp_path) in reason for reason in (wrong, absent, lossy))  # a folder may tell of a patient
     PIL.Image.fromarray(noise(0) > 9).save(rows["mask"][1])
     assert list(load(rows, tmp_path).rows["label"]) == [0, 1, 3]
 

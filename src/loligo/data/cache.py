@@ -34,7 +34,7 @@ from loligo.data import volumes
 from loligo.data.volumes import Cut
 from loligo.io import planes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of each entry's name: raise it whenever the same files would give other pixels."""
 _WHITE = 65535  # 16-bit grey that stands for 1.0
 _AT_ONCE = 64  # images decoded before they are written: bounds the memory used
@@ -116,7 +116,7 @@ def load(
     if rows.empty:
         raise ValueError("there are no images to load; does the manifest have rows of this split?")
     folder = folder or home()
-    masks = rows["mask"].fillna("") if "mask" in rows else [""] * len(rows)
+    masks = rows["mask"].astype("string").fillna("") if "mask" in rows else [""] * len(rows)
     pairs = [(str(path), str(mask)) for path, mask in zip(rows["path"], masks, strict=True)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         entry = folder / _key(pool, pairs, size, cut)
@@ -271,9 +271,10 @@ def _decode(pair: _Row, size: int, cut: Cut) -> _Result:
             return _levels(volumes.decode(Path(path), mask, size, cut))
         grey = io.read(Path(path)).pixels[0]
         if mask and (shape := read_mask(Path(mask)).shape) != grey.shape:
-            return f"its mask {mask} has (height, width) {shape}, the image {grey.shape}"
+            return f"its mask {Path(mask).name} has (height, width) {shape}, the image {grey.shape}"
     except ValueError as error:
-        return str(error).removeprefix(f"{path}: ")
+        said = str(error).removeprefix(f"{path}: ")
+        return said.replace(mask, Path(mask).name) if mask else said  # folders may tell of a patient
     return _levels(volumes.resized(grey[None], (size, size))[:, None])
 
 

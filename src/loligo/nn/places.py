@@ -50,7 +50,7 @@ class Places(nn.Module):
         A tenth of the mean deviation is added everywhere, so that a place that never varies does not rule the score.
         """
         found = torch.cat(list(differences))
-        std = found.std(0, keepdim=True)
+        std = found.std(0, keepdim=True, correction=0)
         self.mean.copy_(found.mean(0, keepdim=True))
         self.std.copy_(std + 0.1 * std.mean() + 1e-6)
 
