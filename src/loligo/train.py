@@ -28,6 +28,7 @@ from loligo.data.transforms import jitter
 from loligo.files import replacing, write_csv
 from loligo.methods.base import Method, Phase, Turn
 from loligo.nn.precision import autocast, pick_dtype
+from loligo.types import Again
 
 Watch = Callable[[Method, int], None]
 """Called after each epoch with a copy of the method, finished as if that were the last, and the epoch."""
@@ -118,7 +119,7 @@ class Loop:
         method.eval()
         with torch.no_grad(), autocast(self.fabric.device, self.dtype):
             method.fit(self.plain_batches(self.data, "fitting"))
-            method.calibrate(self.plain_batches(self.held_out, "calibrating"))
+            method.calibrate(Again(lambda: self.plain_batches(self.held_out, "calibrating")))
         return method
 
     def _epoch(self, phase: Phase, progress: float, bar: tqdm[Any]) -> None:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Again(Generic[T]):
+    """What may be gone through more than once, and is made anew each time rather than kept."""
+
+    make: Callable[[], Iterator[T]]
+    """Begins at the first."""
+
+    def __iter__(self) -> Iterator[T]:
+        """Begin anew."""
+        return self.make()
 
 
 @dataclass(frozen=True)

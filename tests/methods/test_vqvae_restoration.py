@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +13,7 @@ from loligo.methods.vqvae_restoration import VqvaeRestoration, VqvaeRestorationC
 from loligo.nn.autoregressive import CausalConv, surprise
 from loligo.nn.heat import smooth
 from loligo.score import Scorer
+from loligo.types import Again
 
 TINY = dict(VqvaeRestoration.presets["tiny"])
 X = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -97,6 +101,22 @@ def test_scores_follow_their_definitions() -> None:
         both = sum((v - v.mean()) / v.std(correction=0) for v in (density, restoration))
         torch.testing.assert_close(scores.image, both)
         torch.testing.assert_close(scores.reconstruction, image)
+
+
+def test_calibration_keeps_no_images() -> None:
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def batches() -> Iterator[torch.Tensor]:
+        for _ in range(4):
+            assert sum(batch() is not None for batch in alive) <= 1
+            x = X[:1].clone()
+            alive.append(weakref.ref(x))
+            yield x
+            del x
+
+    with torch.no_grad():
+        model().eval().calibrate(Again(batches))
+    assert len(alive) == 8
 
 
 @pytest.mark.parametrize("score", ["both", "local"])

@@ -135,7 +135,10 @@ class Method(nn.Module):
         """Learn what is not learnt by gradient: once the phases are over, in eval mode, batches in a fixed order."""
 
     def calibrate(self, batches: Iterable[Tensor]) -> None:
-        """Set limits of its own from normals that were held out, after `fit`; in eval mode, in a fixed order."""
+        """Set limits of its own from normals that were held out, after `fit`; in eval mode, in a fixed order.
+
+        The batches may be gone through more than once, lest they be kept.
+        """
 
     def score(self, x: Tensor) -> Scores:
         """Score a batch (N, C, H, W) in eval mode; an image's score does not depend on the others."""

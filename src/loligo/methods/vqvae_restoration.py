@@ -202,16 +202,16 @@ class VqvaeRestoration(Method):
 
         A tenth of the mean deviation is added to that of every place, lest one that hardly varies rules the score.
         """
-        kept = [(x, self._surprise(x)) for x in batches]
-        values = torch.cat([surprises.flatten() for _, (surprises, _) in kept])
+        seen = [self._surprise(x) for x in batches]
+        values = torch.cat([surprises.flatten() for surprises, _ in seen])
         shares = torch.tensor([self.config.sample_percentile, self.config.pixel_percentile], device=values.device) / 100
         self.limits.copy_(torch.quantile(values[: 1 << 24], shares))
-        local = torch.cat([self._local(surprises)[:, 0] for _, (surprises, _) in kept])
+        local = torch.cat([self._local(surprises)[:, 0] for surprises, _ in seen])
         deviation = local.std(0, correction=0)
         self.places.copy_(torch.stack([local.mean(0), deviation + 0.1 * deviation.mean() + 1e-6]))
         if self.config.score == "local":
             return
-        scores = torch.cat([torch.stack(self.parts(x, seen)[:2], 1) for x, seen in kept])
+        scores = torch.cat([torch.stack(self.parts(x, known)[:2], 1) for x, known in zip(batches, seen, strict=True)])
         deviation = scores.std(0, correction=0)
         self.usual.copy_(torch.stack([scores.mean(0), deviation.where(deviation > 0, 1)], 1))
 
