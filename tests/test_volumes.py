@@ -230,6 +230,22 @@ def test_the_colours_of_maps_are_by_the_maps_that_are_written(
     assert Calibration.load(run.folder / "calibration.json").usual_peak == pytest.approx(np.median(peaks), rel=1e-3)
 
 
+def test_another_spacing_is_refused_in_training_and_rejected_in_scoring(
+    run: api.Run, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    odd = nib.load(manifest["path"][0])
+    affine = odd.affine @ np.diag([1, 1, 1.25, 1])
+    nib.save(nib.Nifti1Image(odd.get_fdata(dtype=np.float32), affine), tmp_path / "odd.nii.gz")
+    mixed = manifest.head(7).assign(path=[str(tmp_path / "odd.nii.gz"), *manifest["path"][1:7]])
+    with pytest.raises(ValueError, match=r"1 of 7 volumes have another spacing than 2 x 2 x 2 mm: .*odd\.nii.*2\.5"):
+        api.train("gaussian", mixed, tmp_path / "run", preset="tiny")
+    table = api.score(run, [tmp_path / "odd.nii.gz", manifest["path"][1]], tmp_path / "out", maps=False)
+    assert list(table["path"]) == [manifest["path"][1]]
+    rejected = pd.read_csv(tmp_path / "out" / "rejected.csv")
+    assert "another spacing than 2 x 2 x 2 mm" in rejected["reason"][0] and "2.5" in rejected["reason"][0]
+    assert api.Run.load(run.folder).about["data"]["spacing"] == [2, 2, 2]
+
+
 def test_a_folder_of_volumes_is_indexed(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
     for i in range(2):
         shutil.copy(manifest["path"][i], tmp_path)

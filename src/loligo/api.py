@@ -20,7 +20,7 @@ from loligo import gather, methods
 from loligo import report as reports
 from loligo.calibrate import HEADROOM, Calibration
 from loligo.config import TrainConfig
-from loligo.data import manifest
+from loligo.data import manifest, volumes
 from loligo.data.cache import Dataset
 from loligo.data.splits import SPLITS
 from loligo.examine import examine
@@ -64,6 +64,8 @@ def train(
     _keep_manifest(run, rows)
     normals = _load(run, rows, "train", strict)
     held_out = _load(run, rows, "calibration", strict)
+    if normals.counts:
+        run.about["data"]["spacing"] = list(volumes.spacing([*normals.rows["path"], *held_out.rows["path"]]))
     rejected = pd.concat([normals.rejected, held_out.rejected], ignore_index=True)
     write_csv(rejected.assign(during="training"), run.folder / "rejected.csv")
     run.save()
@@ -77,7 +79,7 @@ def train(
     run.about["cost"] = _cost(history)
     source = " ".join(sorted({str(name) for name in rows.get("source", []) if name and not pd.isna(name)}))
     calibration = calibrate(run, held_out)
-    run.about["data"] = {
+    run.about["data"] |= {
         "source": source,
         "train": len(normals),
         "calibration": len(held_out),

@@ -81,7 +81,8 @@ class Run:
         told = isinstance(self.method_config, SliceConfig) and self.method_config.position
         if (channels := self.method_config.channels) != 1 + told:
             raise ValueError(f"channels is {channels}; an image has 1, and one more where position is true")
-        cut = Cut(self.train.axis, self.train.window, told)
+        spacing = self.about.get("data", {}).get("spacing")
+        cut = Cut(self.train.axis, self.train.window, told, tuple(spacing) if spacing else None)
         return cache.load(rows, self.method_config.size, strict=strict, cut=cut)
 
     @property

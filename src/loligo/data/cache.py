@@ -156,7 +156,7 @@ def _key(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, cut: Cut) -> st
     """Name a cache entry by all that decides its content."""
     whole = hashlib.sha256(f"{FORMAT_VERSION} {size} {len(pairs)}".encode())
     if any(io.is_volume(Path(path)) for path, _ in pairs):
-        whole.update(f" {cut.axis} {cut.window}".encode())
+        whole.update(f" {cut.axis} {cut.window}{cut.spacing or ''}".encode())
     for image, mask in zip(*(pool.map(digest, paths) for paths in _columns(pairs)), strict=True):
         whole.update(f"\n{image} {mask}".encode())
     return whole.hexdigest()[:32]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,21 +28,32 @@ class Cut:
     """What becomes black and white: z-scores of each brain, or the fixed window of a CT in HU or in [0, 1]."""
     position: bool = False
     """Give each slice's place, from -0.5 to 0.5, as a channel of its own."""
+    spacing: tuple[float, ...] | None = None
+    """Distance of voxels along X, Y, Z in mm that a volume must have; None takes any."""
 
 
 def decode(path: Path, mask: str, size: int, cut: Cut) -> Floats:
     """Read a volume's slices as (N, 1, size, size) float32 in [0, 1], squashed as images are.
 
     Raises ``UnreadableImage`` for what `io.nifti.read` refuses, for values that do not fit the window, and for a mask
-    that does not lie on the volume.
+    that does not lie on the volume, and ``ValueError`` for another spacing than that of the cut.
     """
     from loligo.io import nifti  # here: it imports slowly, and images need it not
 
     volume = nifti.read(path)
+    if cut.spacing:
+        nifti.check_spacing([volume], cut.spacing)
     if mask:
         nifti.read_mask(Path(mask), volume)
     window = normalise.brain(volume) if cut.window == "brain" else normalise.ct(volume)
     return resized(planes.slices(window.apply(volume.voxels), cut.axis), (size, size))[:, None]
+
+
+def spacing(paths: Iterable[str]) -> tuple[float, ...]:
+    """Return the spacing in mm that all volumes share; ValueError names those of another."""
+    from loligo.io import nifti
+
+    return nifti.check_spacing(nifti.read_header(Path(path)) for path in paths)
 
 
 def resized(slices: Floats, shape: tuple[int, int]) -> Floats:
