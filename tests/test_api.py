@@ -153,6 +153,10 @@ def test_misspelt_names_are_answered_with_the_nearest(normals: Path, tmp_path: P
         api.train("squid", normals, tmp_path, options={"slotz": 3})
     with pytest.raises(ValueError, match="did you mean 'epochs'"):
         api.train("squid", normals, tmp_path, train={"epoch": 3})
+    with pytest.raises(ValueError, match="squid has shrinkage 'Gumbel'; did you mean 'gumbel'"):
+        api.train("squid", normals, tmp_path, options={"shrinkage": "Gumbel"})
+    with pytest.raises(ValueError, match="squid has score 'input'; allowed: both, discriminator, local, pair, recon"):
+        api.train("squid", normals, tmp_path, options={"score": "input"})
 
 
 def test_scoring_again_leaves_no_map_of_the_scoring_before(normals: Path, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import textwrap
+import types
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -133,14 +136,25 @@ def build(kind: type[T], values: dict[str, Any], where: str = "options") -> T:
     """
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     known = {field.name: str(field.type) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"{where} has no {key!r}; {nearest(key, known)}")
         if not isinstance(value, TYPES.get(known[key], object)):
             raise ValueError(f"{where} has {key} {value!r}; it must be {known[key]}")
+        if (choices := _choices(hints[key])) and value not in choices:
+            raise ValueError(f"{where} has {key} {value!r}; {nearest(str(value), choices)}")
         if key in COUNTS and isinstance(value, int) and value < 1:
             raise ValueError(f"{where} has {key} {value}; it must be at least 1")
     return kind(**values)
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """Return the words that a type allows; none where it allows others than those of Literals."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    parts = [_choices(part) for part in typing.get_args(hint)] if isinstance(hint, types.UnionType) else []
+    return tuple(itertools.chain(*parts)) if all(parts) else ()
 
 
 def one_line(error: Exception) -> str:
