@@ -159,6 +159,17 @@ def test_misspelt_names_are_answered_with_the_nearest(normals: Path, tmp_path: P
         api.train("squid", normals, tmp_path, options={"score": "input"})
 
 
+def test_splits_of_a_manifest_are_scored_alone(run: Run, labelled: Path, tmp_path: Path) -> None:
+    rows = pd.read_csv(labelled)
+    assert len(api.score(run, labelled, tmp_path, maps=False)) == len(rows)
+    table = api.score(run, labelled, tmp_path, splits=["validation"], maps=False)
+    assert sorted(table["path"]) == sorted(
+        str(labelled.parent / path) for path in rows.loc[rows["split"] == "validation", "path"]
+    )
+    with pytest.raises(ValueError, match="name the folder of the run that made its scores"):
+        api.report(tmp_path)
+
+
 def test_scoring_again_leaves_no_map_of_the_scoring_before(normals: Path, tmp_path: Path) -> None:
     run = api.train("ae", normals, tmp_path / "run", preset="tiny", train={"epochs": 1})
     images = write_images(tmp_path / "new", anatomy(3, 64, seed=7))

@@ -145,7 +145,7 @@ def score(
     data: Paths | pd.DataFrame | None = None,
     out: str | Path | None = None,
     *,
-    splits: Sequence[str] = ("test",),
+    splits: Sequence[str] | None = None,
     maps: bool = True,
     batch_size: int = 16,
     strict: bool = False,
@@ -154,24 +154,26 @@ def score(
 ) -> pd.DataFrame:
     """Score images with a trained run; write scores.csv, maps/ and rejected.csv to ``out``; return the table.
 
-    ``data`` is a folder, files or a manifest; without it, the ``splits`` of the manifest that the run was trained on
-    are scored. ``out`` is the run folder unless given; metrics of scores that stood there go. The ``layout`` mood adds
-    what that challenge's evaluation reads: sample/NAME.txt and pixel/NAME for each volume.
+    ``data`` is a folder, files or a manifest; without it, the manifest that the run was trained on. Of a manifest the
+    ``splits`` are scored: all of ``data``, test of the run's own, unless given. ``out`` is the run folder unless given;
+    metrics of scores that stood there go. The ``layout`` mood adds what that challenge's evaluation reads:
+    sample/NAME.txt and pixel/NAME for each volume.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-    if unknown := [split for split in splits if split not in SPLITS]:
+    if unknown := [split for split in splits or () if split not in SPLITS]:
         raise ValueError(f"there is no split {unknown[0]!r}; {nearest(unknown[0], SPLITS)}")
     run = run if isinstance(run, Run) else Run.load(run)
     folder = Path(out) if out else run.folder
     calibration = Calibration.load(run.folder / "calibration.json")
     if data is None:
-        rows = run.manifest()
-        rows = rows[rows["split"].isin(splits)].reset_index(drop=True)
+        rows, splits = run.manifest(), splits or ("test",)
     else:
         rows = manifest.check(data) if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="score")
+    if splits:
+        rows = rows[rows["split"].isin(splits)].reset_index(drop=True)
     if rows.empty:
-        raise ValueError(f"there is nothing to score: the run's manifest has no image in {', '.join(splits)}")
+        raise ValueError(f"there is nothing to score: the manifest has no image in {', '.join(splits or SPLITS)}")
     if layout == "mood":
         check_mood(rows, maps)
     images = run.images(rows, strict)

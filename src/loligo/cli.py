@@ -82,7 +82,7 @@ def score(argv: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", help="run folder made by loligo train")
     parser.add_argument("paths", metavar="PATH", nargs="*", help="folder, files or manifest; else the test split")
     parser.add_argument("--out", help="folder for scores.csv and maps; else the run folder")
-    parser.add_argument("--splits", nargs="+", default=["test"], help="splits of the run's manifest to score")
+    parser.add_argument("--splits", nargs="+", help="splits of a manifest to score; else all, test of the run's own")
     parser.add_argument("--maps", choices=["yes", "no"], default="yes", help="write a heat map for each image")
     parser.add_argument("--batch_size", type=int, default=16, help="images at once; no score depends on it")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")

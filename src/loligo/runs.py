@@ -53,7 +53,9 @@ class Run:
         folder = Path(folder)
         path = folder / "config.yaml"
         if not path.is_file():
-            raise ValueError(f"{folder} is not a run folder: it has no config.yaml; make one with 'loligo train'")
+            apart = "name the folder of the run that made its scores" if (folder / "scores.csv").is_file() else ""
+            how = apart or "make one with 'loligo train'"
+            raise ValueError(f"{folder} is not a run folder: it has no config.yaml; {how}")
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
             config = build(methods.get(values["method"]).Config, values["method_config"], "method_config")
