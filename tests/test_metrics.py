@@ -1,3 +1,6 @@
+import weakref
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +10,7 @@ from scipy.stats import entropy
 from sklearn import metrics as oracle
 
 from loligo import metrics
+from loligo.types import Again
 
 
 def cases(seed: int, n: int = 60, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -198,6 +202,24 @@ def test_sensitivity_at_specificity_is_the_best_of_all_thresholds(pairs: list[tu
 def test_unfit_maps_are_named(maps: list[list[float]], masks: list[list[int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         metrics.pixel_metrics(maps, masks)
+
+
+def test_maps_that_are_read_one_at_a_time_are_not_kept() -> None:
+    random = np.random.default_rng(6)
+    masks = [random.random(50) < 0.3 for _ in range(4)]
+    maps = [np.round(random.random(50), 1) for _ in masks]
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for heat, mask in zip(maps, masks, strict=True):
+            assert sum(one() is not None for one in alive) <= 1
+            own = heat.copy()
+            alive.append(weakref.ref(own))
+            yield own, mask
+            del own
+
+    assert metrics.paired_pixel_metrics(Again(pairs)) == metrics.pixel_metrics(maps, masks)
+    assert len(alive) == 8
 
 
 def test_pixel_metrics_agree_with_brute_force() -> None:

@@ -21,6 +21,7 @@ from loligo.calibrate import Calibration
 from loligo.data.cache import read_mask
 from loligo.files import replacing
 from loligo.io import is_volume
+from loligo.types import Again
 
 Metrics = dict[str, Any]
 TEXT = ("path", "patient", "kind", "mask", "map", "reconstruction", "overlay")
@@ -125,12 +126,13 @@ def auc_by_epoch(epochs: pd.DataFrame, split: str) -> pd.DataFrame:
 def pixels(test: pd.DataFrame, folder: Path) -> Metrics:
     """Measure the maps against the masks, at the maps' size; normal images count as masks of nothing."""
     rows = test[(test["map"] != "") & ((test["mask"] != "") | (test["label"] == 0))]
-    pairs = [
-        (_voxels if is_volume(Path(str(row.map))) else _pixels)(folder / str(row.map), str(row.mask))
-        for row in rows.itertuples()
-    ]
-    maps, masks = [heat.ravel() for heat, _ in pairs], [mask.ravel() for _, mask in pairs]
-    return dict(metrics.pixel_metrics(maps, masks)) | {"images": len(maps)}
+    pairs = Again(
+        lambda: (
+            (_voxels if is_volume(Path(str(row.map))) else _pixels)(folder / str(row.map), str(row.mask))
+            for row in rows.itertuples()
+        )
+    )
+    return dict(metrics.paired_pixel_metrics(pairs)) | {"images": len(rows)}
 
 
 def _pixels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -191,29 +191,43 @@ def sensitivity_at_specificity(labels: npt.ArrayLike, scores: npt.ArrayLike, spe
 def pixel_metrics(maps: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike]) -> dict[str, float]:
     """Return AUROC, AP and the best Dice over all thresholds, exactly, of the pixels of all images together.
 
-    There is one map and one mask, of equal shape, an image; masks are bool, or 0 and 1. Beside them it takes some 11
-    bytes of memory a pixel of float32 maps where a tenth is abnormal: only values of abnormal pixels can be best.
+    There is one map and one mask, of equal shape, an image; masks are bool, or 0 and 1.
     """
-    abnormal, normal = _pixels(maps, masks)
-    normal.sort()
+    if len(maps) != len(masks):
+        raise ValueError(f"there are {len(maps)} maps and {len(masks)} masks; one of each an image is needed")
+    return paired_pixel_metrics(list(zip(maps, masks, strict=True)))
+
+
+def paired_pixel_metrics(pairs: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) -> dict[str, float]:
+    """Return what `pixel_metrics` does for pairs of map and mask, which are gone through twice and not kept.
+
+    Memory holds one image and the values of abnormal pixels: no other threshold can be best.
+    """
+    abnormal = np.concatenate([np.empty(0, np.float32), *(heat[mask] for heat, mask in _checked(pairs))])
     values, counts = np.unique(abnormal, return_counts=True)
     hits = np.cumsum(counts[::-1])[::-1]  # abnormal pixels at or above each value
-    below, up_to = (np.searchsorted(normal, values, side) for side in ("left", "right"))
-    alarms = len(normal) - below
+    below, up_to, normals = np.zeros(len(values), np.int64), np.zeros(len(values), np.int64), 0
+    for heat, mask in _checked(pairs):
+        normal = np.sort(heat[~mask])
+        below += np.searchsorted(normal, values, "left")
+        up_to += np.searchsorted(normal, values, "right")
+        normals += len(normal)
+    if not (len(abnormal) and normals):
+        raise ValueError(f"masks mark {len(abnormal)} pixels abnormal and {normals} normal; both kinds are needed")
+    alarms = normals - below
     return {
-        "auroc": float(counts @ (below + up_to) / (2 * len(abnormal) * len(normal))),
+        "auroc": float(counts @ (below + up_to) / (2 * len(abnormal) * normals)),
         "ap": float(counts @ (hits / (hits + alarms)) / len(abnormal)),
         "best_dice": float(np.max(2 * hits / (hits + alarms + len(abnormal)))),
     }
 
 
-def _pixels(maps: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike]) -> tuple[Values, Values]:
-    """Part the values of all maps into those of abnormal and of normal pixels."""
-    if len(maps) != len(masks):
-        raise ValueError(f"there are {len(maps)} maps and {len(masks)} masks; one of each an image is needed")
-    abnormal: list[Values] = [np.empty(0, np.float32)]
-    normal: list[Values] = [np.empty(0, np.float32)]
-    for i, (heat, mask) in enumerate(zip(map(np.asarray, maps), map(np.asarray, masks), strict=True)):
+def _checked(
+    pairs: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]],
+) -> Iterator[tuple[Values, npt.NDArray[np.bool_]]]:
+    """Yield each map with its mask; ValueError for a pair that does not fit."""
+    for i, pair in enumerate(pairs):
+        heat, mask = map(np.asarray, pair)
         if heat.shape != mask.shape:
             raise ValueError(
                 f"map {i} has shape {heat.shape}, its mask {mask.shape}; bring one to the size of the other"
@@ -222,14 +236,7 @@ def _pixels(maps: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike]) -> tu
             raise ValueError(f"{(~np.isfinite(heat)).sum()} of {heat.size} pixels of map {i} are not finite")
         if not np.isin(mask, (0, 1)).all():
             raise ValueError(f"mask {i} holds values other than 0 and 1, up to {mask.max()}; compare it with > 0 first")
-        abnormal.append(heat[mask.astype(bool)])
-        normal.append(heat[~mask.astype(bool)])
-    found = np.concatenate(abnormal), np.concatenate(normal)
-    if not all(map(len, found)):
-        raise ValueError(
-            f"masks mark {len(found[0])} pixels abnormal and {len(found[1])} normal; both kinds are needed"
-        )
-    return found
+        yield heat, mask.astype(bool)
 
 
 def histogram_kl(original: npt.ArrayLike, rebuilt: npt.ArrayLike, bins: int = 256) -> float:
