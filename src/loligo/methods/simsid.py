@@ -199,7 +199,7 @@ class Simsid(Method):
         "digits": {**DIGITS, "train.epochs": 8},
         "digits_full": {**DIGITS, "train.epochs": 60},
         "tiny": {
-            **{"size": 64, "widths": (4, 8, 16), "slots": 16, "memory_levels": 2},
+            **{"size": 64, "widths": (4, 8, 16), "slots": 16, "memory_levels": 2, "snapshots": 2},
             **{"learning_rate": 1e-2, "score": "reconstruction"},
         },
     }

@@ -183,6 +183,7 @@ class Squid(Method):
             "width": 4,
             "levels": 2,
             "slots": 16,
+            "snapshots": 2,
             "learning_rate": 1e-2,
             "score": "reconstruction",
         },
