@@ -151,7 +151,8 @@ def test_epochs_are_shared_out(shares: tuple[float, ...], epochs: int, expected:
 
 def test_who_watches_sees_the_method_as_it_would_be_finished(tmp_path: Path) -> None:
     seen: list[dict[str, Tensor]] = []
-    method = squid()
+    torch.manual_seed(0)
+    method = Squid(SquidConfig(**Squid.presets["tiny"] | {"score": "both"}))  # the score that measures a spread
     fit(method, DATA, CONFIG, tmp_path, lambda now, _: seen.append({k: v.clone() for k, v in now.state_dict().items()}))
     assert len(seen) == CONFIG.epochs
     assert not torch.equal(seen[0]["spread"], torch.ones(2))

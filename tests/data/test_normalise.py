@@ -15,7 +15,7 @@ from loligo.types import Volume
 
 def volume(voxels: np.ndarray) -> Volume:
     shape: tuple[int, int, int] = voxels.shape  # type: ignore[assignment]
-    place = (shape, np.eye(4), (1.0, 1.0, 1.0), shape, np.eye(4), ("R", "A", "S"), 1)
+    place = (shape, np.eye(4), (1.0, 1.0, 1.0), shape, ("R", "A", "S"), {})
     return Volume(Path("a.nii"), *place, voxels=voxels.astype(np.float32))
 
 
