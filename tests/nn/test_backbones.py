@@ -68,6 +68,38 @@ def test_one_channel_gives_what_three_copies_give_up_to_the_borders(
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("convnext_atto", {}),
+        ("vgg11_bn", {"mlp_ratio": 1 / 512}),
+        ("densenet121", {}),
+        ("repvgg_a0", {}),
+    ],
+)
+@torch.no_grad()
+def test_weights_are_found_where_timm_names_them_otherwise(
+    name: str, options: dict[str, float], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    whole = settled(timm.create_model(name, **options))
+    save_file(whole.state_dict(), tmp_path / "weights.safetensors")
+    own, about = Backbone(name, (1, 2)).eval(), timm.get_pretrained_cfg(name)
+    own.load(str(tmp_path / "weights.safetensors"))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (about.mean, about.std))
+    seen: list[Tensor] = []
+    for stage in own.network.feature_info.get_dicts():
+        whole.get_submodule(stage["module"]).register_forward_hook(lambda module, x, y: seen.append(y.clone()))
+    whole((images().expand(-1, 3, -1, -1) - mean) / std)
+    for a, b in zip(own(images()), seen, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
+
+
+def test_maps_with_channels_last_are_refused() -> None:
+    with pytest.raises(ValueError, match="swin_tiny_patch4_window7_224 gives maps with channels last"):
+        Backbone("swin_tiny_patch4_window7_224", (1, 2))
+
+
 @torch.no_grad()
 def test_the_package_of_lite0_gives_what_three_copies_give() -> None:
     own = Backbone(LITE, (1, 3)).eval()

@@ -46,7 +46,7 @@ class Backbone(nn.Module):
             near = library.list_models(f"*{name.split('_')[0]}*")[:6]
             raise ValueError(f"timm has no model {name!r}; " + (f"it has {', '.join(near)} …" if near else "see timm"))
         about = library.get_pretrained_cfg(name)
-        self.name, self.layers, self.first = name, layers, about.first_conv
+        self.name, self.layers = name, layers
         self.mean, self.std = torch.tensor(about.mean), torch.tensor(about.std)
         self.same = len(set(about.mean)) == len(set(about.std)) == 1
         sized = {"dynamic_img_size": True} if about.fixed_input_size else {}
@@ -58,12 +58,16 @@ class Backbone(nn.Module):
             raise ValueError(f"{name} has no stages {layers}: {error}") from error
         except TypeError as error:
             raise ValueError(f"{name} takes images of one size alone; choose another backbone ({error})") from error
+        if getattr(self.network, "output_fmt", "NCHW") != "NCHW":
+            raise ValueError(f"{name} gives maps with channels last, as Swin does; choose another backbone")
         if not frozen:
             exact_depthwise(self.network)
         self.channels: list[int] = self.network.feature_info.channels()
         """Channels of each map."""
         self.strides: list[int] = self.network.feature_info.reduction()
         """Pixels of the image a place of each map."""
+        self.step: int = self.strides[0] if sized else 1
+        """Pixels that height and width are a multiple of: the patches of a transformer."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return maps (N, C_i, H / stride_i, W / stride_i) of images (N, 1, H, W) in [0, 1]."""
@@ -95,24 +99,22 @@ class Backbone(nn.Module):
         """
         if weights == "random":
             return
-        state = find(self.name, weights)
+        given = {_flat(key): value for key, value in find(self.name, weights).items()}
         own = self.network.state_dict()
-        entry = next(key for key in own if key in (f"{self.first}.weight", f"model.{self.first}.weight"))
-        prefix = entry.removesuffix(f"{self.first}.weight")
-        state = {prefix + key: value for key, value in state.items()}
-        missing = sorted(own.keys() - state.keys())
+        missing = sorted(key for key in own if _flat(key) not in given)
         if missing:
             raise ValueError(f"the weights given for {self.name} lack {missing[0]!r} and {len(missing) - 1} others")
-        state[entry] = self._fold(state[entry].float())
+        state = {key: self._fold(given[_flat(key)], value.shape) for key, value in own.items()}
         for key, value in own.items():
             if state[key].shape != value.shape:
                 raise ValueError(f"{key} has shape {tuple(state[key].shape)}; {self.name} takes {tuple(value.shape)}")
-        self.network.load_state_dict({key: state[key] for key in own})
+        self.network.load_state_dict(state)
 
-    def _fold(self, weight: Tensor) -> Tensor:
-        """Return the first convolution's weights (D, 3, k, k) for one channel, or for it and for one of ones."""
-        if weight.shape[1] != 3:
+    def _fold(self, weight: Tensor, shape: torch.Size) -> Tensor:
+        """Return a first convolution's weights (D, 3, k, k) for one channel, or for it and for one of ones."""
+        if weight.ndim != 4 or weight.shape[1] != 3 or weight.shape == shape:
             return weight
+        weight = weight.float()
         if self.same:
             return weight.sum(1, keepdim=True)
         scaled = weight / self.std[:, None, None]
@@ -216,6 +218,11 @@ def find(name: str, weights: str) -> dict[str, Tensor]:
     values = _read(next((Path(spec.origin).parent / "models").glob("*.pth")))
     names = timm().create_model(name).state_dict()
     return dict(zip(names, values.values(), strict=True))
+
+
+def _flat(key: str) -> str:
+    """Return a weight's name as one of all of timm's spellings: features.0.weight, features_0.weight."""
+    return key.removeprefix("model.").replace(".", "_")
 
 
 def _cached(name: str) -> Path | None:
