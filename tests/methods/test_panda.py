@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from conftest import anatomy, dataset
 from loligo.config import TrainConfig
 from loligo.methods.panda import Panda, PandaConfig, fisher_information, modules_after, neighbour_distance
-from loligo.nn.backbones import Backbone, timm
+from loligo.nn.backbones import Backbone, Exact, timm
 from loligo.train import fit
 
 TINY = {"size": 64, "learning_rate": 1e-5}
@@ -104,8 +104,17 @@ def test_what_follows_a_stage_is_named_in_all_sorts_of_networks() -> None:
     assert modules_after(Backbone("resnet18", (4,)).network, 2) == ("layer3", "layer4")
     lite = modules_after(Backbone("tf_efficientnet_lite0", (4,)).network, 2)
     assert lite == ("blocks.3", "blocks.4", "blocks.5", "blocks.6")
+    assert modules_after(Backbone("convnext_atto", (3,)).network, 2) == ("stages_3",)
+    vgg = timm().create_model("vgg11_bn", features_only=True, out_indices=(4,))
+    assert modules_after(vgg, 3) == ("features_22", "features_23", "features_25", "features_26")
     vit = timm().create_model("vit_tiny_patch16_224", features_only=True, out_indices=(11,))
     assert modules_after(vit, 9) == ("model.blocks.10", "model.blocks.11")
+
+
+def test_depthwise_convolutions_learn_in_float32() -> None:
+    network = panda().backbone.network
+    depthwise = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.groups == m.in_channels > 1]
+    assert depthwise and all(isinstance(conv, Exact) for conv in depthwise)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from loligo.methods.base import FeatureConfig, Method, Phase, Turn
-from loligo.nn.backbones import Backbone
+from loligo.nn.backbones import Backbone, exact_depthwise
 from loligo.nn.heat import Pooling, enlarge, pool
 from loligo.types import Scores
 
@@ -34,7 +34,7 @@ class PandaConfig(FeatureConfig):
 
     layers: tuple[int, ...] = (4,)
     """The stage whose mean describes an image; one."""
-    image_score: Pooling | Literal["knn"] = "knn"  # type: ignore[assignment]  # one more than others have
+    image_score: Literal[Pooling, "knn"] = "knn"  # type: ignore[assignment]  # one more than others have
     """Image score: the mean squared distance from the nearest training images; or the map's maximum, its mean, or the
     mean of its highest hundredth."""
     neighbours: int = 2
@@ -72,6 +72,7 @@ class Panda(Method):
         if len(config.layers) != 1 or config.neighbours < 1:
             raise ValueError(f"layers {config.layers} must be one, and neighbours {config.neighbours} be at least 1")
         self.backbone = config.extractor()
+        exact_depthwise(self.backbone.network)  # half of it learns
         self.adapted = modules_after(self.backbone.network, config.frozen)
         channels, side = self.backbone.channels[0], -(-config.size // self.backbone.strides[0])
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
@@ -172,11 +173,13 @@ def fisher_information(features: Tensor, parameters: list[nn.Parameter]) -> list
 def modules_after(network: nn.Module, stage: int) -> tuple[str, ...]:
     """Return the names of the modules with parameters that follow a stage of a network made by timm for features."""
     stages = {about["index"]: about["module"] for about in network.feature_info.info}  # type: ignore[union-attr]
-    names = [name for name, module in network.named_modules() if next(module.parameters(), None) is not None]
+    modules = dict(network.named_modules())
+    names = list(modules)
     end = next((n for n in names if n.replace("_", ".").endswith(stages.get(stage, "?").replace("_", "."))), None)
     after: list[str] = []
     for name in names[names.index(end) + 1 :] if end else []:
-        if not name.startswith((f"{end}.", *(f"{taken}." for taken in after))):
+        learns = next(modules[name].parameters(), None) is not None
+        if learns and not name.startswith((f"{end}.", *(f"{taken}." for taken in after))):
             after.append(name)
     if not after:
         raise ValueError(f"frozen is stage {stage}; of the stages {sorted(stages)} of this network, one but the last")
