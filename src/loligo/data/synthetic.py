@@ -12,7 +12,8 @@
 
 Sizes are the papers', as parts of the image's side where they count pixels of 256. What the papers take at random is
 taken at random, uniformly unless the name of a constant says otherwise. One difference holds for all: an anomaly that
-can hardly be seen, such as black on black, is drawn again.
+can hardly be seen, such as black on black, is drawn again. NSA's authors plant up to three or four patches in an image
+of MVTec; here it is one.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ TONE = 0.1  # by how much a patch's brightness and contrast change at most
 SCAR_WIDTH, SCAR_LENGTH, SCAR_TURN = (2, 16), (10, 25), 45  # pixels of 256, degrees
 PERLIN_CELLS, PERLIN_LEVEL = 5, 0.5  # up to 2**5 cells a side; noise above it, of some +-1, is anomalous
 OPACITY = (0.2, 1.0)  # of a texture
-NSA_SIDE, NSA_SHAPE, NSA_SCALE = (0.06, 0.8), 2.0, 0.1  # of a patch by the image's, by a gamma distribution
+NSA_SIDE, NSA_SHAPE, NSA_SCALE = (0.06, 0.8), 2.0, 0.1  # of a patch by the image's: the least and a gamma
 NSA_RESIZE = (0.7, 1.3)
 FPI_SIDE, FPI_SHARE = (0.1, 0.4), (0.05, 0.95)  # of a patch by the image's; of the other image
 ANAT_OPACITY, ANAT_BLUR, ANAT_MARGIN = (150 / 255, 1.0), (0, 15), 10  # blur and margin in pixels of 256
@@ -194,7 +195,7 @@ def _texture(donor: Floats, rng: np.random.Generator) -> Floats:
 
 def _nsa(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
     """Blend a resized rectangle into another place by its gradients or, as often, by the stronger of both."""
-    sides = np.clip(rng.gamma(NSA_SHAPE, NSA_SCALE, 2), *NSA_SIDE) * x.shape[1:]
+    sides = np.clip(NSA_SIDE[0] + rng.gamma(NSA_SHAPE, NSA_SCALE, 2), *NSA_SIDE) * x.shape[1:]
     shape = (max(4, round(sides[0])), max(4, round(sides[1])))
     zoom = rng.uniform(*NSA_RESIZE)
     taken = (min(x.shape[1], max(4, round(shape[0] / zoom))), min(x.shape[2], max(4, round(shape[1] / zoom))))
