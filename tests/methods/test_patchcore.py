@@ -5,6 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.neighbors import NearestNeighbors
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from conftest import anatomy
 from loligo.methods.patchcore import Patchcore, PatchcoreConfig
@@ -54,12 +57,49 @@ def test_scores_are_weighed_distances_from_the_bank(fitted: Patchcore) -> None:
         torch.testing.assert_close(scores.map[i : i + 1], grown.float(), rtol=1e-3, atol=1e-3)
 
 
-def test_the_sample_stays_within_the_memory_limit() -> None:
-    patchcore = Patchcore(PatchcoreConfig(size=64, layers=(1, 2), coreset=1.0, memory_limit="400kB")).eval()
-    with torch.no_grad():
-        patchcore.fit(IMAGES.split(8))
-    room = 400_000 // (3 * 4 * 64)
-    assert len(patchcore.bank) == room // 2
+class Peak(TorchDispatchMode):
+    """Measure the bytes of all tensors that are made within it and still live, at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live, self.bytes = WeakIdKeyDictionary(), 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        given = {
+            tensor.untyped_storage().data_ptr() for tensor in tree_leaves(args) if isinstance(tensor, torch.Tensor)
+        }
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in given:
+                self.live[tensor.untyped_storage()] = tensor.untyped_storage().nbytes()
+        self.bytes = max(self.bytes, sum(self.live.values()))
+        return out
+
+
+@pytest.mark.parametrize(("layers", "limit"), [((1, 2), 2_000_000), ((1, 2), 4_000_000), ((2, 3, 4), 8_000_000)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_sample_bank_and_search_stay_within_the_memory_limit(
+    layers: tuple[int, ...], limit: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"size": 64, "layers": layers, "coreset": 1.0, "sample": 10**6, "image_score": "mean"}
+    patchcore = Patchcore(PatchcoreConfig(**options, memory_limit=str(limit))).eval()  # type: ignore[arg-type]
+    features = torch.randn(200, patchcore.side**2, patchcore.bank.shape[1])
+    monkeypatch.setattr(patchcore, "_describe", lambda x, backbone: features[int(x[0]) : int(x[0]) + len(x)])
+    monkeypatch.setattr(type(patchcore.backbone), "ready", lambda self, device: self)
+    batches = torch.arange(200).split(8)
+    with Peak() as peak, torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+        patchcore.fit(batches)
+        assert 0.3 * limit < peak.bytes <= limit
+        peak.bytes = 0
+        patchcore.score(batches[0])
+        assert peak.bytes <= limit
+
+
+def test_a_limit_without_room_for_a_bank_is_refused() -> None:
+    for limit in ("1", "1kB", "1MB"):
+        with pytest.raises(ValueError, match=f"memory_limit is {limit}, too little for 100 features of 64: raise it"):
+            Patchcore(PatchcoreConfig(size=64, layers=(1, 2), memory_limit=limit))
 
 
 @pytest.mark.parametrize("options", [{"coreset": 0.0}, {"coreset": 1.5}, {"sample": 1}, {"neighbours": 0}])

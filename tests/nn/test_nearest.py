@@ -4,15 +4,14 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from loligo.nn.nearest import nearest
+from loligo.nn.nearest import ROOM, nearest
 
 
-@pytest.mark.parametrize("block", [1 << 24, 1000])
-def test_distances_are_those_of_scikit_learn(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loligo.nn.nearest.BLOCK", block)
+@pytest.mark.parametrize("room", [ROOM, 10_000, 1])
+def test_distances_are_those_of_scikit_learn(room: int) -> None:
     draw = torch.Generator().manual_seed(0)
     bank, queries = torch.randn(300, 20, generator=draw) + 5, torch.randn(77, 20, generator=draw) + 5
-    distance, which = nearest(queries, bank)
+    distance, which = nearest(queries, bank, room)
     expected, index = NearestNeighbors(n_neighbors=1).fit(bank.numpy()).kneighbors(queries.numpy())
     torch.testing.assert_close(distance, torch.from_numpy(expected[:, 0]).float(), rtol=1e-4, atol=1e-4)
     assert which.tolist() == index[:, 0].tolist()

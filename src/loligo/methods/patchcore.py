@@ -23,10 +23,13 @@ from torch import Tensor
 from loligo.config import size_in_bytes
 from loligo.methods.base import FeatureConfig, Method
 from loligo.nn.backbones import Backbone
-from loligo.nn.coreset import Reservoir, greedy
+from loligo.nn.coreset import Reservoir, greedy, room
 from loligo.nn.heat import enlarge, pool
 from loligo.nn.nearest import nearest
 from loligo.types import Scores
+
+LEAST = 100
+"""Features that the memory limit must leave room for."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class PatchcoreConfig(FeatureConfig):
     """Options of PatchCore; the defaults are the paper's but for the network."""
 
     layers: tuple[int, ...] = (2, 3)
-    """Stages whose maps are used: in a CNN stage i has a stride of 2**(i + 1) pixels; in a ViT they are blocks."""
+    """Stages whose maps are used; their strides are those of PaDiM's."""
     coreset: float = 0.01
     """Share of the training images' features that the bank keeps, up to half the sample."""
     sample: int = 100_000
@@ -44,7 +47,8 @@ class PatchcoreConfig(FeatureConfig):
     sigma: float = 4.0
     """Pixels of the Gaussian that smooths the map."""
     memory_limit: str = "2GiB"
-    """Bytes that the sample and the search may take; the sample becomes smaller where it would not fit."""
+    """Bytes that sample, bank and search may take, beside the images in hand; where it would not fit, the sample
+    becomes smaller."""
 
 
 class Patchcore(Method):
@@ -62,8 +66,8 @@ class Patchcore(Method):
 
     def __init__(self, config: PatchcoreConfig) -> None:
         super().__init__(config)
-        check(config)
         self.backbone = config.extractor()
+        check(config, sum(self.backbone.channels))
         self.side = -(-config.size // min(self.backbone.strides))
         self.register_buffer("bank", torch.zeros(1, sum(self.backbone.channels)))
 
@@ -76,11 +80,10 @@ class Patchcore(Method):
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Draw a uniform sample of all features, and choose the bank from it."""
-        backbone = self.backbone.ready(self.bank.device)
-        dim = self.bank.shape[1]
-        room = size_in_bytes(self.config.memory_limit) // (3 * 4 * dim)  # the sample, a copy of it, and distances
+        backbone, dim = self.backbone.ready(self.bank.device), self.bank.shape[1]
         generator = torch.Generator().manual_seed(int(torch.randint(1 << 31, ())))
-        sample = Reservoir(min(self.config.sample, room), dim, generator)
+        most = min(self.config.sample, room(size_in_bytes(self.config.memory_limit), dim))
+        sample = Reservoir(most, dim, generator)
         for x in batches:
             sample.add(self._describe(x, backbone).flatten(0, 1).cpu())
         features = sample.taken()
@@ -90,7 +93,8 @@ class Patchcore(Method):
     def score(self, x: Tensor) -> Scores:
         """Score by the map of distances from the bank; its maximum weighs less where the bank is dense."""
         features = self._describe(x, self.backbone)
-        distance, which = nearest(features.flatten(0, 1), self.bank)
+        limit = size_in_bytes(self.config.memory_limit)  # bank and its copies take three quarters at most
+        distance, which = nearest(features.flatten(0, 1), self.bank, limit // 4)
         distance, which = distance.view(len(x), -1), which.view(len(x), -1)
         heat = enlarge(distance.view(len(x), 1, self.side, self.side), self.config.size, self.config.sigma)
         if self.config.image_score == "max":
@@ -111,10 +115,11 @@ class Patchcore(Method):
         return weighed
 
 
-def check(config: PatchcoreConfig) -> None:
-    """Raise ValueError where the bank could not be chosen."""
+def check(config: PatchcoreConfig, dim: int) -> None:
+    """Raise ValueError where the bank could not be chosen of features (D,)."""
     if not 0 < config.coreset <= 1:
         raise ValueError(f"coreset is {config.coreset}; it is a share of the features, above 0 and at most 1")
     if config.sample < 2 or config.neighbours < 1:
         raise ValueError(f"sample is {config.sample} and neighbours {config.neighbours}; at least 2 and 1 are needed")
-    size_in_bytes(config.memory_limit)
+    if room(size_in_bytes(config.memory_limit), dim) < LEAST:
+        raise ValueError(f"memory_limit is {config.memory_limit}, too little for {LEAST} features of {dim}: raise it")

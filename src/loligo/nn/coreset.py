@@ -12,6 +12,15 @@ PROJECTED = 64
 """Dimensions that distances are compared in."""
 
 
+def room(limit: int, dim: int) -> int:
+    """Return how many features (D,) `greedy` can choose half of in ``limit`` bytes.
+
+    Each takes itself, what is projected of it, its distances from those of a round, and as much as itself for its share
+    of what is chosen and for a few numbers; a round takes the distances between those it looks at.
+    """
+    return max(0, limit - 16 * (4 * AT_ONCE) ** 2) // (4 * (dim + PROJECTED + AT_ONCE + max(dim, 8)))
+
+
 class Reservoir:
     """Keep each feature of a stream with the same chance, ``room`` of them at most (Vitter 1985, algorithm R)."""
 

@@ -5,25 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 24
-"""Products that are held at once: bounds the memory of a search."""
+ROOM = 1 << 27
+"""Bytes of a block; larger ones are no faster."""
 
 
-def nearest(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+def nearest(queries: Tensor, bank: Tensor, room: int = ROOM) -> tuple[Tensor, Tensor]:
     """Return the distance (n,) float32 of each query (n, D) from the nearest of a bank (m, D), and its index (n,).
 
     The search is by |b|^2 / 2 - q b about the bank's mean, in the dtype of the autocast that this stands in; the
-    distance to the one that is found is computed in float32.
+    distance to the one that is found is computed in float32. As many queries are searched at once as take ``room``
+    bytes, one at least; two copies of the bank and the result come on top.
     """
     device = queries.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
     with torch.autocast(device, enabled=False):
         centre = bank.float().mean(0)
-        q, b = queries.float() - centre, bank.float() - centre
+        b = bank.float() - centre
         half, keys = (b.square().sum(1) / 2)[None], b.mT.to(dtype)
-        found = [
-            torch.add(half, part.to(dtype) @ keys, alpha=-1).argmin(1)
-            for part in torch.split(q, max(1, BLOCK // len(bank)))
-        ]
-        which = torch.cat(found)
-        return torch.linalg.vector_norm(q - b[which], dim=1), which
+        each = 4 * (2 * len(bank) + 4 * len(centre))  # products, and these from half; four vectors
+        found = []
+        for part in torch.split(queries, max(1, min(room, ROOM) // each)):
+            q = part.float() - centre
+            which = torch.add(half, q.to(dtype) @ keys, alpha=-1).argmin(1)
+            found.append((torch.linalg.vector_norm(q - b[which], dim=1), which))
+        distances, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return distances, indices
