@@ -58,6 +58,21 @@ def test_covariances_that_would_not_fit_are_refused_before_any_work() -> None:
         Padim(PadimConfig(dimensions=173, memory_limit="500MB"))
 
 
+@pytest.mark.parametrize(
+    "options", [{"dimensions": 0}, {"dimensions": -5}, {"regularisation": 0.0}, {"regularisation": -1.0}]
+)
+def test_options_that_give_no_gaussian_are_refused(options: dict[str, float]) -> None:
+    (name, value), *_ = options.items()
+    with pytest.raises(ValueError, match=rf"{name} (is )?{value}.*at least 1 and more than 0 are needed"):
+        Padim(PadimConfig(size=64, **options))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_a_stage_may_be_without_features_that_were_chosen() -> None:
+    padim = Padim(PadimConfig(size=64, dimensions=1)).eval()
+    assert padim._describe(IMAGES[:2], padim.backbone).shape == (256, 2, 1)
+
+
 def test_one_image_has_no_covariance(fitted: Padim) -> None:
     with pytest.raises(ValueError, match="2 normal images or more"):
         Padim(PadimConfig(size=64, dimensions=4)).eval().fit([IMAGES[:1]])

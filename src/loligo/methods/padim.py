@@ -27,7 +27,8 @@ from loligo.nn.heat import enlarge, pool
 from loligo.types import Scores
 
 COPIES = 3
-"""Times that all covariances lie in memory at once, at most: sums, their regularised copy, and its factor."""
+"""Times that all covariances lie in memory at once, at most: those of a method that was fitted, of the same one loaded
+from its file, and of that file. Fitting works in place."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class PadimConfig(FeatureConfig):
     dimensions: int = 100
     """Features kept of all stages' together, chosen at random."""
     regularisation: float = 0.01
-    """Added to the diagonal of each covariance."""
+    """Added to the diagonal of each covariance, so that it has an inverse; above 0."""
     sigma: float = 4.0
     """Pixels of the Gaussian that smooths the map."""
     memory_limit: str = "2GiB"
@@ -73,7 +74,8 @@ class Padim(Method):
         found, offset = [], 0
         for features in backbone(x):
             own = self.chosen[(self.chosen >= offset) & (self.chosen < offset + features.shape[1])] - offset
-            found.append(F.interpolate(features[:, own].float(), (self.side, self.side), mode="nearest"))
+            if len(own):  # chance may choose none of a stage
+                found.append(F.interpolate(features[:, own].float(), (self.side, self.side), mode="nearest"))
             offset += features.shape[1]
         return torch.cat(found, 1).permute(2, 3, 0, 1).flatten(0, 1)
 
@@ -109,7 +111,12 @@ class Padim(Method):
 
 
 def check(config: PadimConfig, needed: int) -> None:
-    """Raise ValueError where the covariances would take more memory than they may."""
+    """Raise ValueError where there are no covariances or no inverses, or they would take more memory than they may."""
+    if config.dimensions < 1 or config.regularisation <= 0:
+        raise ValueError(
+            f"dimensions is {config.dimensions} and regularisation {config.regularisation}; "
+            "at least 1 and more than 0 are needed"
+        )
     if needed > size_in_bytes(config.memory_limit):
         raise ValueError(
             f"padim's covariances need {needed / 2**30:.2f} GiB at size {config.size} and {config.dimensions} "
