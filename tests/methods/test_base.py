@@ -9,7 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from loligo.methods.base import Method, MethodConfig
+from conftest import anatomy
+from loligo import methods
+from loligo.methods.base import FeatureConfig, Method, MethodConfig
+from loligo.runs import build
 
 
 class Bank(Method):
@@ -47,3 +50,43 @@ def test_what_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(RuntimeError, match=message):
             Bank().load_state_dict(changed)
+
+
+def tiny(name: str, **options: object) -> Method:
+    torch.manual_seed(0)
+    kind = methods.get(name)
+    preset = {k: v for k, v in kind.presets["tiny"].items() if not k.startswith("train.")}
+    return kind(build(kind.Config, {**preset, **options}))
+
+
+ON_FEATURES = [name for name in methods.METHODS if issubclass(methods.get(name).Config, FeatureConfig)]
+VIT = {"backbone": "vit_tiny_patch16_224", "size": 72}
+
+
+@pytest.mark.parametrize("name", ON_FEATURES)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 3}, "channels is 3; networks from timm take 1 here"),
+        ({"layers": ()}, "layers is empty; name one stage or more"),
+        ({"image_score": "loud"}, "image_score 'loud'"),
+        (VIT, "size 72 must be a multiple of the patches of vit_tiny_patch16_224, 16"),
+    ],
+)
+def test_options_that_no_such_method_takes_are_refused(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny(name, **options)
+
+
+@pytest.mark.parametrize("how", ["max", "mean", "top"])
+@pytest.mark.parametrize("name", [*ON_FEATURES, "salad", "implicit_field"])
+@torch.no_grad()
+def test_where_it_is_asked_for_an_images_score_is_its_map_pooled(name: str, how: str) -> None:
+    if (name, how) == ("patchcore", "max"):
+        pytest.skip("its maximum is weighed, as in the paper")
+    method = tiny(name, image_score=how).eval()
+    method.fit([torch.from_numpy(anatomy(8, 64, seed=1))])
+    scores = method.score(torch.from_numpy(anatomy(3, 64)))
+    falling = scores.map.flatten(1).sort(descending=True).values
+    share = {"max": 1, "mean": 64 * 64, "top": 41}[how]  # 1 % of 64 x 64
+    torch.testing.assert_close(scores.image, falling[:, :share].mean(1))

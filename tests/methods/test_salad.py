@@ -41,7 +41,7 @@ def test_the_score_sums_three_parts_in_standard_deviations() -> None:
         scores = model.score(X)
         torch.testing.assert_close(scores.image, expected, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(scores.map, unlikeness(X, scores.reconstruction))
-        alone = salad(score="reconstruction")
+        alone = salad(image_score="mean")
         alone.load_state_dict(model.state_dict())
         torch.testing.assert_close(alone.score(X).image, scores.map.mean((1, 2, 3)))
 

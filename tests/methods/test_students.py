@@ -61,7 +61,7 @@ def test_mkd_scores_by_the_loss_of_each_image_and_maps_where_it_lies() -> None:
         assert float(scores.image[i]) == pytest.approx(total, rel=1e-4)
         alone = method.losses(x[None], "distillation")
         assert float(alone["distillation"]) == pytest.approx(total, rel=1e-3)
-    mapped = tiny("mkd", score="map", image_score="mean", direction=0.0, sigma=0.0).eval()
+    mapped = tiny("mkd", image_score="mean", direction=0.0, sigma=0.0).eval()
     mapped.load_state_dict(method.state_dict())
     found = mapped.score(X)
     torch.testing.assert_close(found.image, found.map.mean((1, 2, 3)))
@@ -208,25 +208,42 @@ def test_dinomaly_compares_the_first_blocks_with_the_last_of_the_decoder() -> No
         ("edc", {"size": 48}, "size 48 must be a multiple of the last stage's stride, 32"),
         ("edc", {"layers": (3, 4)}, r"has no stages \(3, 4, 5\)"),
         ("mkd", {"layers": (3, 1)}, "stride 4 is not one of stride 16 halved some times; choose stages"),
-        ("mkd", {"backbone": "vit_tiny_patch16_224", "layers": (1, 2), "size": 64}, None),
         ("dinomaly", {"backbone": "resnet18", "layers": (1, 2)}, "needs a vision transformer; the stages of resnet18"),
         ("dinomaly", {"size": 70}, "size 70 must be a multiple of the patches of vit_tiny_patch16_224, 16"),
         ("dinomaly", {"heads": 5}, "heads is 5; it must divide the transformer's width, 192"),
         ("dinomaly", {"groups": 3}, "groups is 3; it must divide the number of layers, 4"),
     ],
 )  # fmt: skip
-def test_options_that_do_not_fit_are_refused(name: str, options: dict[str, object], message: str | None) -> None:
-    if message is None:  # a transformer's maps have one stride, which is a power of two here
-        assert tiny(name, **options).score(X).map.shape == (3, 1, 64, 64)
-        return
+def test_options_that_do_not_fit_are_refused(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny(name, **options)
 
 
+@torch.no_grad()
+def test_mkd_takes_a_vision_transformer_whose_patches_are_a_power_of_two() -> None:
+    method = tiny("mkd", backbone="vit_tiny_patch16_224", layers=(1, 2), size=64).eval()
+    assert method.score(X).map.shape == (3, 1, 64, 64)
+
+
+@torch.no_grad()
+def test_dinomaly_drops_what_enters_the_bottleneck_what_is_hidden_and_what_leaves() -> None:
+    method, dropped = tiny("dinomaly", dropout=0.25), []
+    for layer in method.bottleneck:
+        if isinstance(layer, nn.Linear):
+            layer.register_forward_pre_hook(lambda _, x: dropped.append(float((x[0] == 0).float().mean())))
+    x = torch.randn(8, 16, 192)
+    out = method.bottleneck(x)
+    assert [*dropped, float((out == 0).float().mean())] == pytest.approx([0.25] * 3, abs=0.02)
+    dropped.clear()
+    method.eval().bottleneck(x)
+    assert dropped == [0, 0]
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "convnext_atto", "vgg11_bn"])
 @pytest.mark.parametrize("name", ["mkd", "reverse_distillation", "edc"])
 @torch.no_grad()
-def test_any_convolutional_backbone_will_do(name: str) -> None:
-    method = tiny(name, backbone="resnet18", layers=(1, 2)).eval()
+def test_any_convolutional_backbone_will_do(name: str, backbone: str) -> None:
+    method = tiny(name, backbone=backbone, layers=(1, 2)).eval()
     scores = method.score(X)
     assert scores.map.shape == (3, 1, 64, 64)
     assert torch.isfinite(scores.map).all()

@@ -77,13 +77,26 @@ class FeatureConfig(MethodConfig):
     weights: str = "auto"
     """Where its weights come from: auto, a package or the hub's cache; download; random; or a file in timm's names."""
     layers: tuple[int, ...] = (1, 2, 3)
-    """Stages whose maps are used: in a CNN stage i has a stride of 2**(i + 1) pixels; in a ViT they are blocks."""
+    """Stages whose maps are used: in most CNNs stage i has a stride of 2**(i + 1) pixels, in VGG half of that and in
+    ConvNeXt twice; in a ViT they are blocks."""
     image_score: Pooling = "max"
     """How a map becomes an image's score: its maximum, its mean, or the mean of its highest hundredth."""
 
-    def extractor(self, frozen: bool = True) -> Backbone:
-        """Return the network, with random weights until `Backbone.load`."""
-        return Backbone(self.backbone, self.layers, frozen)
+    def __post_init__(self) -> None:
+        if self.channels != 1:
+            raise ValueError(f"channels is {self.channels}; networks from timm take 1 here")
+        if not self.layers:
+            raise ValueError("layers is empty; name one stage or more")
+
+    def extractor(self, layers: tuple[int, ...] = (), frozen: bool = True) -> Backbone:
+        """Return the network, with random weights until `Backbone.load`; it gives other ``layers`` where told.
+
+        Raises ValueError where the size is no multiple of a transformer's patches.
+        """
+        backbone = Backbone(self.backbone, layers or self.layers, frozen)
+        if self.size % backbone.step:
+            raise ValueError(f"size {self.size} must be a multiple of the patches of {self.backbone}, {backbone.step}")
+        return backbone
 
 
 class Method(nn.Module):

@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,22 +27,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.data import synthetic
-from loligo.methods.base import Method, MethodConfig, Phase, Turn
-from loligo.nn.backbones import Backbone
+from loligo.methods.base import FeatureConfig, Method, Phase, Turn
 from loligo.nn.density import GaussianDensity
-from loligo.nn.heat import enlarge
+from loligo.nn.heat import Pooling, enlarge, pool
 from loligo.nn.small_maps import by_product
 from loligo.types import Scores
 
 
 @dataclass(frozen=True)
-class CutpasteConfig(MethodConfig):
+class CutpasteConfig(FeatureConfig):
     """Options of CutPaste."""
 
+    size: int = 128
+    """Height and width of the images that it sees, in pixels."""
     backbone: str = "resnet18"
-    """Name of the network in timm; its last stage is pooled."""
+    """Name of the network in timm."""
     weights: str = "random"
     """What it starts from: random, as in the paper; or auto, download or a file, see the methods on features."""
+    layers: tuple[int, ...] = (-1,)
+    """The stage whose features are pooled: the last one."""
+    image_score: Literal[Pooling, "distance"] = "distance"  # type: ignore[assignment]  # one more than others have
+    """Image score: the distance; or the map's maximum, its mean, or the mean of its highest hundredth."""
     head: tuple[int, ...] = (512, 128)
     """Widths of the layers between the pooled feature and the classes."""
     tone: float = 0.1
@@ -70,9 +75,9 @@ class Cutpaste(Method):
 
     def __init__(self, config: CutpasteConfig) -> None:
         super().__init__(config)
-        if config.channels != 1:
-            raise ValueError(f"channels is {config.channels}; networks from timm take 1 here")
-        self.backbone = Backbone(config.backbone, (-1,), frozen=False)
+        if len(config.layers) != 1:
+            raise ValueError(f"layers {config.layers} must be one: the stage that is pooled")
+        self.backbone = config.extractor(frozen=False)
         by_product(self.backbone.network)
         features, side = self.backbone.channels[-1], -(-config.size // self.backbone.strides[-1])
         widths = [features, *config.head]
@@ -104,9 +109,10 @@ class Cutpaste(Method):
         self.density.fit(backbone(x)[-1] for x in batches)
 
     def score(self, x: Tensor) -> Scores:
-        """Score by the squared Mahalanobis distance a feature; map what each place adds to it."""
+        """Score by the squared Mahalanobis distance a feature, or by the map: what each place adds to it."""
         image, parts = self.density(self.backbone(x)[-1])
-        return Scores(image, enlarge(parts, self.config.size, self.config.sigma))
+        heat = enlarge(parts, self.config.size, self.config.sigma)
+        return Scores(image if self.config.image_score == "distance" else pool(heat, self.config.image_score), heat)
 
 
 def _layer(inputs: int, outputs: int) -> nn.Sequential:

@@ -43,7 +43,7 @@ class DinomalyConfig(FeatureConfig):
     heads: int = 6
     """Heads of the decoder's attention."""
     dropout: float = 0.2
-    """Share of the bottleneck's values that are dropped."""
+    """Share of the bottleneck's values that are dropped: of those that enter, that are hidden, and that leave."""
     mining: float = 0.9
     """Share of the places, the best rebuilt, that hardly count."""
     mining_steps: int = 1000
@@ -109,7 +109,8 @@ class Dinomaly(Method):
         check(config, self.backbone.channels, self.backbone.strides)
         width = self.backbone.channels[0]
         drop = nn.Dropout(config.dropout)
-        self.bottleneck = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), drop, nn.Linear(4 * width, width), drop)
+        inner, outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.bottleneck = nn.Sequential(drop, inner, nn.GELU(), drop, outer, drop)
         self.decoder = nn.ModuleList(Block(width, config.heads) for _ in config.layers)
         for part in [*self.bottleneck.modules(), *self.decoder.modules()]:
             if isinstance(part, nn.Linear):
@@ -169,8 +170,6 @@ def check(config: DinomalyConfig, channels: list[int], strides: list[int]) -> No
         raise ValueError(
             f"dinomaly needs a vision transformer; the stages of {config.backbone} differ in stride or width"
         )
-    if config.size % strides[0]:
-        raise ValueError(f"size {config.size} must be a multiple of the patches of {config.backbone}, {strides[0]}")
     if channels[0] % config.heads:
         raise ValueError(f"heads is {config.heads}; it must divide the transformer's width, {channels[0]}")
     if not 1 <= config.groups <= len(config.layers) or len(config.layers) % config.groups:

@@ -8,7 +8,8 @@ rather than of places. The map is the mean distance of the stages at each place.
 As in the paper the encoder moves at a small share of the decoder's rate, and its batch norms keep the statistics of the
 photographs, or move slowly (the paper decides by data set). Departures: EfficientNet-Lite0 rather than ResNet-50, a
 smaller decoder (bilinear doubling, one residual block a stage), Adam without weight decay, which at these rates decays
-nothing in the paper either.
+nothing in the paper either, and without the authors' clipping of the gradient to a norm of 1. The map is smoothed; the
+authors take the maximum of it as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from loligo.methods.base import FeatureConfig, Method, Phase, Turn
-from loligo.nn.backbones import Backbone
 from loligo.nn.cosine import place_distance, summed, whole_distance
 from loligo.nn.heat import pool
 from loligo.nn.mirror import Mirror
@@ -59,8 +59,7 @@ class Edc(Method):
 
     def __init__(self, config: EdcConfig) -> None:
         super().__init__(config)
-        stages = (*config.layers, config.layers[-1] + 1)
-        self.encoder = encoder = Backbone(config.backbone, stages, frozen=False)
+        self.encoder = encoder = config.extractor((*config.layers, config.layers[-1] + 1), frozen=False)
         if config.size % encoder.strides[-1]:
             raise ValueError(f"size {config.size} must be a multiple of the last stage's stride, {encoder.strides[-1]}")
         *channels, inputs = encoder.channels

@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from loligo.methods.base import FeatureConfig, Method, Phase, Turn
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.nn.discriminator import Discriminator
+from loligo.nn.heat import Pooling, pool
 from loligo.nn.similarity import ms_ssim, scales, ssim
 from loligo.types import Scores
 
@@ -42,6 +43,8 @@ class IgdConfig(FeatureConfig):
 
     layers: tuple[int, ...] = (4,)
     """The stage whose features are encoded; one."""
+    image_score: Literal[Pooling, "descriptor"] = "descriptor"  # type: ignore[assignment]  # one more than others have
+    """Image score: error and improbability; or the map's maximum, its mean, or the mean of its highest hundredth."""
     latent: int = 128
     """Values of the vector."""
     widths: tuple[int, ...] = (32, 64, 128, 256, 256)
@@ -49,7 +52,7 @@ class IgdConfig(FeatureConfig):
     interpolation: float = 0.1
     """Weight of what the critic sees of mixtures in the encoder's loss."""
     gaussian: float = 0.5
-    """Share of the Gaussian in the score; the rest is the reconstruction's error."""
+    """Share of the Gaussian in the score ``descriptor``; the rest is the reconstruction's error."""
     every: int = 10
     """Epochs from one measurement of centre and variance to the next."""
     learning_rate: float = 1e-4
@@ -146,14 +149,17 @@ class Igd(Method):
         self._measure(torch.cat([self._encode(self.backbone.teach(x)[0]) for x in batches]))
 
     def score(self, x: Tensor) -> Scores:
-        """Score by reconstruction and Gaussian; map the reconstruction's error at one scale."""
+        """Score by reconstruction and Gaussian, or by the map: the reconstruction's error at one scale."""
         z = self._encode(self.backbone(x)[0])
         rebuilt = self.decode(z)
-        share = self.config.gaussian
-        image = (1 - share) * error(x, rebuilt) + share * improbability(z, self.centre, self.variance)
         apart = (x - rebuilt).abs().mean(1, keepdim=True)
         alike = ssim(x, rebuilt).mean(1, keepdim=True)
-        return Scores(image, SIMILARITY * (1 - alike) + (1 - SIMILARITY) * apart, rebuilt)
+        heat = SIMILARITY * (1 - alike) + (1 - SIMILARITY) * apart
+        if self.config.image_score != "descriptor":
+            return Scores(pool(heat, self.config.image_score), heat, rebuilt)
+        share = self.config.gaussian
+        image = (1 - share) * error(x, rebuilt) + share * improbability(z, self.centre, self.variance)
+        return Scores(image, heat, rebuilt)
 
 
 def error(x: Tensor, rebuilt: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from loligo.methods.base import Method, MethodConfig, Phase, Turn
 from loligo.nn.conv import ConvNorm, upsample
+from loligo.nn.heat import Pooling, pool
 from loligo.nn.similarity import scales, ssim
 from loligo.types import Scores
 
@@ -47,9 +48,10 @@ class SaladConfig(MethodConfig):
     structure_weight: float = 1.0
     consistency_weight: float = 0.1
     centre_weight: float = 0.1
-    score: Literal["sum", "reconstruction"] = "sum"
+    image_score: Literal[Pooling, "sum"] = "sum"
     """Image score: the reconstruction's error, the difference of the codes and their distance from the centre, each in
-    standard deviations, summed; or the first alone."""
+    standard deviations, summed; or the map's maximum, its mean (the first alone), or the mean of its highest
+    hundredth."""
     learning_rate: float = 1e-3
     """Adam's rate, falling to a tenth by a cosine."""
 
@@ -141,11 +143,13 @@ class Salad(Method):
         self.deviation.copy_(found.std(0).clamp(min=1e-8))
 
     def score(self, x: Tensor) -> Scores:
-        """Score by the sum of standardised parts, or by the reconstruction's error, which is also the map."""
+        """Score by the sum of standardised parts, or by the map: the reconstruction's error."""
         z, rebuilt, again = self._translate(x)
+        heat = unlikeness(x, rebuilt)
+        if self.config.image_score != "sum":
+            return Scores(pool(heat, self.config.image_score), heat, rebuilt)
         parts = self._parts(x, z, rebuilt, again)
-        whole = ((parts - self.mean) / self.deviation).sum(1)
-        return Scores(whole if self.config.score == "sum" else parts[:, 0], unlikeness(x, rebuilt), rebuilt)
+        return Scores(((parts - self.mean) / self.deviation).sum(1), heat, rebuilt)
 
 
 def unlikeness(x: Tensor, rebuilt: Tensor) -> Tensor:
