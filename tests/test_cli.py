@@ -79,6 +79,17 @@ def test_wrong_input_is_one_line(argv: list[str], message: str, capsys: pytest.C
     assert len(error.strip().splitlines()) == 1
 
 
+def test_without_timm_a_line_says_how_to_get_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "normals", anatomy(40, 64))
+    monkeypatch.setitem(sys.modules, "timm", None)
+    argv = ["train", "padim", "--data", str(tmp_path / "normals"), "--out", str(tmp_path / "run"), "--preset", "tiny"]
+    error = fails(argv, capsys)
+    assert "this method needs timm; install it with: pip install 'loligo[features]'" in error
+    assert "Traceback" not in error
+
+
 def test_the_two_commands_that_a_user_must_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_images(tmp_path / "normals", anatomy(40, 64))
     write_images(tmp_path / "new", anatomy(3, 64, seed=1))
