@@ -36,7 +36,7 @@ def evaluate(folder: Path) -> Metrics:
     table = read_scores(folder)
     test = labelled(table, "test")
     if test["label"].nunique() < 2:
-        counts = dict(test["label"].value_counts())
+        counts = test["label"].value_counts().to_dict()
         raise ValueError(
             f"{folder / 'scores.csv'} has test labels {counts}; metrics need normal (0) and abnormal (1) images there"
         )
