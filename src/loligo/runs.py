@@ -155,7 +155,8 @@ def _choices(hint: Any) -> tuple[str, ...]:
     """Return the words that a type allows; none where it allows others than those of Literals."""
     if typing.get_origin(hint) is typing.Literal:
         return typing.get_args(hint)
-    parts = [_choices(part) for part in typing.get_args(hint)] if isinstance(hint, types.UnionType) else []
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    parts = [_choices(part) for part in typing.get_args(hint)] if union else []
     return tuple(itertools.chain(*parts)) if all(parts) else ()
 
 
