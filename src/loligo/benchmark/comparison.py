@@ -19,10 +19,10 @@ def compare(first: str | Path, second: str | Path) -> pd.DataFrame:
     interval, ``changed``, which of data, code, method options and training options differ, and the training seconds of
     both. Raises ValueError for what is no benchmark, and where no cell is in both.
     """
-    both = _cells(first).merge(_cells(second), on=KEY, suffixes=("_a", "_b"))
+    cells = [_cells(which) for which in (first, second)]
+    both = cells[0].merge(cells[1], on=KEY, suffixes=("_a", "_b"))
     if both.empty:
         raise ValueError(f"{first} and {second} have no finished cell in common")
-    alone = [len(_cells(which)) - len(both) for which in (first, second)]
     table = pd.DataFrame(
         {
             **{key: both[key] for key in KEY},
@@ -37,7 +37,7 @@ def compare(first: str | Path, second: str | Path) -> pd.DataFrame:
             "train_seconds_b": both["train_seconds_b"],
         }
     )
-    table.attrs["alone"] = alone
+    table.attrs["alone"] = [len(part) - len(both) for part in cells]
     return table
 
 

@@ -19,7 +19,7 @@ from loligo.benchmark.cells import Plan, seen_in_scoring, seen_in_training, sele
 from loligo.benchmark.request import Job
 from loligo.data import manifest
 from loligo.files import write_csv
-from loligo.io import VOLUME_SUFFIXES
+from loligo.io import stem
 
 MADE = ("split", "epoch", "score", "anomaly_score", "p_value", "flag", "map", "reconstruction", "overlay")
 """Columns of tables of scores that no column of a manifest may stand in for."""
@@ -48,12 +48,10 @@ def _hide(rows: pd.DataFrame, job: Job, folder: Path) -> pd.DataFrame:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for path, name in names.items():
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                os.link(os.path.realpath(path), name)
-            except FileNotFoundError:
-                raise
-            except OSError:  # on another disk, or not ours
+        try:
+            os.link(os.path.realpath(path), name)
+        except OSError:  # on another disk, not ours, or missing
+            with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(path, name)
     return rows.assign(path=rows["path"].map(names))
 
@@ -61,12 +59,11 @@ def _hide(rows: pd.DataFrame, job: Job, folder: Path) -> pd.DataFrame:
 def _names(paths: pd.Series[str], job: Job, folder: Path) -> dict[str, str]:
     """Return the hidden path of each path."""
     order = sorted(range(len(paths)), key=lambda i: (job.data.digests[paths.iloc[i]], i))
-    return {path: str(folder / f"{i:07d}{_suffix(path)}") for i, path in enumerate(paths.iloc[order])}
-
-
-def _suffix(path: str) -> str:
-    volume = [suffix for suffix in VOLUME_SUFFIXES if path.lower().endswith(suffix)]
-    return max(volume, key=len) if volume else Path(path).suffix
+    endings = (Path(path).name.removeprefix(stem(Path(path))) for path in paths.iloc[order])
+    return {
+        path: str(folder / f"{i:07d}{end}")
+        for i, (path, end) in enumerate(zip(paths.iloc[order], endings, strict=True))
+    }
 
 
 def shown(job: Job, made: Plan, name: str) -> pd.DataFrame:
