@@ -90,6 +90,22 @@ def test_cost_of_a_trained_run(tmp_path: Path) -> None:
     assert found["flops_per_image"] > 1e5 and found["score_images_per_s"] > 0
 
 
+def test_models_that_were_kept_are_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loligo.config import TrainConfig
+
+    kind, data, scored = methods.get("ae"), dataset(anatomy(3, 64)), []
+    data.rows["split"] = "test"
+    run = Run(tmp_path, "ae", build(kind.Config, kind.presets["tiny"]), TrainConfig(), {})
+    run.save_model(run.new_model(), tmp_path / "000007.safetensors")
+    honest = work.raw_scores
+    monkeypatch.setattr(work, "raw_scores", lambda *a, **options: scored.append(honest(*a, **options)) or scored[-1])
+    first, again = (work._epoch(run, data, tmp_path / "000007.safetensors") for _ in range(2))
+    assert len(scored) == 1
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    np.testing.assert_array_equal(first["score"], scored[0])
+    assert list(first["epoch"]) == [7] * 3 and list(first["path"]) == list(data.rows["path"])
+
+
 def test_the_time_of_an_epoch_is_estimated_from_few_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from loligo.config import TrainConfig
 

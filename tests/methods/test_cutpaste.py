@@ -24,7 +24,8 @@ X = torch.from_numpy(anatomy(6, 64))
 
 def fresh(name: str) -> Method:
     torch.manual_seed(0)
-    return methods.get(name)(CutpasteConfig(**TINY))
+    method = methods.get(name)
+    return method(method.Config(**TINY))
 
 
 @pytest.mark.parametrize(("name", "classes"), [("cutpaste", 3), ("anatpaste", 2)])
@@ -58,6 +59,16 @@ def test_toning_keeps_the_range_and_moves_every_image_by_its_own() -> None:
     share = changed.mean((1, 2, 3)) / X.mean((1, 2, 3))
     assert float(share.min()) > 0.85 and float(share.max()) < 1.15 and float(share.std()) > 0.01
     torch.testing.assert_close(toned(X, 0.0), X)
+
+
+def test_anatpaste_measures_from_the_mean_alone(tmp_path: Path) -> None:
+    data, config = dataset(anatomy(16, 64)), TrainConfig(1, batch_size=8, precision="float32")
+    method = fresh("anatpaste")
+    fit(method, data, config, tmp_path)
+    pooled = torch.nn.functional.normalize(method.backbone(X)[-1].mean((2, 3)), dim=1)
+    normal = torch.nn.functional.normalize(method.backbone(torch.from_numpy(anatomy(16, 64)))[-1].mean((2, 3)), dim=1)
+    expected = (pooled - normal.mean(0)).square().mean(1)
+    torch.testing.assert_close(Scorer(method, "float32")(X).image, expected, rtol=1e-2, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["cutpaste", "anatpaste"])

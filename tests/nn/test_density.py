@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from sklearn.covariance import OAS
+from sklearn.neighbors import KernelDensity
 
 from loligo.nn.density import GaussianDensity, shrunk
 
@@ -33,6 +35,18 @@ def test_distances_are_those_of_the_shrunk_covariance(count: int) -> None:
     new = maps(7, seed=1)
     distance, _ = fitted(count)(new)
     np.testing.assert_allclose(distance.numpy(), oracle.mahalanobis(unit(new)) / 6, rtol=1e-3)
+
+
+def test_without_covariance_it_orders_as_a_wide_kernel_density() -> None:
+    density, new = GaussianDensity(6, (3, 4), covariance=False), maps(40, seed=1)
+    density.fit(maps(50).split(8))
+    distance, parts = density(new)
+    normal = unit(maps(50))
+    np.testing.assert_allclose(distance.numpy(), ((unit(new) - normal.mean(0)) ** 2).mean(1), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(parts.mean((1, 2, 3)), distance)
+    kernels = KernelDensity(bandwidth=1.0).fit(normal).score_samples(unit(new))
+    assert spearmanr(distance.numpy(), -kernels).statistic > 0.99
+    assert spearmanr(distance.numpy(), fitted()(new)[0].numpy()).statistic < 0.9
 
 
 def test_the_distance_is_the_mean_of_what_places_add() -> None:

@@ -18,7 +18,6 @@ import traceback
 from collections.abc import Callable
 from multiprocessing import connection, parent_process
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -133,17 +132,21 @@ def score(plan: Plan, rows: pd.DataFrame, corruptions: bool) -> None:
             path.write_text(json.dumps(found), encoding="utf-8")
     kept = plan.folder / "snapshots"
     if kept.exists() and not (raw / "epochs.csv").exists():
-        write_csv(pd.concat(list(_epochs(run, rows, kept)), ignore_index=True), raw / "epochs.csv")
+        data = run.images(rows)
+        tables = [_epoch(run, data, path) for path in sorted(kept.glob("*.safetensors"))]
+        write_csv(pd.concat(tables, ignore_index=True), raw / "epochs.csv")
     shutil.rmtree(kept, ignore_errors=True)
     if corruptions and not (raw / "corruptions.csv").exists():
         write_csv(_corrupted(run, run.images(test)), raw / "corruptions.csv")
 
 
-def _epochs(run: Run, rows: pd.DataFrame, kept: Path) -> Any:
-    data = run.images(rows)
-    for path in sorted(kept.glob("*.safetensors")):
-        values = raw_scores(Scorer(run.model(path), run.train.precision), data, progress=False)
-        yield data.rows[["path", "split"]].assign(epoch=int(path.stem), score=values)
+def _epoch(run: Run, data: Dataset, kept: Path) -> pd.DataFrame:
+    """Score images by a model that was kept, as far as that was not done: columns path, split, epoch, score."""
+    done = kept.with_suffix(".csv")
+    if not done.exists():
+        values = raw_scores(Scorer(run.model(kept), run.train.precision), data, progress=False)
+        write_csv(data.rows[["path", "split"]].assign(epoch=int(kept.stem), score=values), done)
+    return pd.read_csv(done, dtype={"path": str}, keep_default_na=False)
 
 
 def _corrupted(run: Run, data: Dataset) -> pd.DataFrame:

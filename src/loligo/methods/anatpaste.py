@@ -2,7 +2,9 @@
 
 The lungs are found by thresholds (see `data/lungs.py`). In half of the training images a patch from elsewhere is pasted
 into them, an ellipse or rectangle of random opacity with soft edges, much like a shadow; a ResNet-18 from random
-weights learns to tell these from normal images. Score and map are those of `cutpaste`.
+weights learns to tell these from normal images. The score is a kernel density of features of unit length, of bandwidth
+1: wider than they lie apart, so that it orders images as the Euclidean distance from the mean does, which is taken. The
+map is that of `cutpaste`.
 
 Departures: those of `cutpaste`, and in how the lungs are found. The authors' program keeps the epoch of highest AUC on
 labelled validation images; here the last one stays.
@@ -10,13 +12,23 @@ labelled validation images; here the last one stays.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from loligo.methods.cutpaste import Cutpaste
+from loligo.methods.cutpaste import Cutpaste, CutpasteConfig
+
+
+@dataclass(frozen=True)
+class AnatpasteConfig(CutpasteConfig):
+    """Options of AnatPaste: those of CutPaste."""
+
+    distance: Literal["mahalanobis", "euclidean"] = "euclidean"
+    """Distance of a feature from the mean of normal ones: with their covariance, or without."""
 
 
 class Anatpaste(Cutpaste):
-    """See the module's docstring; its options are those of CutPaste."""
+    """See the module's docstring."""
 
+    Config = AnatpasteConfig
     presets: ClassVar = Cutpaste.presets | {"radiograph": {"train.epochs": 30}}
     kinds: ClassVar[tuple[str, ...]] = ("anatpaste",)

@@ -50,6 +50,8 @@ class CutpasteConfig(FeatureConfig):
     """Image score: the distance; or the map's maximum, its mean, or the mean of its highest hundredth."""
     head: tuple[int, ...] = (512, 128)
     """Widths of the layers between the pooled feature and the classes."""
+    distance: Literal["mahalanobis", "euclidean"] = "mahalanobis"
+    """Distance of a feature from the mean of normal ones: with their covariance, or without."""
     tone: float = 0.1
     """By what part brightness and contrast of each training image change at most."""
     sigma: float = 4.0
@@ -83,7 +85,7 @@ class Cutpaste(Method):
         widths = [features, *config.head]
         layers = [_layer(a, b) for a, b in itertools.pairwise(widths)]
         self.head = nn.Sequential(*layers, nn.Linear(widths[-1], 1 + len(self.kinds)))
-        self.density = GaussianDensity(features, (side, side))
+        self.density = GaussianDensity(features, (side, side), covariance=config.distance == "mahalanobis")
 
     def phases(self) -> tuple[Phase, ...]:
         """Train everything on one loss."""
@@ -109,7 +111,7 @@ class Cutpaste(Method):
         self.density.fit(backbone(x)[-1] for x in batches)
 
     def score(self, x: Tensor) -> Scores:
-        """Score by the squared Mahalanobis distance a feature, or by the map: what each place adds to it."""
+        """Score by the squared distance a feature, or by the map: what each place adds to it."""
         image, parts = self.density(self.backbone(x)[-1])
         heat = enlarge(parts, self.config.size, self.config.sigma)
         return Scores(image if self.config.image_score == "distance" else pool(heat, self.config.image_score), heat)

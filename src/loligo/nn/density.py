@@ -12,15 +12,17 @@ class GaussianDensity(nn.Module):
     """Mahalanobis distance of an image's mean feature, of unit length, from those of normal images.
 
     The covariance is shrunk towards a multiple of the identity by as much as the number of images asks for (oracle
-    approximating shrinkage; Chen et al., IEEE TSP 2010), so that it can be inverted however few there are.
+    approximating shrinkage; Chen et al., IEEE TSP 2010), so that it can be inverted however few there are. With
+    ``covariance`` False it is the identity, and the distance is the Euclidean one from the mean.
     """
 
     mean: Tensor
     places: Tensor
     precision: Tensor
 
-    def __init__(self, features: int, shape: tuple[int, int]) -> None:
+    def __init__(self, features: int, shape: tuple[int, int], covariance: bool = True) -> None:
         super().__init__()
+        self.covariance = covariance
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("places", torch.zeros(features, *shape))
         self.register_buffer("precision", torch.eye(features))
@@ -38,7 +40,8 @@ class GaussianDensity(nn.Module):
         mean = places.mean((1, 2))
         self.places.copy_(places)
         self.mean.copy_(mean)
-        self.precision.copy_(torch.linalg.inv(shrunk(outer / n - mean.outer(mean), n)))
+        if self.covariance:
+            self.precision.copy_(torch.linalg.inv(shrunk(outer / n - mean.outer(mean), n)))
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Return of maps (N, D, h, w) the squared distance a feature, (N,), and what each place adds, (N, 1, h, w).
