@@ -98,8 +98,8 @@ def measure_score(name: str, batch: int, dtype: str) -> tuple[float, float]:
     from loligo.score import Scorer
 
     method = make(name).eval()
-    for _ in range(5):
-        method.after_epoch()  # SQUID then judges by five discriminators, as after a training
+    for epoch in range(30):
+        method.after_epoch((epoch + 1) / 30)  # SQUID then judges by as many discriminators as after a training
     x = torch.rand(batch, method.config.channels, method.config.size, method.config.size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         method.score(x)

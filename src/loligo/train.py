@@ -106,7 +106,7 @@ class Loop:
         for phase, progress in self.plan[self.done :]:
             self._epoch(phase, progress, bar)
             self.done += 1
-            self.method.after_epoch()
+            self.method.after_epoch(self.done / len(self.plan))
             bar.update()
             if watch:
                 watch(self.finish(copy.deepcopy(self.method)), self.done)

@@ -90,7 +90,7 @@ def test_consolidation_holds_the_weights_back() -> None:
     for p in model._moving():
         p.requires_grad_(True)
     model.losses(X, "compactness")
-    model.after_epoch()
+    model.after_epoch(1.0)
     assert model.losses(X, "compactness")["moved"].item() == 0
     with torch.no_grad():
         model._moving()[0].add_(0.1)

@@ -141,8 +141,8 @@ class Method(nn.Module):
     def after_step(self, turn: str) -> None:
         """Do what is due once the parameters of a turn have moved, such as writing a memory."""
 
-    def after_epoch(self) -> None:
-        """Do what is due at the end of an epoch, such as keeping a snapshot."""
+    def after_epoch(self, progress: float) -> None:
+        """Do what is due at the end of an epoch, such as keeping a snapshot; ``progress`` of all epochs, in (0, 1]."""
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Learn what is not learnt by gradient: once the phases are over, in eval mode, batches in a fixed order."""

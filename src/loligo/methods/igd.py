@@ -132,7 +132,7 @@ class Igd(Method):
         out: Tensor = self.out(y)
         return out.float().sigmoid()
 
-    def after_epoch(self) -> None:
+    def after_epoch(self, progress: float) -> None:
         """Measure centre and variance of what the epoch has met, the first time and every so-many epochs."""
         if self.epochs % self.config.every == 0:
             self._measure(torch.cat(self._met))

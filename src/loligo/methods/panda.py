@@ -120,7 +120,7 @@ class Panda(Method):
         return (features.detach() - self.centre).square().mean() + 0 * self._moving()[0].sum()
 
     @torch.no_grad()
-    def after_epoch(self) -> None:
+    def after_epoch(self, progress: float) -> None:
         """Conclude the measurements of the first epoch."""
         if not self.measured and self.config.adaptation == "ewc":
             for parameter, initial, fisher in self._held_back():

@@ -10,7 +10,7 @@ outside the image masked; images in [-1, 1].
 Departures: the paper's text leaves the convolutions open. A unit here has two 3x3 convolutions where SQUID's has
 three; a decoder convolves before it doubles height and width, and adds the encoder's features through a 1x1 convolution
 where SQUID joins them as channels: less than half the work. The generator's turn comes first and the discriminator's
-takes its images, so that one forward pass serves both. The score is the mean logit of the last epochs' discriminators
+takes its images, so that one forward pass serves both. The score is the mean logit of the discriminators of some epochs
 (``snapshots``), since that of one swings widely between epochs; and they judge both the image and the rebuilt one,
 where the paper has them judge the latter (``score: discriminator``, preset ``paper``): what a discriminator takes to be
 real is what normal images have in common, and a rebuilt image has lost part of what departs from it.
@@ -71,7 +71,7 @@ class SimsidConfig(MethodConfig):
     discriminator_statistics: Statistics = "image"
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
     snapshots: int = 10
-    """Discriminators of so many last epochs whose logits are averaged; 1 is the last alone."""
+    """Discriminators of so many epochs, evenly spaced, whose logits are averaged; 1 is the last alone."""
     score: Literal["pair", "discriminator", "reconstruction", "local"] = "pair"
     """Image score: minus the mean logit of image and rebuilt image; or of the rebuilt one alone, as in the paper; the
     mean squared error; or, for anomalies smaller than a patch, the least structural similarity of any patch-sized
@@ -255,9 +255,9 @@ class Simsid(Method):
             for memory in self.student.memories:
                 memory.write()  # type: ignore[operator]
 
-    def after_epoch(self) -> None:
-        """Keep a copy of the discriminator."""
-        self.judges.keep()
+    def after_epoch(self, progress: float) -> None:
+        """Keep a copy of the discriminator, where one is due."""
+        self.judges.keep(progress)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Rebuild images (N, C, H, W) in [0, 1]; the result is in [-1, 1]."""

@@ -6,7 +6,7 @@ student by distillation. A discriminator that learnt to tell rebuilt images from
 
 Departures: the generator's turn is taken before the discriminator's and both share one forward pass of the generator,
 which the reference computes twice; the generator so meets the discriminator of the step before. The score is the mean
-logit of the last epochs' discriminators (``snapshots``), since that of one swings widely between epochs, on the image
+logit of the discriminators of some epochs (``snapshots``), since that of one swings widely between epochs, on the image
 and on the rebuilt one (``score``), since each of the two shows some anomalies that the other does not. Everything else
 where paper and reference code differ is an option; the preset ``paper`` has all as in the reference.
 """
@@ -70,7 +70,7 @@ class SquidConfig(MethodConfig):
     discriminator_statistics: Statistics = "image"
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
     snapshots: int = 10
-    """Discriminators of so many last epochs whose logits are averaged; 1 is the last alone, as in the reference."""
+    """Discriminators of so many epochs, evenly spaced, whose logits are averaged; 1 is the last alone (reference)."""
     score: Literal["pair", "discriminator", "reconstruction", "both", "local"] = "pair"
     """Image score: minus the mean logit of image and rebuilt image; or of the rebuilt one alone, as in the paper; the
     mean squared error; the sum of these two in units of their spread; or, for anomalies smaller than a patch, the least
@@ -271,9 +271,9 @@ class Squid(Method):
             self.inpaint.memory.write(self._features)
         self._features = None
 
-    def after_epoch(self) -> None:
-        """Keep a copy of the discriminator: alone it swings from epoch to epoch, the mean of some does not."""
-        self.judges.keep()
+    def after_epoch(self, progress: float) -> None:
+        """Keep a copy of the discriminator, where one is due."""
+        self.judges.keep(progress)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Rebuild (N, C, H, W); where pixels are in-painted, every patch from an image that lacks it."""

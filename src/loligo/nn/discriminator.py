@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -68,7 +69,7 @@ class Discriminator(nn.Module):
 
 
 class Judges(nn.Module):
-    """A discriminator and copies of it from the last epochs, whose mean logit does not swing as one's own does."""
+    """A discriminator and copies of it from epochs evenly spaced, whose mean logit does not swing as one's own does."""
 
     kept: Tensor
 
@@ -77,7 +78,7 @@ class Judges(nn.Module):
     ) -> None:
         super().__init__()
         self.current, *past = (Discriminator(size, channels, widths, statistics) for _ in range(snapshots + 1))
-        self.past = nn.ModuleList(past).requires_grad_(False)  # a ring
+        self.past = nn.ModuleList(past).requires_grad_(False)
         self.register_buffer("kept", torch.zeros((), dtype=torch.long))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,10 +95,11 @@ class Judges(nn.Module):
             raise ValueError(f"size {size} leaves the discriminator a single pixel to normalise; use 64 or more")
 
     @torch.no_grad()
-    def keep(self) -> None:
-        """Copy the one in training over the oldest copy."""
-        self.past[int(self.kept) % len(self.past)].load_state_dict(self.current.state_dict())
-        self.kept += 1
+    def keep(self, progress: float) -> None:
+        """Copy the one in training where its turn has come, by what part of the training is done, in (0, 1]."""
+        if int(self.kept) < math.floor(progress * len(self.past) + 1e-6):
+            self.past[int(self.kept)].load_state_dict(self.current.state_dict())
+            self.kept += 1
 
     def mean(self, *images: Tensor) -> Tensor:
         """Map one or more (N, C, H, W) to (N,), the mean logit of the copies; before the first, of the current."""
