@@ -1,0 +1,5 @@
+"""``python -m loligo``: the same as ``loligo``."""
+
+from loligo.cli import main
+
+main()
