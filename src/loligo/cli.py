@@ -83,7 +83,7 @@ def score(argv: list[str]) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="*", help="folder, files or manifest; else the test split")
     parser.add_argument("--out", help="folder for scores.csv and maps; else the run folder")
     parser.add_argument("--splits", nargs="+", help="splits of a manifest to score; else all, test of the run's own")
-    parser.add_argument("--maps", choices=["yes", "no"], default="yes", help="write a heat map for each image")
+    parser.add_argument("--maps", choices=["true", "false"], default="true", help="write a heat map for each image")
     parser.add_argument("--batch_size", type=int, default=16, help="images at once; no score depends on it")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
     parser.add_argument("--layout", choices=["loligo", "mood"], default="loligo", help="mood: for that challenge too")
@@ -95,7 +95,7 @@ def score(argv: list[str]) -> None:
         _data(given.paths) if given.paths else None,
         given.out,
         splits=given.splits,
-        maps=given.maps == "yes",
+        maps=given.maps == "true",
         batch_size=given.batch_size,
         strict=given.strict,
         layout=given.layout,
