@@ -66,6 +66,13 @@ def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["train", "squid", "--data", "nowhere", "--out", "x"], "nowhere"),
         (["train", "squid", "--data", ".", "--out", "x", "--method.slots", "many"], "slots"),
         (["train", "squid", "--data", ".", "--out", "x", "--train.epochs", "0"], "must be at least 1"),
+        (["train", "squid", "--data", ".", "--out", "x", "--train.seed", "9" * 20], "it must lie in 0 to 4294967295"),
+        (["train", "gaussian", "--data", ".", "--out", "x", "--method.components", "-1"], "it must be at least 1"),
+        (["train", "squid", "--data", ".", "--out", "x", "--method.size", "1" + "0" * 9], "cannot be made with these"),
+        (["train", "squid", "--data", "", "--out", "x"], "a path is empty"),
+        (["train", "squid", "--data", ".", "--out", ""], "the run folder's name is empty"),
+        (["score", ""], "the run folder's name is empty"),
+        (["train", "squid", "--print_config"], "has no option --print_config"),
         (["train", "ae", "--data", ".", "--out", "x", "--preset", "tinny"], "did you mean 'tiny'"),
         (["demo", "--preset", "digits_ful"], "did you mean 'digits_full'"),
         (["score", "x", "--splits", "test", "validaton"], "did you mean 'validation'"),
@@ -77,6 +84,26 @@ def test_wrong_input_is_one_line(argv: list[str], message: str, capsys: pytest.C
     error = fails(argv, capsys)
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: 3", "has method 3; it must be options"),
+        ("preset: 3", "has preset 3; it must be a name"),
+        ("train: 4", "has train 4; it must be options"),
+        ("", "holds no options"),
+        ("[", "holds no options"),
+        ("method: gaussian\nmethod_config: {}", "is the record of a run; copy its method_config as method:"),
+    ],
+)
+def test_a_wrong_file_of_options_is_named(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    for option in (["--config", str(tmp_path / "c.yaml")], [f"--config={tmp_path / 'c.yaml'}"]):
+        error = fails(["train", "gaussian", *option, "--data", ".", "--out", "x"], capsys)
+        assert f"{tmp_path / 'c.yaml'} {message}" in error and len(error.strip().splitlines()) == 1
 
 
 def test_without_timm_a_line_says_how_to_get_it(

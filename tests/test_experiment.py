@@ -114,6 +114,16 @@ def test_a_folder_with_splits_and_classes(tmp_path: Path) -> None:
     found = experiment.run("folder", "gaussian", tmp_path / "data", tmp_path / "run", preset="tiny")
     assert (found["clean"]["n_normal"], found["clean"]["n_abnormal"]) == (10, 10)
     assert (Run.load(tmp_path / "run").manifest()["split"] == "calibration").sum() == 4
+    write_images(tmp_path / "data" / "test" / "ill", blob(anatomy(3, SIZE, seed=3)), "more")
+    found = experiment.run("folder", "gaussian", tmp_path / "data", tmp_path / "run", preset="tiny")
+    assert found["clean"]["n_abnormal"] == 13  # what is new is scored, without a new training
+
+
+def test_an_experiment_without_test_labels_is_refused_before_it_trains(tmp_path: Path) -> None:
+    write_images(tmp_path / "data" / "normal", anatomy(40, SIZE))
+    with pytest.raises(ValueError, match=r"has test labels \{\}; metrics need normal \(0\) and abnormal \(1\)"):
+        experiment.run("folder", "gaussian", tmp_path / "data", tmp_path / "run", preset="tiny")
+    assert not (tmp_path / "run").exists()
 
 
 def test_digit_anatomy_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

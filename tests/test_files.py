@@ -23,6 +23,20 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_what_a_kill_left_goes_when_it_is_old(tmp_path: Path) -> None:
+    target, old, new = tmp_path / "a[1].txt", tmp_path / ".a[1].txt.abcd1234", tmp_path / ".a[1].txt.abcd5678"
+    other = tmp_path / ".b.txt.abcd1234"
+    for left in (old, new, other):
+        left.mkdir()
+        (left / "half").write_text("half")
+    for left in (old, other):
+        os.utime(left, (0, 0))
+    with replacing(target) as path:
+        path.write_text("whole")
+    assert target.read_text() == "whole"
+    assert not old.exists() and new.exists() and other.exists()  # another process may be at work on the new one
+
+
 def test_a_folder_is_replaced_too(tmp_path: Path) -> None:
     for name in ("one", "two"):
         with replacing(tmp_path / "folder") as path:

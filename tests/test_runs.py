@@ -66,6 +66,7 @@ def test_a_missing_tensor_is_named_in_one_line(run: Run) -> None:
         ({"width": 0}, "ae has width 0; it must be at least 1"),
         ({"channels": 0}, "ae has channels 0; it must be at least 1"),
         ({"size": "64"}, "ae has size '64'; it must be int"),
+        ({"size": True}, "ae has size True; it must be int"),
         ({"size": torch.tensor(64)}, r"ae has size tensor\(64\); it must be int"),
     ],
 )

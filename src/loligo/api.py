@@ -57,6 +57,8 @@ def train(
     run = plan(method, out, preset, options or {}, train or {})
     if run.trained:
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
+    torch.manual_seed(run.train.seed)
+    model = run.new_model()  # before anything is written, as it may refuse its options
     rows = manifest.check(data) if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="train")
     _require(rows, "train")
     if (run.folder / "config.yaml").exists() and not run.begun:
@@ -71,8 +73,6 @@ def train(
     run.save()
     from loligo import train as training  # here, so that scoring imports no Lightning
 
-    torch.manual_seed(run.train.seed)
-    model = run.new_model()
     watch = watch or (_Watch(run, rows) if run.train.watch else None)
     history = training.fit(model, normals, run.train, run.folder, watch, held_out)
     run.save_model(model)
@@ -101,6 +101,8 @@ def plan(method: str, out: str | Path, preset: str | None, options: dict[str, An
     if not isinstance(train, TrainConfig):
         preset_train = {k.removeprefix("train."): v for k, v in given.items() if k.startswith("train.")}
         train = build(TrainConfig, preset_train | train, "train")
+    if not str(out):
+        raise ValueError("the run folder's name is empty; name one, such as runs/a")
     run = Run(Path(out), method, config, train, {"data": {}, "cost": {}}, preset or "")
     if run.begun:
         before = Run.load(run.folder)

@@ -61,14 +61,37 @@ def _parse_training(parser: Any, method: str, argv: list[str], skip: set[str] | 
 
     kind = methods.get(method)
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parser.add_argument("--preset", help=f"named set of options, others on top: {', '.join(sorted(kind.presets))}")
+    parser.add_argument(
+        "--preset", type=str, help=f"named set of options, others on top: {', '.join(sorted(kind.presets))}"
+    )
     parser.add_class_arguments(kind.Config, "method")
     parser.add_class_arguments(TrainConfig, "train", skip=skip or set())
+    for word, path in zip(argv, [*argv[1:], ""], strict=True):
+        if word == "--config" or word.startswith("--config="):
+            _check_options(Path(word.partition("=")[2] or path))
     given = _parse(parser, argv)
     if not (preset := kind.presets.get(given.preset)):
         return given
     parser.set_defaults({key if key.startswith("train.") else f"method.{key}": v for key, v in preset.items()})
     return _parse(parser, argv)  # once more, as a file may have named the preset
+
+
+def _check_options(path: Path) -> None:
+    """Say what is wrong with a file of options as a whole; of single options the parser does."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError):
+        values = None
+    example = "write a YAML file such as 'train: {epochs: 3}'"
+    if not isinstance(values, dict):
+        _fail(f"{path} holds no options; {example}")
+    if "method_config" in values:
+        _fail(f"{path} is the record of a run; copy its method_config as method:, its preset and its train: to a file")
+    for key, kind in {"method": dict, "train": dict, "index": dict, "preset": str}.items():
+        if not isinstance(values.get(key, kind()), kind):
+            _fail(f"{path} has {key} {values[key]!r}; it must be {'a name' if kind is str else 'options'}: {example}")
 
 
 def _training(given: Any) -> dict[str, Any]:
@@ -80,7 +103,9 @@ def score(argv: list[str]) -> None:
     """score images with a trained run: loligo score RUN PATH... (without PATH: its manifest's test split)"""
     parser = _parser("score", "loligo score RUN [PATH ...] [options]")
     parser.add_argument("run", metavar="RUN", help="run folder made by loligo train")
-    parser.add_argument("paths", metavar="PATH", nargs="*", help="folder, files or manifest; else the test split")
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="*", default=[], help="folder, files, manifest; else the test split"
+    )
     parser.add_argument("--out", help="folder for scores.csv and maps; else the run folder")
     parser.add_argument("--splits", nargs="+", help="splits of a manifest to score; else all, test of the run's own")
     parser.add_argument("--maps", choices=["true", "false"], default="true", help="write a heat map for each image")
@@ -284,10 +309,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(f"there is no command {args[0]!r}; {nearest(args[0], COMMANDS)}")
     try:
         COMMANDS[args[0]](args[1:])
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError, MemoryError) as error:
         if os.environ.get("LOLIGO_DEBUG"):
             raise
-        _fail(str(error))
+        _fail(str(error) or "there is not enough memory")
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on with a training")
 
@@ -321,7 +346,13 @@ def _parser(name: str, use: str) -> Any:
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     doc = (COMMANDS[name].__doc__ or "").split(":")[0]
-    return jsonargparse.ArgumentParser(prog=f"loligo {name}", usage=use, description=doc, exit_on_error=False)
+    return jsonargparse.ArgumentParser(
+        prog=f"loligo {name}",
+        usage=use,
+        description=doc,
+        exit_on_error=False,
+        print_config=None,  # it knows no presets, and would undo them where it is read back
+    )
 
 
 def _parse(parser: Any, argv: list[str]) -> Any:

@@ -37,6 +37,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.seed < 1 << 32:
+            raise ValueError(f"train.seed is {self.seed}; it must lie in 0 to {(1 << 32) - 1}")
 
 
 def size_in_bytes(text: str) -> int:

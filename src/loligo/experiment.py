@@ -39,7 +39,11 @@ def run(
     if dataset not in DATASETS:
         raise ValueError(f"there is no data set {dataset!r}; {nearest(dataset, DATASETS)}")
     planned = api.plan(method, out, preset, options or {}, train or {})
-    done = complete(planned, DATASETS[dataset](Path(data), **(index or {})))
+    rows = DATASETS[dataset](Path(data), **(index or {}))
+    labels = rows.loc[rows["split"] == "test", "label"].value_counts().to_dict()
+    if set(labels) != {0, 1}:
+        raise ValueError(f"{data} has test labels {labels}; metrics need normal (0) and abnormal (1) images there")
+    done = complete(planned, rows)
     api.score(done)
     found = api.evaluate(done, results)
     api.report(done)
@@ -49,7 +53,8 @@ def run(
 def complete(planned: Run, rows: pd.DataFrame, *, strict: bool = False) -> Run:
     """Train what `api.plan` returned on a manifest, unless that was done; return the run as it stands on disk.
 
-    Raises ValueError where it was trained on other images.
+    The run keeps the manifest, whose validation and test may be others than before. Raises ValueError where it was
+    trained on other images.
     """
     from loligo import api
     from loligo.runs import Run
@@ -62,12 +67,14 @@ def complete(planned: Run, rows: pd.DataFrame, *, strict: bool = False) -> Run:
         )
     elif trained_on(planned.manifest()) != trained_on(rows):
         raise ValueError(f"{planned.folder} was trained on other images; choose another folder, or remove it")
+    else:
+        manifest.write(rows, planned.folder / "manifest.csv")
     return Run.load(planned.folder)
 
 
 def trained_on(rows: pd.DataFrame) -> set[str]:
-    """Return the paths of a manifest's training images."""
-    return set(rows.loc[rows["split"] == "train", "path"])
+    """Return the paths of a manifest's images that train or calibrate."""
+    return set(rows.loc[rows["split"].isin(("train", "calibration")), "path"])
 
 
 def _digit_anatomy(root: Path, *, seed: int = 0, mnist: Path | None = None) -> pd.DataFrame:

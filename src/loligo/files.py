@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,17 +19,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+ABANDONED = 3600.0
+"""Seconds after which a temporary folder is the remains of a kill."""
+
+
 @contextmanager
 def replacing(target: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` to write a file or folder at; move it there on success.
 
     The move is atomic for a file, and outlives a power cut where it is ``durable``, which costs some ms a file.
     An error inside leaves ``target`` as it was and removes the temporary; so does a file in place of a folder.
-    An OSError (full disk, no permission) is raised again with ``target`` named in its message.
+    An OSError (full disk, no permission) is raised again with ``target`` named in its message. What a kill left of
+    writing the same target, an hour ago or more, goes.
     """
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.????????"):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         new = temporary / target.name
         yield new

@@ -30,8 +30,8 @@ T = TypeVar("T")
 
 TYPES: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str, "tuple[int, ...]": tuple}
 """What a value must be an instance of, by the annotation of its field."""
-COUNTS = ("size", "channels", "width", "code")
-"""Fields of methods that count something."""
+NONE = ("seed", "skips", "frozen", "mining_steps", "least", "frequencies")
+"""Whole numbers that may be 0; all others are at least 1."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Run:
     @classmethod
     def load(cls, folder: str | Path) -> Run:
         """Read a run folder; ValueError, which names the file, where it is none or its configuration is not whole."""
+        if not str(folder):
+            raise ValueError("the run folder's name is empty; name one that 'loligo train' made")
         folder = Path(folder)
         path = folder / "config.yaml"
         if not path.is_file():
@@ -102,8 +104,11 @@ class Run:
         return (self.folder / "model.safetensors").is_file() and (self.folder / "calibration.json").is_file()
 
     def new_model(self) -> Method:
-        """Return the method with fresh weights."""
-        return methods.get(self.method)(self.method_config)
+        """Return the method with fresh weights; ValueError where it cannot be made with its options."""
+        try:
+            return methods.get(self.method)(self.method_config)
+        except (RuntimeError, ZeroDivisionError, OverflowError, MemoryError) as error:
+            raise ValueError(f"{self.method} cannot be made with these options: {one_line(error)}") from error
 
     def model(self, path: Path | None = None) -> Method:
         """Return the trained method, in eval mode; or as it was when it was saved to ``path``.
@@ -142,12 +147,12 @@ def build(kind: type[T], values: dict[str, Any], where: str = "options") -> T:
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"{where} has no {key!r}; {nearest(key, known)}")
-        if not isinstance(value, TYPES.get(known[key], object)):
+        if not isinstance(value, TYPES.get(known[key], object)) or (isinstance(value, bool) and known[key] != "bool"):
             raise ValueError(f"{where} has {key} {value!r}; it must be {known[key]}")
         if (choices := _choices(hints[key])) and value not in choices:
             raise ValueError(f"{where} has {key} {value!r}; {nearest(str(value), choices)}")
-        if key in COUNTS and isinstance(value, int) and value < 1:
-            raise ValueError(f"{where} has {key} {value}; it must be at least 1")
+        if known[key] == "int" and value < (least := int(key not in NONE)):
+            raise ValueError(f"{where} has {key} {value}; it must be at least {least}")
     return kind(**values)
 
 

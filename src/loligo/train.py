@@ -118,7 +118,7 @@ class Loop:
         torch.manual_seed(self.config.seed)
         method.eval()
         with torch.no_grad(), autocast(self.fabric.device, self.dtype):
-            method.fit(self.plain_batches(self.data, "fitting"))
+            method.fit(Again(lambda: self.plain_batches(self.data, "fitting")))
             method.calibrate(Again(lambda: self.plain_batches(self.held_out, "calibrating")))
         return method
 

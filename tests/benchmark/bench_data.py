@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from conftest import anatomy, blob, write_images
@@ -20,9 +21,13 @@ def write(root: Path, seed: int = 0) -> Path:
     rows = []
     for split, label, count in COUNTS:
         images = anatomy(count, 32, seed=seed + len(split) + label)
-        images = 0.8 * images + 0.2 * blob(images) if label else images
+        masks = [""] * count
+        if label:
+            marked = (blob(images) != images).astype(np.float32)
+            masks = [str(path) for path in write_images(root / "masks" / split, marked)]
+            images = 0.8 * images + 0.2 * blob(images)
         for i, path in enumerate(write_images(root / split / str(label), images)):
-            patient = f"{split}{label}{i // 2}"
-            rows.append({"path": str(path), "split": split, "label": label, "patient": patient, "kind": "blob"})
+            about = {"patient": f"{split}{label}{i // 2}", "kind": "blob", "mask": masks[i]}
+            rows.append({"path": str(path), "split": split, "label": label, **about})
     manifest.write(manifest.check(pd.DataFrame(rows)), root / "m.csv")
     return root / "m.csv"

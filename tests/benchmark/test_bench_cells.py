@@ -109,9 +109,8 @@ def test_cells_of_the_first_seed_come_first_and_curves_last(data: datasets.Data)
 
 def test_what_is_closed_is_where_labels_and_test_images_lie(data: datasets.Data) -> None:
     root = Path(data.rows["path"][0]).parents[2]
-    assert set(data.closed) == {
-        str(root / part) for part in ("m.csv", "validation/0", "validation/1", "test/0", "test/1")
-    }
+    folders = ("validation/0", "validation/1", "test/0", "test/1", "masks/validation", "masks/test")
+    assert set(data.closed) == {str(root / part) for part in ("m.csv", *folders)}
 
 
 def test_only_one_cell_and_the_command_that_makes_it(data: datasets.Data) -> None:

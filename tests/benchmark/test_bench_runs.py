@@ -95,7 +95,7 @@ def test_ten_kills_leave_the_table_of_an_unbroken_run(killed: Path) -> None:
 def test_both_protocols_are_those_of_one_plain_run(killed: Path, tmp_path: Path) -> None:
     train = {"epochs": 4, "batch_size": 8, "seed": 1, "watch": True}
     run = api.train("ae", killed / "data" / "m.csv", tmp_path, preset="tiny", train=train)
-    api.score(run, maps=False)
+    api.score(run)
     found = api.evaluate(run)
     cells = pd.read_csv(killed / "whole" / "cells.csv").set_index(["cell", "protocol"])
     for protocol in ("clean", "paper"):
@@ -105,6 +105,14 @@ def test_both_protocols_are_those_of_one_plain_run(killed: Path, tmp_path: Path)
     assert row["epoch"] == found["paper"]["epoch"]
     row = cells.loc[("one/ae/seed_1", "clean")]  # the plain run's epochs.csv knows no patients
     assert (row["auc_low"], row["auc_high"]) == pytest.approx((found["clean"]["auc_low"], found["clean"]["auc_high"]))
+    assert row["kind_blob"] == pytest.approx(found["kinds"]["blob"])
+    for name in ("auroc", "ap", "best_dice"):
+        assert row[f"pixel_{name}"] == pytest.approx(found["pixel"][name], rel=1e-6)
+    pixels = cells["pixel_auroc"]
+    assert pixels.xs("clean", level=1).nunique() > 1 and pixels.xs("paper", level=1).isna().all()
+    assert not list(killed.rglob("cells/**/maps"))
+    text = (killed / "whole" / "benchmark.md").read_text()
+    assert "| Method | Blob | Pixel AUROC | Pixel AP | Best Dice |" in text
 
 
 def test_everything_to_repeat_a_cell_is_in_the_json(planted: Path) -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import PIL.Image
@@ -112,6 +114,20 @@ def test_resolve_plain_folder(tmp_path):
     score = manifest.resolve(str(tmp_path), purpose="score")
     assert set(score["split"]) == {"test"}
     assert score["label"].isna().all()
+
+
+def test_what_is_held_out_can_be_read(tmp_path):
+    save(*(tmp_path / f"{i}.png" for i in range(12)))
+    whole = manifest.resolve(tmp_path, purpose="train")
+    (held,) = whole.loc[whole["split"] == "calibration", "path"]
+    Path(held).write_bytes(b"")
+    again = manifest.resolve(tmp_path, purpose="train")
+    assert list(again["path"]) == list(whole["path"])
+    assert again["split"].value_counts().to_dict() == {"train": 11, "calibration": 1}
+    assert again.set_index("path")["split"][held] == "train"  # where loading rejects it, with its reason
+    for path in again["path"]:
+        Path(path).write_bytes(b"")
+    pd.testing.assert_frame_equal(manifest.resolve(tmp_path, purpose="train"), whole)
 
 
 def test_resolve_class_folders(tmp_path):

@@ -81,6 +81,18 @@ def test_folder_follows_links_but_not_in_circles_and_lists_those_to_nothing(tmp_
     ]
 
 
+def test_folder_lists_a_file_once_however_many_links_show_it(tmp_path):
+    save(*(tmp_path / "a" / f"{i}.png" for i in range(20)))
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "a" / "x.png").symlink_to("0.png")
+    found = folder.index(tmp_path)
+    assert len(found) == 20 and found["path"].str.contains("/a/[0-9]").all()
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "0.png").symlink_to(tmp_path / "a" / "0.png")
+    with pytest.raises(ValueError, match=r"a/0\.png and .*test/0\.png are one file in two splits or classes"):
+        folder.index(tmp_path)
+
+
 def test_folder_pairs_mvtec_masks(tmp_path):
     save(tmp_path / "train/good/000.png", tmp_path / "test/good/000.png", tmp_path / "test/crack/000.png")
     save(tmp_path / "ground_truth/crack/000_mask.png")

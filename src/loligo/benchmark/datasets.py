@@ -30,17 +30,17 @@ class Data:
     rows: pd.DataFrame
     """The checked manifest, all splits."""
     digests: dict[str, str]
-    """Hash of the content of each file, by path."""
+    """Hash of the content of each file, images and masks, by path."""
     closed: tuple[str, ...]
     """Files and folders that no training may open: they hold labels, or images of validation and test."""
 
     def hash(self, rows: pd.DataFrame) -> str:
-        """Name the content of rows of it: images, splits, labels and patients in order, wherever the files lie."""
+        """Name the content of rows of it: images, splits, labels, patients and masks, wherever the files lie."""
         whole = hashlib.sha256()
-        for path, split, label, patient in zip(
-            rows["path"], rows["split"], rows["label"], rows["patient"], strict=True
+        for path, split, label, patient, mask in rows[["path", "split", "label", "patient", "mask"]].itertuples(
+            index=False, name=None
         ):
-            whole.update(f"{self.digests[path]} {split} {label} {patient}\n".encode())
+            whole.update(f"{self.digests[path]} {split} {label} {patient} {self.digests.get(mask, '')}\n".encode())
         return whole.hexdigest()[:16]
 
 
@@ -65,8 +65,9 @@ def read(given: str, out: Path) -> Data:
             f"{given}: the test split has {normal} images labelled normal (0) and {abnormal} abnormal (1); two of each "
             "are needed at least"
         )
+    files = [path for path in (*rows["path"], *rows["mask"]) if path]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = dict(zip(rows["path"], pool.map(cache.digest, rows["path"]), strict=True))
+        digests = dict(zip(files, pool.map(cache.digest, files), strict=True))
     return Data(name, given, rows, digests, _closed(rows, [path] if path else []))
 
 

@@ -83,6 +83,10 @@ def reveal(job: Job, made: Plan) -> dict[str, Any]:
         if (made.folder / "raw" / name).exists():
             table = shown(job, made, name)
             table = table.drop(columns=[c for c in known if c in table and c != "path"])
+            kept = (made.folder / "raw" / "maps").is_dir()  # those of a finished cell are gone
+            for column in ("map", "reconstruction", "overlay"):
+                if column in table:
+                    table[column] = [f"../raw/{n}" if kept and isinstance(n, str) else "" for n in table[column]]
             write_csv(table.merge(known, on="path", how="left", validate="m:1"), run / name)
     if (made.folder / "raw" / "rejected.csv").exists():
         write_csv(shown(job, made, "rejected.csv"), run / "rejected_test.csv")

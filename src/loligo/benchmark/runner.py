@@ -67,10 +67,12 @@ def _run(job: Job, request: Request, context: Any) -> tuple[str, float]:
     rows = select(made.cell, job.data.rows)
     labelled = rows.loc[rows["split"] == "validation", "label"].dropna().nunique() == 2
     corruptions = "corruptions" in request.robustness and not made.cell.curve
+    masks = not made.cell.curve and bool((rows.loc[rows["split"] == "test", "mask"] != "").any())
     closed = (str(request.out.absolute()), *job.data.closed)
-    stages = ((work.train, hidden.for_training, labelled), (work.score, hidden.for_scoring, corruptions))
-    for function, see, option in stages:
-        process = context.Process(target=work.stage, args=(function, made, see(job, made), closed, option), daemon=True)
+    stages = ((work.train, hidden.for_training, (labelled,)), (work.score, hidden.for_scoring, (corruptions, masks)))
+    for function, see, options in stages:
+        given = (function, made, see(job, made), closed, *options)
+        process = context.Process(target=work.stage, args=given, daemon=True)
         process.start()
         process.join()
         if process.exitcode and not (made.folder / "failed.json").exists():
@@ -91,9 +93,11 @@ def _run(job: Job, request: Request, context: Any) -> tuple[str, float]:
         "commit": results.commit(),
         "data_hash": made.data_hash,
         "code": made.code,
+        "pixel": found.get("pixel", {}),
     }
     shutil.rmtree(made.folder / "images", ignore_errors=True)
-    _write(made.folder / "cell.json", record)  # last: where it stands, the cell is finished
+    _write(made.folder / "cell.json", record)  # where it stands, the cell is finished
+    shutil.rmtree(made.folder / "raw" / "maps", ignore_errors=True)  # large, and measured
     return f"AUC {found['clean']['auc']:.3f}", time.monotonic() - begun
 
 

@@ -72,7 +72,8 @@ def scores(job: Job) -> dict[str, tuple[pd.DataFrame, float, dict[str, Any]]]:
             table = table[table["epoch"] == found["epoch"]]
         else:
             table = evaluate.read_scores(folder)
-        parts[protocol] = (evaluate.labelled(table, "test"), float(found["threshold"]), found)
+        kinds = measured.get("kinds", {}) if protocol == "clean" else {}
+        parts[protocol] = (evaluate.labelled(table, "test"), float(found["threshold"]), found | {"kinds": kinds})
     return parts
 
 
@@ -114,7 +115,9 @@ def _rows(job: Job, request: Request, scored: dict[Any, Any]) -> list[dict[str, 
         "train_config": json.dumps({**job.plan.train, "epochs": run.train.epochs}),
         "folder": folder.relative_to(out).as_posix() if folder.is_relative_to(out) else str(folder),
     }
-    return [known | {"protocol": p} | _measured(*scored[cell.name, p]) | about for p in _protocols(job)]
+    rows = [known | {"protocol": p} | _measured(*scored[cell.name, p]) | about for p in _protocols(job)]
+    rows[0] |= {f"pixel_{name}": value for name, value in record["pixel"].items()}  # of the last epoch's maps: clean
+    return rows
 
 
 def _measured(table: pd.DataFrame, threshold: float, found: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +127,9 @@ def _measured(table: pd.DataFrame, threshold: float, found: dict[str, Any]) -> d
     values = statistics.measure(y, s, threshold)
     spread = {f"{name}_{end}": span[i] for name, span in spans.items() for i, end in enumerate(("low", "high"))}
     counts = {"n_normal": int((y == 0).sum()), "n_abnormal": int((y == 1).sum())}
-    return {**counts, **values, **spread, "threshold": threshold, "epoch": found.get("epoch"), "note": found["note"]}
+    kinds = {f"kind_{name}": auc for name, auc in found["kinds"].items()}
+    about = {"threshold": threshold, "epoch": found.get("epoch"), "note": found["note"]}
+    return {**counts, **values, **spread, **about, **kinds}
 
 
 def _summary(group: list[Job], cells: pd.DataFrame, scored: dict[Any, Any]) -> dict[str, Any]:
@@ -147,6 +152,8 @@ def _summary(group: list[Job], cells: pd.DataFrame, scored: dict[Any, Any]) -> d
     row["gap"] = row["paper_auc"] - row["auc"]
     clean = cells[same & (cells["protocol"] == "clean") & (cells["status"] == "done")]
     row |= {key: clean[key].astype(float).mean() for key in (*COST, *SCORING, "epochs")}
+    for name in (name for name in map(str, clean) if name.startswith(("kind_", "pixel_"))):
+        row |= {name: clean[name].mean(), f"{name}_sd": clean[name].std(ddof=1) if len(clean) > 1 else np.nan}
     return row | {"preset": clean["preset"].iloc[0], "budget_seconds": clean["budget_seconds"].iloc[0]}
 
 

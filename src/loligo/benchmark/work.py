@@ -120,12 +120,15 @@ def epoch_seconds(run: Run, normals: Dataset, scratch: Path) -> float:
     return float(sum(p.share / total * len(normals) / speeds[p.name] for p in phases))
 
 
-def score(plan: Plan, rows: pd.DataFrame, corruptions: bool) -> None:
-    """Score ``rows``, splits validation and test, as far as that was not done: scores, epochs, corruptions, cost."""
+def score(plan: Plan, rows: pd.DataFrame, corruptions: bool, maps: bool) -> None:
+    """Score ``rows``, splits validation and test, as far as that was not done: scores, epochs, corruptions, cost.
+
+    Heat maps of the test images are written where ``maps`` says that there are masks to measure them against.
+    """
     run, raw = Run.load(plan.folder / "run"), plan.folder / "raw"
     test = rows[rows["split"] == "test"].reset_index(drop=True)
     if not (raw / "scores.csv").exists():
-        api.score(run, test, raw, maps=False)
+        api.score(run, test, raw, maps=maps)
     if not (raw / "cost.json").exists():
         found = cost.measure(run, run.images(test))
         with replacing(raw / "cost.json") as path:

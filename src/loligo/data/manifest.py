@@ -13,6 +13,7 @@ from typing import Literal
 
 import pandas as pd
 
+from loligo import io
 from loligo.data.splits import SPLITS, hold_out
 from loligo.files import replacing
 from loligo.io import SUFFIXES, VOLUME_SUFFIXES, is_image, is_volume
@@ -85,7 +86,10 @@ def resolve(
 
     Raises ``FileNotFoundError`` for a path that does not exist and ``ValueError`` for what holds no images.
     """
-    paths = [Path(data)] if isinstance(data, str | Path) else [Path(path) for path in data]
+    given = [data] if isinstance(data, str | Path) else data
+    if "" in given:
+        raise ValueError("a path is empty; give a manifest, a folder or image files")
+    paths = [Path(path) for path in given]
     if absent := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(f"{_some(absent)}: no such file or folder; give a manifest, a folder or image files")
     if len(paths) == 1 and paths[0].suffix.lower() in MANIFEST_SUFFIXES:
@@ -98,10 +102,31 @@ def resolve(
 
 
 def as_normals(rows: pd.DataFrame, calibration: float, seed: int) -> pd.DataFrame:
-    """Label what is in train or calibration 0, and hold out a fraction where nothing is in calibration."""
+    """Label what is in train or calibration 0, and hold out a fraction where nothing is in calibration.
+
+    Where none of what would be held out can be read, it is left to train, which rejects it, and others are.
+    """
     normal = rows["split"].isin(("train", "calibration"))
     rows = rows.assign(label=rows["label"].mask(normal, 0))
-    return rows if (rows["split"] == "calibration").any() else hold_out(rows, "calibration", calibration, seed)
+    if (rows["split"] == "calibration").any():
+        return rows
+    held = first = hold_out(rows, "calibration", calibration, seed)
+    unfit = pd.Series(False, rows.index)
+    while len(chosen := held.loc[held["split"] == "calibration", "path"]) and not any(map(_readable, chosen)):
+        unfit |= rows["path"].isin(chosen)
+        if (rows["split"][~unfit] == "train").sum() < 2:
+            return first  # whoever loads them says what is wrong
+        held = hold_out(rows[~unfit], "calibration", calibration, seed)
+    return pd.concat([held, rows[unfit]]).sort_index()
+
+
+def _readable(path: str) -> bool:
+    try:
+        if not is_volume(Path(path)):
+            io.read(Path(path))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def writable(path: Path) -> str:

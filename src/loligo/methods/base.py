@@ -145,7 +145,10 @@ class Method(nn.Module):
         """Do what is due at the end of an epoch, such as keeping a snapshot; ``progress`` of all epochs, in (0, 1]."""
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Learn what is not learnt by gradient: once the phases are over, in eval mode, batches in a fixed order."""
+        """Learn what is not learnt by gradient: once the phases are over, in eval mode, batches in a fixed order.
+
+        The batches may be gone through more than once, lest they be kept.
+        """
 
     def calibrate(self, batches: Iterable[Tensor]) -> None:
         """Set limits of its own from normals that were held out, after `fit`; in eval mode, in a fixed order.

@@ -34,6 +34,7 @@ def short(value: Any, unit: float = 1.0) -> str:
 
 HEAD = ("Method", "AUC", "95 % interval", "AP", "Acc", "F1", "Sens. at 95 % spec.", "Paper AUC", "Gap", "Training (s)")
 PUBLISHED_HEAD = ("Method", "AUC", "Acc", "F1", "Source")
+DETAILS = "AUC by kind of anomaly, each against all normal images, and of heat maps by pixel."
 
 
 def _table(summary: pd.DataFrame, name: str) -> list[tuple[str, ...]]:
@@ -53,6 +54,18 @@ def _table(summary: pd.DataFrame, name: str) -> list[tuple[str, ...]]:
     ]
 
 
+def details(summary: pd.DataFrame, name: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return head and rows of a data set's AUC by kind of anomaly and of its pixels, best first; no rows without."""
+    rows = summary[summary["dataset"] == name].sort_values("auc", ascending=False).dropna(axis=1, how="all")
+    kinds = [c for c in map(str, rows) if c.startswith("kind_") and not c.endswith("_sd")]
+    pixels = {"pixel_auroc": "Pixel AUROC", "pixel_ap": "Pixel AP", "pixel_best_dice": "Best Dice"}
+    known = {c: c.removeprefix("kind_").capitalize() for c in kinds} | {c: t for c, t in pixels.items() if c in rows}
+    if not known:
+        return (), []
+    texts = [(row["method"], *(spread(row, c) for c in known)) for row in rows.to_dict("records")]
+    return ("Method", *known.values()), texts
+
+
 def _published_table(rows: Rows) -> list[tuple[str, ...]]:
     cells = ("auc", "accuracy", "f1")
     return [(r["name"], *(spread(r | {"auc_sd": r["auc_spread"]}, c) for c in cells), r["source"]) for r in rows]
@@ -64,8 +77,11 @@ def markdown(about: dict[str, Any], summary: pd.DataFrame, best: Rows, published
     for answer in best:
         lines += [f"## {answer['dataset']}\n", said(answer, summary) + "\n"]
         lines += [_markdown(HEAD, _table(summary, answer["dataset"]))]
-        if rows := published.get(answer["dataset"]):
-            lines += ["Published, not measured here:\n", _markdown(PUBLISHED_HEAD, _published_table(rows))]
+        head, rows = details(summary, answer["dataset"])
+        if rows:
+            lines += [DETAILS + "\n", _markdown(head, rows)]
+        if papers := published.get(answer["dataset"]):
+            lines += ["Published, not measured here:\n", _markdown(PUBLISHED_HEAD, _published_table(papers))]
     return "\n".join(lines)
 
 
@@ -104,9 +120,12 @@ def latex(about: dict[str, Any], summary: pd.DataFrame, best: Rows, published: M
     parts = [f"% {NOTICE}\n% {conditions(about)}"]
     for answer in best:
         parts.append(_latex(answer["dataset"] + ", measured", HEAD, _table(summary, answer["dataset"])))
-        if rows := published.get(answer["dataset"]):
+        head, rows = details(summary, answer["dataset"])
+        if rows:
+            parts.append(_latex(f"{answer['dataset']}. {DETAILS}", head, rows))
+        if papers := published.get(answer["dataset"]):
             caption = answer["dataset"] + ", published, not measured here"
-            parts.append(_latex(caption, PUBLISHED_HEAD, _published_table(rows)))
+            parts.append(_latex(caption, PUBLISHED_HEAD, _published_table(papers)))
     return "\n\n".join(parts) + "\n"
 
 

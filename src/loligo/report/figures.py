@@ -139,15 +139,15 @@ def roc_curves(labels: Floats, scores: Floats, groups: npt.NDArray[np.int64], gr
 
 @styled
 def histogram(groups: Mapping[str, Floats], threshold: float | None) -> Figure:
-    """Draw raw scores of each group as shares of it; the 1 % farthest out stand in the outer bars."""
-    edges = np.histogram_bin_edges(np.percentile(np.concatenate(list(groups.values())), (0.5, 99.5)), BINS)
+    """Draw raw scores of each group as shares of it; what lies farther out than the bulk stands in the outer bars."""
+    edges = _edges([*groups.values()], threshold)
     figure, (axes,) = panels(1, 1, 5.4, 4.4)
     for name, scores in groups.items():
         style: dict[str, Any] = {"color": COLOURS[name], "label": f"{name} ({len(scores)})"}
         clipped, weights = scores.clip(edges[0], edges[-1]), np.full(len(scores), 100 / len(scores))
         if not name.startswith("calibration"):
-            axes.hist(clipped, list(edges), weights=weights, alpha=0.35, color=COLOURS[name])
-        axes.hist(clipped, list(edges), weights=weights, histtype="step", linewidth=1.4, **style)
+            axes.hist(clipped, edges, weights=weights, alpha=0.35, color=COLOURS[name])
+        axes.hist(clipped, edges, weights=weights, histtype="step", linewidth=1.4, **style)
     if threshold is not None:
         axes.axvline(threshold, color="#111111", linestyle="--", label=f"threshold {threshold:.4g}")
     axes.set(xlabel="raw score (higher is more abnormal)", ylabel="share of the group (%)")
@@ -155,16 +155,30 @@ def histogram(groups: Mapping[str, Floats], threshold: float | None) -> Figure:
     return figure
 
 
+def _edges(groups: list[Floats], threshold: float | None) -> list[float]:
+    """Return edges of bars for all but the 1 % farthest out, and what is beyond 5 times a group's middle half.
+
+    A single image far away would else push all others into one bar.
+    """
+    low, high = np.percentile(np.concatenate(groups), (0.5, 99.5))
+    quartiles = np.array([np.percentile(scores, (25, 75)) for scores in groups])
+    width = 5 * np.maximum(np.diff(quartiles, axis=1)[:, 0], 1e-12)
+    marks = quartiles[:, 0] if threshold is None else np.append(quartiles[:, 0], threshold)
+    low = min(max(low, (quartiles[:, 0] - width).min()), marks.min())
+    high = max(min(high, (quartiles[:, 1] + width).max()), marks.max())
+    return [float(edge) for edge in np.histogram_bin_edges([low, high], BINS)]
+
+
 @styled
 def strip(scores: Floats, kinds: npt.NDArray[Any], threshold: float | None) -> Figure:
     """Draw the anomaly score A of every image, the lowest first, in the colour of its kind; both are (N,)."""
     figure, (axes,) = panels(1, 1, 10.8, 3.2)
-    order = np.argsort(scores, kind="stable")
+    order, size = np.argsort(scores, kind="stable"), 14 if len(scores) > 200 else 60
     for kind in (name for name in COLOURS if (kinds == name).any()):
         place = np.flatnonzero(kinds[order] == kind)
         label = f"{kind} ({len(place)})"
         axes.scatter(
-            place + 1, scores[order][place], s=14, marker="|", color=COLOURS[kind], label=label, rasterized=True
+            place + 1, scores[order][place], s=size, marker="|", color=COLOURS[kind], label=label, rasterized=True
         )
     if threshold is not None:
         axes.axhline(threshold, color="#111111", linestyle="--", label=f"threshold {threshold:.3g}")

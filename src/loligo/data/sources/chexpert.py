@@ -52,10 +52,18 @@ def index(
     test: float = 0.05,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """List one ``view`` with columns sex, age (years), view, labeller; fractions are of train.csv patients.
+    """List one view with columns sex, age (years), view, labeller; shares are of train.csv patients.
 
-    ``validation`` and ``test`` are taken alike from wholly normal patients and from the others. Raises
-    ``FileNotFoundError`` without train.csv and ``ValueError`` for a missing column or an unknown option.
+    Raises ``FileNotFoundError`` without train.csv and ``ValueError`` for a missing column or an unknown option.
+
+    Args:
+        root: folder with train.csv
+        view: which radiographs
+        uncertainty: what an uncertain finding counts as
+        calibration: share that is held out for p-values and threshold, of wholly normal patients
+        validation: share that becomes validation, alike of wholly normal patients and of the others
+        test: share that becomes test, likewise
+        seed: of the split
     """
     _check_options(view, uncertainty)
     names = [name for name in _LABELLERS if name == "train.csv" or (root / name).is_file()]

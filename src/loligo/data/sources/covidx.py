@@ -36,11 +36,17 @@ def index(
     validation: float = 0.05,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """List the set with column ``class``; fractions are of the train list's patients.
+    """List the set with column class; shares are of the train list's patients.
 
-    ``validation`` is taken alike from wholly normal patients and from the others. Raises
-    ``FileNotFoundError`` where a list or every listed file is missing, and ``ValueError`` for a line or class
+    Raises ``FileNotFoundError`` where a list or every listed file is missing, and ``ValueError`` for a line or class
     that is not understood.
+
+    Args:
+        root: folder with the lists
+        negative: what the class negative of two-class lists means
+        calibration: share that is held out for p-values and threshold, of wholly normal patients
+        validation: share that becomes validation, alike of wholly normal patients and of the others
+        seed: of the split
     """
     frame = pd.DataFrame([row for prefix in _LISTS for row in _rows(root.absolute(), prefix)])
     if negative == "refuse" and (frame["class"] == "negative").any():

@@ -9,6 +9,7 @@ calibration folder, from which nothing may learn, are put aside into ``validatio
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,10 +50,15 @@ def index(
     calibration: float = manifest.CALIBRATION_FRACTION,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """List the images below ``root`` to train on: those of no split folder are ``loose``, those to learn from normal.
+    """List the images below a folder, those to learn from as normal.
 
-    The fraction ``calibration`` of the training images is held out, unless there is a calibration folder. Raises
-    ``FileNotFoundError`` where there is no image and ``ValueError`` for a mask without its one image.
+    Raises ``FileNotFoundError`` where there is no image and ``ValueError`` for a mask without its one image.
+
+    Args:
+        root: the folder
+        loose: split of images that lie in no split folder
+        calibration: share of the training images that is held out, unless there is a calibration folder
+        seed: of what is held out
     """
     return manifest.as_normals(listed(root, loose), calibration, seed)
 
@@ -60,11 +66,12 @@ def index(
 def listed(root: Path, loose: Literal["train", "test"]) -> pd.DataFrame:
     """List the images below ``root`` in order of path as they lie; those of no split folder are ``loose``.
 
-    Links to folders are followed, but not in circles; a link to nothing is listed, and rejected when it is loaded.
+    Links to folders are followed, but not in circles; a link to nothing is listed, and rejected when it is loaded. A
+    file that is met again through a link is listed once; ValueError where that would give it two splits or classes.
     """
     files = sorted(path for path in _files(root.absolute()) if is_image(path))
     masks = [path for path in files if MASKS in _folders(path, root)]
-    images = [_place(path, root) for path in files if MASKS not in _folders(path, root)]
+    images = _once([_place(path, root) for path in files if MASKS not in _folders(path, root)])
     if not images:
         raise FileNotFoundError(f"no image ({', '.join(SUFFIXES + VOLUME_SUFFIXES)}) below {root}")
     has_normal = any(_is_normal(image.group) for image in images)
@@ -95,6 +102,16 @@ def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]
             yield from _files(path, above | {real})
         elif path.is_file() or path.is_symlink():
             yield path
+
+
+def _once(images: list[_Found]) -> list[_Found]:
+    """Leave out images that a link shows again."""
+    first: dict[str, _Found] = {}
+    for image in images:
+        before = first.setdefault(os.path.realpath(image.path), image)
+        if (before.split, _is_normal(before.group)) != (image.split, _is_normal(image.group)):
+            raise ValueError(f"{before.path} and {image.path} are one file in two splits or classes; keep one of them")
+    return list(first.values())
 
 
 def _folders(path: Path, root: Path) -> list[str]:

@@ -33,10 +33,17 @@ WINDOWS: dict[str, WindowName] = {"mood_brain": "brain", "mood_abdom": "ct"}
 def index(
     root: Path, *, region: Region = "all", calibration: float = 0.10, validation: float = 0.05, seed: int = 0
 ) -> pd.DataFrame:
-    """List one row a volume, source ``mood_brain`` or ``mood_abdom``; fractions are of each region's training volumes.
+    """List one row a volume, source mood_brain or mood_abdom; shares are of each region's training volumes.
 
     Raises ``FileNotFoundError`` where there is no training volume, or a toy case lacks its label, and
     ``ValueError`` for an unknown region, a label that is neither 0 nor 1, and toy cases of which region is unclear.
+
+    Args:
+        root: folder of the challenge's data
+        region: brain, abdom or all
+        calibration: share that is held out for p-values and threshold
+        validation: share that becomes validation
+        seed: of the split
     """
     if region not in get_args(Region):
         raise ValueError(f"region {region!r} is not one of {', '.join(get_args(Region))}")

@@ -30,10 +30,16 @@ _PATIENT = re.compile(r"(?:NORMAL2-)?IM-\d+|person\d+_(?:bacteria|virus)")
 def index(
     root: Path, *, calibration: float = 0.10, validation: float = 0.05, pneumonia: float = 0.05, seed: int = 0
 ) -> pd.DataFrame:
-    """List the set; fractions are of patients.
+    """List the set; shares are of patients.
 
-    ``calibration`` and ``validation`` are taken from train/NORMAL, ``pneumonia`` from train/PNEUMONIA into
-    validation (1 keeps all of it). Raises ``FileNotFoundError`` for a missing class folder.
+    Raises ``FileNotFoundError`` for a missing class folder.
+
+    Args:
+        root: folder with train/ and test/
+        calibration: share of train/NORMAL that is held out for p-values and threshold
+        validation: share of train/NORMAL that becomes validation
+        pneumonia: share of train/PNEUMONIA that becomes validation; 1 keeps all of it
+        seed: of the split
     """
     rows = [row for split in ("train", "test") for name in CLASSES for row in _rows(root.absolute(), split, name)]
     return manifest.check(
