@@ -46,8 +46,11 @@ class SaladConfig(MethodConfig):
     boxes: int = 4
     """Pieces of a corrupted image that are shuffled or painted over."""
     structure_weight: float = 1.0
+    """Weight of the dissimilarity in structure, 1 - SSIM; the absolute error has 1."""
     consistency_weight: float = 0.1
+    """Weight of the squared difference between the codes of image and rebuilt image."""
     centre_weight: float = 0.1
+    """Weight of the codes' squared distance from their centre."""
     image_score: Literal[Pooling, "sum"] = "sum"
     """Image score: the reconstruction's error, the difference of the codes and their distance from the centre, each in
     standard deviations, summed; or the map's maximum, its mean (the first alone), or the mean of its highest

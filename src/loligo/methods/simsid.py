@@ -77,9 +77,13 @@ class SimsidConfig(MethodConfig):
     mean squared error; or, for anomalies smaller than a patch, the least structural similarity of any patch-sized
     window, as unusual as it is there."""
     reconstruction_weight: float = 10.0
+    """Weight of the mean squared error of the rebuilt image, by the student."""
     teacher_weight: float = 0.01
+    """Weight of the mean squared error of the teacher's image."""
     distillation_weight: float = 0.001
+    """Weight of the difference between the student's features and the teacher's."""
     adversarial_weight: float = 0.005
+    """Weight of what the discriminator says of rebuilt images, in its own turn too."""
     learning_rate: float = 2e-4
     """Adam's rate for generator and discriminator; the generator's falls to a tenth by a cosine."""
     discriminator_final_rate: float = 0.1

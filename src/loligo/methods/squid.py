@@ -76,9 +76,13 @@ class SquidConfig(MethodConfig):
     mean squared error; the sum of these two in units of their spread; or, for anomalies smaller than a patch, the least
     structural similarity of any patch-sized window, as unusual as it is there."""
     reconstruction_weight: float = 10.0
+    """Weight of the mean squared error of the rebuilt image, by the student."""
     teacher_weight: float = 0.01
+    """Weight of the mean squared error of the teacher's image."""
     distillation_weight: float = 0.001
+    """Weight of the difference between the student's features and the teacher's."""
     adversarial_weight: float = 0.005
+    """Weight of what the discriminator says of rebuilt images, in its own turn too."""
     generator_every: int = 2
     """The generator moves at every so-many-th step, the discriminator at each."""
     learning_rate: float = 1e-4
