@@ -137,6 +137,16 @@ def test_digit_anatomy_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert set(found["kinds"]) == {"novel", "disorder", "missing", "flipped"}
 
 
+def test_a_set_that_was_drawn_with_another_seed_is_not_taken_for_it(tmp_path: Path) -> None:
+    experiment.digit_anatomy.write(tmp_path, train=4, calibration=2, test=2, per_kind=1, seed=3)
+    draw = experiment.DATASETS["digit_anatomy"]
+    assert len(draw(tmp_path, seed=3)) == 12
+    with pytest.raises(ValueError, match="holds a set of seed 3, not 7; choose another folder"):
+        draw(tmp_path, seed=7)
+    with pytest.raises(ValueError, match="holds a set of source digit_anatomy, not digit_anatomy_mnist"):
+        draw(tmp_path, seed=3, mnist=tmp_path)
+
+
 def test_mixed_training_by_its_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_covidx(tmp_path / "data")
     main(["index", "covidx", str(tmp_path / "data"), "-o", str(tmp_path / "m.csv"), "--validation", "0.5"])

@@ -17,7 +17,7 @@ class TrainConfig:
     epochs: int = 60
     """Passes over the training images, shared out among the method's phases."""
     batch_size: int = 16
-    """Images a step."""
+    """Images a step, at most: an epoch's steps are of equal size."""
     seed: int = 0
     """Of initial weights, order, augmentation and dropout."""
     augment: bool = True

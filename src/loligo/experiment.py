@@ -87,7 +87,8 @@ def _digit_anatomy(root: Path, *, seed: int = 0, mnist: Path | None = None) -> p
     """
     if not (root / "manifest.csv").exists():
         return digit_anatomy.write(root, seed=seed, mnist=mnist)
-    return manifest.read(root / "manifest.csv")
+    source = digit_anatomy.SOURCE if mnist is None else f"{digit_anatomy.SOURCE}_mnist"
+    return _drawn(root, source=source, seed=seed)
 
 
 def _toy_brains(root: Path, *, size: int = 128, seed: int = 0) -> pd.DataFrame:
@@ -102,7 +103,16 @@ def _toy_brains(root: Path, *, size: int = 128, seed: int = 0) -> pd.DataFrame:
         from loligo.data import toy_brains  # here: it imports slowly
 
         return toy_brains.write(root, size=size, seed=seed)
-    return manifest.read(root / "manifest.csv")
+    return _drawn(root, seed=seed, side=size)
+
+
+def _drawn(root: Path, **asked: object) -> pd.DataFrame:
+    """Read the manifest of a set that was drawn; ValueError where it was drawn with other settings."""
+    rows = manifest.read(root / "manifest.csv")
+    for name, value in asked.items():
+        if name in rows and (found := set(rows[name])) != {value}:
+            raise ValueError(f"{root} holds a set of {name} {found.pop()}, not {value}; choose another folder")
+    return rows
 
 
 DATASETS: dict[str, Callable[..., pd.DataFrame]] = {

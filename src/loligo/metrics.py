@@ -44,14 +44,15 @@ def roc_auc_interval(
     """Return (AUC, low, high): DeLong's interval on the logit scale, or a bootstrap by ``groups`` (patients, (N,)).
 
     Both have no width where the two kinds are separated without error; there the exact bound of `_separated` stands
-    in. One image, or one patient, of a kind tells nothing of its spread: the interval is then 0 to 1.
+    in. One image, or one patient, of a kind tells nothing of its spread, nor do scores that are all equal: the interval
+    is then 0 to 1.
     """
     y, s = check(labels, scores)
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it must lie between 0 and 1, such as 0.95")
     member = np.arange(len(y)) if groups is None else _members(groups, len(y))
     auc = roc_auc(y, s)
-    if min(len(np.unique(member[y == kind])) for kind in (0, 1)) < 2:
+    if min(len(np.unique(member[y == kind])) for kind in (0, 1)) < 2 or np.ptp(s) == 0:
         return auc, 0.0, 1.0
     if auc in (0, 1):
         return auc, *_separated(auc, y, member, level)

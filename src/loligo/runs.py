@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 TYPES: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str, "tuple[int, ...]": tuple}
 """What a value must be an instance of, by the annotation of its field."""
-NONE = ("seed", "skips", "frozen", "mining_steps", "least", "frequencies")
+NONE = ("seed", "skips", "frozen", "mining_steps", "least", "frequencies", "memory_levels")
 """Whole numbers that may be 0; all others are at least 1."""
 
 
@@ -151,6 +151,8 @@ def build(kind: type[T], values: dict[str, Any], where: str = "options") -> T:
             raise ValueError(f"{where} has {key} {value!r}; it must be {known[key]}")
         if (choices := _choices(hints[key])) and value not in choices:
             raise ValueError(f"{where} has {key} {value!r}; {nearest(str(value), choices)}")
+        if known[key] == "tuple[int, ...]" and key != "layers" and any(number < 1 for number in value):
+            raise ValueError(f"{where} has {key} {value}; each must be at least 1")
         if known[key] == "int" and value < (least := int(key not in NONE)):
             raise ValueError(f"{where} has {key} {value}; it must be at least {least}")
     return kind(**values)

@@ -93,8 +93,7 @@ class Loop:
         self.done = 0
         self.history: list[dict[str, object]] = []
         self.optimisers = {t: self._optimiser(t) for phase in method.phases() for t in phase.turns}
-        steps = max(1, round(len(data) / config.batch_size))
-        self.steps = steps
+        self.steps = math.ceil(len(data) / config.batch_size)
 
     def _optimiser(self, turn: Turn) -> Adam:
         parameters = [p for name in turn.modules for p in self.method.get_submodule(name).parameters()]

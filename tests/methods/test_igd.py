@@ -35,7 +35,7 @@ def test_improbability_is_one_minus_the_gaussians_density_against_its_peak() -> 
 
 def test_mixtures_lie_between_an_image_and_another() -> None:
     z, share = torch.tensor([[0.0, 1.0], [10.0, 11.0], [20.0, 21.0]]), torch.tensor([[0.25], [0.5], [0.0]])
-    expected = torch.tensor([[15.0, 16.0], [10.0, 11.0], [0.0, 1.0]])
+    expected = torch.tensor([[15.0, 16.0], [5.0, 6.0], [10.0, 11.0]])
     torch.testing.assert_close(interpolate(z, share), expected)
 
 

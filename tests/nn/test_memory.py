@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from loligo.nn import memory
 from loligo.nn.memory import MemoryMatrix, MemoryQueue, shrink
 
 
@@ -39,6 +40,23 @@ def test_shrink_agrees_with_a_plain_loop(how: str, strict: bool) -> None:
 def test_gumbel_keeps_k_slots_and_one_fewer_where_strict(strict: bool, kept: int) -> None:
     weights = shrink(torch.randn(9, 40), "gumbel", k=5, strict=strict)
     assert ((weights > 1e-6).sum(-1) == kept).all()
+
+
+def test_as_many_slots_are_kept_under_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, honest = [], memory.shrink
+
+    def watched(*given: object, **options: object) -> torch.Tensor:
+        weights = honest(*given, **options)  # type: ignore[arg-type]
+        kept.append((weights > 1e-6).sum(-1))
+        return weights
+
+    monkeypatch.setattr(memory, "shrink", watched)
+    torch.manual_seed(0)
+    bank = MemoryMatrix(200, 64, 4, "gumbel", 5, False)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        bank.slots.mul_(0.1).add_(4)  # similarities near 1000, of which bfloat16 knows every eighth
+        bank(4 + 0.1 * torch.randn(50, 4, 64))
+    assert (kept[0] == 5).float().mean() > 0.95
 
 
 def test_gumbel_passes_the_gradient_of_the_softmax() -> None:

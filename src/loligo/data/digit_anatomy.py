@@ -261,5 +261,5 @@ def _write_kind(
         if mask.any():
             row["mask"] = str(masks / name)
             Image.fromarray(np.uint8(mask) * 255).save(masks / name)
-        rows.append(row | {"kind": kind})
+        rows.append(row | {"kind": kind, "seed": seed})
     return rows

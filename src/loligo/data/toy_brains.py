@@ -96,4 +96,6 @@ def _write_one(new: Path, base: Template, split: str, kind: str, i: int, seed: i
         "mask": str(marks) if mask.any() else "",
         "source": SOURCE,
         "kind": kind,
+        "seed": seed,
+        "side": base.size,
     }

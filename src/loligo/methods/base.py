@@ -39,6 +39,13 @@ class Phase:
     share: float = 1.0
 
 
+def check_shares(config: MethodConfig) -> None:
+    """Raise ValueError where a phase's share of the epochs, a field that ends in _share, is not above 0."""
+    for name, value in vars(config).items():
+        if name.endswith("_share") and value <= 0:
+            raise ValueError(f"{name} is {value}; it must be more than 0")
+
+
 @dataclass(frozen=True)
 class MethodConfig:
     """What every method has. Subclasses add their own, one line of meaning a field."""

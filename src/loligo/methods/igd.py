@@ -175,7 +175,7 @@ def improbability(z: Tensor, centre: Tensor, variance: Tensor) -> Tensor:
 
 def interpolate(z: Tensor, share: Tensor) -> Tensor:
     """Mix each vector (N, D), by its share (N, 1), with one of another image."""
-    return share * z + (1 - share) * z.flip(0)
+    return share * z + (1 - share) * z.roll(1, 0)
 
 
 def check(config: IgdConfig, strides: list[int]) -> None:

@@ -199,7 +199,10 @@ class Simsid(Method):
 
     Config = SimsidConfig
     presets: ClassVar = {
-        "paper": {"score": "discriminator", "snapshots": 1, "discriminator_final_rate": 1.0},
+        "paper": {
+            **{"score": "discriminator", "snapshots": 1, "discriminator_final_rate": 1.0},
+            "train.epochs": 1000,
+        },
         "digits": {**DIGITS, "train.epochs": 8},
         "digits_full": {**DIGITS, "train.epochs": 60},
         "tiny": {
@@ -304,5 +307,5 @@ def check(config: SimsidConfig) -> None:
         raise ValueError(f"memory_levels is {config.memory_levels}; it may be 0 to levels = {levels}")
     if not 0 <= config.skips <= levels:
         raise ValueError(f"skips is {config.skips}; 0 to levels = {levels} may take the encoder's features")
-    Judges.check(config.snapshots, config.size)
+    Judges.check(config.snapshots, config.size, config.discriminator_widths)
     check_k(config.shrinkage, config.k, strict=False)

@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.methods.base import Method, MethodConfig, Phase, Turn
+from loligo.methods.base import Method, MethodConfig, Phase, Turn, check_shares
 from loligo.nn.conv import ConvNorm
 from loligo.nn.discriminator import Discriminator
 from loligo.nn.inpaint import neighbours
@@ -249,7 +249,8 @@ class Generator(nn.Module):
         for deconv, norm in zip(self.deconvs, self.norms, strict=True):
             x = F.relu(norm(deconv(x)), inplace=True)
             between.append(x)
-        return self.out(x), between
+        image = self.out(x)
+        return image, [*between, image]
 
 
 class SimsidStaged(Method):
@@ -369,3 +370,4 @@ def check(config: SimsidStagedConfig) -> None:
         raise ValueError(f"a patch feature of {config.features} values cannot be shared among {config.heads} heads")
     if not 0 < config.threshold <= 1 or config.k < 1:
         raise ValueError(f"threshold {config.threshold} must lie in (0, 1], and k {config.k} be at least 1")
+    check_shares(config)

@@ -120,4 +120,6 @@ def check(config: VaeConfig) -> None:
     step = 1 << (len(config.widths) - 1)
     if config.size % step:
         raise ValueError(f"size {config.size} must be a multiple of 2**levels = {step}")
+    if config.deviation <= 0:
+        raise ValueError(f"deviation is {config.deviation}; it must be more than 0")
     config.check_channels()

@@ -6,7 +6,8 @@ very unlikely they are drawn anew from the prior, several times over, and what r
 
 Departures: images in [0, 1] rather than z-scores. The prior learns what is usual at each place of the grid: anatomy
 stands still. Codes are drawn by one fixed uniform number a place and restoration, so that a score is the image's own;
-restoration is exact and computes one row at a time (see `nn.autoregressive`). All slices of a volume are trained on,
+restoration is exact and computes one row at a time (see `nn.autoregressive`). Entries of the codebook that are hardly
+used are drawn anew from features (see `nn.quantize`), and the rates fall by a cosine. All slices of a volume train it,
 those of air too: a volume's score sums over all, and the prior must know that nothing is to be expected there.
 """
 
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.methods.base import Method, Phase, SliceConfig, Turn
+from loligo.methods.base import Method, Phase, SliceConfig, Turn, check_shares
 from loligo.nn.autoregressive import PixelSnail, resample, surprise
 from loligo.nn.heat import smooth
 from loligo.nn.quantize import Quantize
@@ -56,8 +57,9 @@ class VqvaeRestorationConfig(SliceConfig):
     """Side in pixels of the window whose least value the map keeps, which drops thin edges; 1 keeps them."""
     window: int = 7
     """Side in pixels of the window that the map is averaged over then."""
-    sharpness: float = 3.0
-    """Restorations are weighed by the softmax of this over their mean distance to the image."""
+    sharpness: float = 0.5
+    """The softmax of this over their mean distance to the image weighs restorations: the paper's 3 is for z-scores, of
+    which [0, 1] holds six."""
     score: Literal["density", "restoration", "both", "local"] = "both"
     """Image score: the sum of surprises above the limit; the mean of the map, before it is smoothed where slices are
     told their position; or the sum of both, each in standard deviations of held-out normals. Or, for small anomalies,
@@ -197,18 +199,23 @@ class VqvaeRestoration(Method):
         codes: Tensor = self.quantize(self.encoder(x))[1]
         return codes
 
-    def calibrate(self, batches: Iterable[Tensor]) -> None:
-        """Set both limits to percentiles of held-out normals' surprise, and note how large their scores usually are.
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Measure the local surprise that is usual at each place, for the local score.
 
-        A tenth of the mean deviation is added to that of every place, lest one that hardly varies rules the score.
+        Of training images: held-out ones, from which p-values come, would count in their own deviation. A tenth of the
+        mean deviation is added to that of every place, lest one that hardly varies rules the score.
         """
+        if self.config.score == "local":
+            local = torch.cat([self._local(self._surprise(x)[0])[:, 0] for x in batches])
+            deviation = local.std(0, correction=0)
+            self.places.copy_(torch.stack([local.mean(0), deviation + 0.1 * deviation.mean() + 1e-6]))
+
+    def calibrate(self, batches: Iterable[Tensor]) -> None:
+        """Set both limits to percentiles of held-out normals' surprise, and note how large their scores usually are."""
         seen = [self._surprise(x) for x in batches]
         values = torch.cat([surprises.flatten() for surprises, _ in seen])
         shares = torch.tensor([self.config.sample_percentile, self.config.pixel_percentile], device=values.device) / 100
         self.limits.copy_(torch.quantile(values[: 1 << 24], shares))
-        local = torch.cat([self._local(surprises)[:, 0] for surprises, _ in seen])
-        deviation = local.std(0, correction=0)
-        self.places.copy_(torch.stack([local.mean(0), deviation + 0.1 * deviation.mean() + 1e-6]))
         if self.config.score == "local":
             return
         scores = torch.cat([torch.stack(self.parts(x, known)[:2], 1) for x, known in zip(batches, seen, strict=True)])
@@ -277,4 +284,8 @@ def check(config: VqvaeRestorationConfig) -> None:
     for name in ("least", "window"):
         if not (side := getattr(config, name)) > 0 or side % 2 == 0:
             raise ValueError(f"{name} is {side}; a window around a pixel has an odd number of them a side, such as 3")
+    for name in ("sample_percentile", "pixel_percentile"):
+        if not 0 <= (value := getattr(config, name)) <= 100:
+            raise ValueError(f"{name} is {value}; it must lie in 0 to 100")
+    check_shares(config)
     config.check_channels()

@@ -72,6 +72,7 @@ class Judges(nn.Module):
     """A discriminator and copies of it from epochs evenly spaced, whose mean logit does not swing as one's own does."""
 
     kept: Tensor
+    copied: Tensor
 
     def __init__(
         self, snapshots: int, size: int, channels: int, statistics: Statistics, widths: Sequence[int] = WIDTHS
@@ -80,6 +81,7 @@ class Judges(nn.Module):
         self.current, *past = (Discriminator(size, channels, widths, statistics) for _ in range(snapshots + 1))
         self.past = nn.ModuleList(past).requires_grad_(False)
         self.register_buffer("kept", torch.zeros((), dtype=torch.long))
+        self.register_buffer("copied", torch.zeros((), dtype=torch.bool))  # by the last epoch
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N,), the logits of the one in training."""
@@ -87,23 +89,30 @@ class Judges(nn.Module):
         return logits
 
     @staticmethod
-    def check(snapshots: int, size: int) -> None:
+    def check(snapshots: int, size: int, widths: Sequence[int] = WIDTHS) -> None:
         """Raise ValueError where there would be no judge, or nothing to normalise in one."""
         if snapshots < 1:
             raise ValueError(f"snapshots is {snapshots}; the score needs at least 1 discriminator")
-        if size <= 32:
-            raise ValueError(f"size {size} leaves the discriminator a single pixel to normalise; use 64 or more")
+        if not widths:
+            raise ValueError("discriminator_widths is empty; name the channels of one layer or more")
+        if size <= 1 << len(widths):
+            raise ValueError(
+                f"size {size} leaves the discriminator a single pixel to normalise; its {len(widths)} layers need more "
+                f"than {1 << len(widths)}"
+            )
 
     @torch.no_grad()
     def keep(self, progress: float) -> None:
         """Copy the one in training where its turn has come, by what part of the training is done, in (0, 1]."""
-        if int(self.kept) < math.floor(progress * len(self.past) + 1e-6):
+        due = int(self.kept) < math.floor(progress * len(self.past) + 1e-6)
+        self.copied.fill_(due)
+        if due:
             self.past[int(self.kept)].load_state_dict(self.current.state_dict())
             self.kept += 1
 
     def mean(self, *images: Tensor) -> Tensor:
-        """Map one or more (N, C, H, W) to (N,), the mean logit of the copies; before the first, of the current."""
-        judges = list(self.past)[: int(self.kept)] or [self.current]
+        """Map one or more (N, C, H, W) to (N,): the mean logit of copies and, if it has none, the current one."""
+        judges = [*self.past[: int(self.kept)], *([] if self.copied else [self.current])]
         return torch.stack([judge(x) for judge in judges for x in images]).mean(0)
 
     def generator_loss(self, fake: Tensor) -> Tensor:

@@ -65,10 +65,10 @@ class Memory(nn.Module):
         n, length, dim = query.shape
         if self.slots.shape[0] == 1:
             query = query.reshape(n * length, 1, dim)
-        by_position = query.transpose(0, 1)  # (L, N, D)
-        slots = self.slots.to(query.dtype)
-        weights = shrink(by_position @ slots.mT, self.shrinkage, self.k, strict=self.strict)
-        read = weights.to(query.dtype) @ slots  # (L, N, m) @ (L, m, D)
+        with torch.autocast(query.device.type, enabled=False):  # bfloat16 ties slots, so that not k of them are kept
+            similarity = query.transpose(0, 1).float() @ self.slots.float().mT  # (L, N, D) @ (L, D, m)
+        weights = shrink(similarity, self.shrinkage, self.k, strict=self.strict)
+        read = weights.to(query.dtype) @ self.slots.to(query.dtype)  # (L, N, m) @ (L, m, D)
         return read.transpose(0, 1).reshape(n, length, dim).contiguous()
 
 
