@@ -95,6 +95,8 @@ def test_bootstrap_by_patient_is_wider_where_images_repeat() -> None:
 
 def test_interval_of_a_small_case_by_hand() -> None:
     # Abnormal 3, 1 against normal 0, 2: AUC 3/4, components (1, 1/2) and (1, 1/2), variance 1/16 + 1/16.
+    for groups in (None, list("abcde")):  # equal scores tell nothing
+        assert metrics.roc_auc_interval([0, 0, 0, 1, 1], [7.0] * 5, groups=groups) == (0.5, 0.0, 1.0)
     auc, low, high = metrics.roc_auc_interval([1, 1, 0, 0], [3, 1, 0, 2])
     half = 1.959964 * np.sqrt(1 / 8) / (3 / 16)
     assert (auc, low, high) == pytest.approx((0.75, 1 / (1 + np.exp(half) / 3), 1 / (1 + np.exp(-half) / 3)))

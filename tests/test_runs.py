@@ -67,9 +67,17 @@ def test_a_missing_tensor_is_named_in_one_line(run: Run) -> None:
         ({"channels": 0}, "ae has channels 0; it must be at least 1"),
         ({"size": "64"}, "ae has size '64'; it must be int"),
         ({"size": True}, "ae has size True; it must be int"),
+        ({"levels": 0}, "ae has levels 0; it must be at least 1"),
         ({"size": torch.tensor(64)}, r"ae has size tensor\(64\); it must be int"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(options: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         api.plan("ae", tmp_path, None, options, {})
+
+
+def test_what_may_be_nothing_or_negative_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"vae has widths \(0, 4\); each must be at least 1"):
+        api.plan("vae", tmp_path, None, {"widths": [0, 4]}, {})
+    assert api.plan("simsid", tmp_path, None, {"memory_levels": 0, "skips": 0}, {"seed": 0}).method_config.skips == 0
+    assert api.plan("cutpaste", tmp_path, None, {"layers": [-1], "head": []}, {}).method_config.layers == (-1,)

@@ -190,6 +190,11 @@ def test_inspection_shows_patches_before_and_after_in_painting_and_their_memory(
         ({"snapshots": 0}, "needs at least 1 discriminator"),
         ({"k": 0}, "k is 0; at least 1"),
         ({"size": 32}, "size 32 leaves the discriminator a single pixel"),
+        (
+            {"discriminator_widths": (4,) * 6},
+            "a single pixel to normalise; its 6 layers",
+        ),
+        ({"discriminator_widths": ()}, "discriminator_widths is empty"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:

@@ -67,7 +67,8 @@ def test_the_generator_has_the_reports_sizes() -> None:
     deconvs = sum(16 * a * b + b + 2 * b for a, b in itertools.pairwise(widths)) + 16 * 32 + 1
     assert parameters(generator) == 4096 * 256 * 64 + 256 * 64 + deconvs
     assert image.shape == (2, 1, 128, 128)
-    assert [tuple(x.shape) for x in between] == [(2, 128, 16, 16), (2, 64, 32, 32), (2, 32, 64, 64)]
+    shapes = [(2, 128, 16, 16), (2, 64, 32, 32), (2, 32, 64, 64), (2, 1, 128, 128)]
+    assert [tuple(x.shape) for x in between] == shapes  # the image among them
 
 
 def test_an_image_of_128_pixels_has_4096_features() -> None:

@@ -141,6 +141,9 @@ def test_score_is_the_mean_of_discriminators_evenly_spaced() -> None:
                 p.add_(torch.randn_like(p) * 0.1)
             model.after_epoch((epoch + 1) / 5)
             judges.append(model.judges.current(rebuilt))
+            who = {0: [0], 1: [1], 2: [2], 3: [2, 3], 4: [2, 4]}[epoch]  # a watched epoch is judged by its own as well
+            seen = torch.stack([judges[i] for i in who]).mean(0)
+            torch.testing.assert_close(model.score(X).image, -seen)
         judges = [judges[2], judges[4]]
         torch.testing.assert_close(model.score(X).image, -(judges[0] + judges[1]) / 2)
         pair = squid(snapshots=2, score="pair").eval()

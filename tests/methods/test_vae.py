@@ -65,7 +65,11 @@ def test_a_slice_is_told_where_it_lies() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"size": 60}, "size 60 must be a multiple of 2"), ({"position": True}, "channels is 1; an image has 1, and one")],
+    [
+        ({"size": 60}, "size 60 must be a multiple of 2"),
+        ({"position": True}, "channels is 1; an image has 1, and one"),
+        ({"deviation": 0.0}, "deviation is 0.0; it must be more than 0"),
+    ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

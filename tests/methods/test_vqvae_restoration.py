@@ -222,6 +222,9 @@ def test_maps_of_slices_are_smoothed_across_slices() -> None:
     [
         ({"window": 4}, "window is 4; a window around a pixel has an odd number"),
         ({"size": 60}, "size 60 must be a multiple of 2"),
+        ({"sample_percentile": 980.0}, "sample_percentile is 980.0; it must lie in 0 to 100"),
+        ({"pixel_percentile": -1.0}, "pixel_percentile is -1.0; it must lie in 0 to 100"),
+        ({"prior_share": 0.0}, "prior_share is 0.0; it must be more than 0"),
         ({"position": True}, "channels is 1; an image has 1, and one"),
     ],
 )
