@@ -77,32 +77,31 @@ def trained_on(rows: pd.DataFrame) -> set[str]:
     return set(rows.loc[rows["split"].isin(("train", "calibration")), "path"])
 
 
-def _digit_anatomy(root: Path, *, seed: int = 0, mnist: Path | None = None) -> pd.DataFrame:
+def _digit_anatomy(root: Path, *, seed: int | None = None, mnist: Path | None = None) -> pd.DataFrame:
     """Draw DigitAnatomy in the folder, unless it stands there, and list it.
 
     Args:
         root: folder to draw it in
-        seed: of the images
+        seed: of the images; else 0, or that of the set that stands there
         mnist: folder with MNIST idx files to draw the digits from; else those that scikit-learn carries
     """
     if not (root / "manifest.csv").exists():
-        return digit_anatomy.write(root, seed=seed, mnist=mnist)
-    source = digit_anatomy.SOURCE if mnist is None else f"{digit_anatomy.SOURCE}_mnist"
-    return _drawn(root, source=source, seed=seed)
+        return digit_anatomy.write(root, seed=seed or 0, mnist=mnist)
+    return _drawn(root, seed=seed, source=f"{digit_anatomy.SOURCE}_mnist" if mnist else None)
 
 
-def _toy_brains(root: Path, *, size: int = 128, seed: int = 0) -> pd.DataFrame:
+def _toy_brains(root: Path, *, size: int | None = None, seed: int | None = None) -> pd.DataFrame:
     """Make toy brains in the folder, unless they stand there, and list them.
 
     Args:
         root: folder to write them to
-        size: voxels a side of each volume
-        seed: of the volumes
+        size: voxels a side of each volume; else 128, or that of the set that stands there
+        seed: of the volumes; else 0, or likewise
     """
     if not (root / "manifest.csv").exists():
         from loligo.data import toy_brains  # here: it imports slowly
 
-        return toy_brains.write(root, size=size, seed=seed)
+        return toy_brains.write(root, size=size or 128, seed=seed or 0)
     return _drawn(root, seed=seed, side=size)
 
 
@@ -110,7 +109,7 @@ def _drawn(root: Path, **asked: object) -> pd.DataFrame:
     """Read the manifest of a set that was drawn; ValueError where it was drawn with other settings."""
     rows = manifest.read(root / "manifest.csv")
     for name, value in asked.items():
-        if name in rows and (found := set(rows[name])) != {value}:
+        if value is not None and name in rows and (found := set(rows[name])) != {value}:
             raise ValueError(f"{root} holds a set of {name} {found.pop()}, not {value}; choose another folder")
     return rows
 

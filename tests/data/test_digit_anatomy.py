@@ -137,7 +137,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_counts(tmp_path: Path) 
 def test_the_manifest_names_every_image_and_mask(tmp_path: Path) -> None:
     frame = digit_anatomy.write(tmp_path / "set", **COUNTS)
     raw = pd.read_csv(tmp_path / "set" / "manifest.csv", keep_default_na=False)
-    assert list(raw) == ["path", "split", "label", "patient", "mask", "source", "kind"]
+    assert list(raw) == ["path", "split", "label", "patient", "mask", "source", "kind", "seed"]
     assert not raw["path"].str.startswith(os.sep).any()
     pd.testing.assert_frame_equal(manifest.read(tmp_path / "set" / "manifest.csv"), frame)
     counts = frame.groupby(["split", "kind"]).size().to_dict()
