@@ -167,9 +167,7 @@ def mood_layout(table: pd.DataFrame, folder: Path, calibration: Calibration) -> 
         name, heat = Path(path).name, nifti.read(folder / file)
         with replacing(folder / "sample" / f"{name}.txt") as new:
             new.write_text(f"{bounded((score - calibration.mean) / calibration.std)}\n", encoding="utf-8")
-        voxels = bounded(
-            heat.voxels.astype(np.float64) / calibration.map_scale
-        )  # in float32 it would not rise steadily
+        voxels = bounded(heat.voxels.astype(np.float64) / calibration.map_scale)  # float32 would not rise steadily
         nifti.write(folder / "pixel" / name, voxels.astype(np.float32), heat)
 
 
