@@ -30,14 +30,13 @@ def replacing(target: Path, durable: bool = True) -> Iterator[Path]:
     The move is atomic for a file, and outlives a power cut where it is ``durable``, which costs some ms a file.
     An error inside leaves ``target`` as it was and removes the temporary; so does a file in place of a folder.
     An OSError (full disk, no permission) is raised again with ``target`` named in its message. What a kill left of
-    writing the same target, an hour ago or more, goes.
+    writing the same ``durable`` target, an hour ago or more, goes; of many small files a look at each would be slow.
     """
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f".{glob.escape(target.name)}.????????"):
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
+        if durable:
+            _sweep(target)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         new = temporary / target.name
         yield new
@@ -54,6 +53,13 @@ def replacing(target: Path, durable: bool = True) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what was left beside a target of writing it."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.????????"):
+        if time.time() - left.stat().st_mtime > ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _settle(path: Path, durable: bool) -> None:
