@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from loligo.methods.base import Method, Phase, SliceConfig, Turn, check_shares
 from loligo.nn.autoregressive import PixelSnail, resample, surprise
 from loligo.nn.heat import smooth
+from loligo.nn.places import usual
 from loligo.nn.quantize import Quantize
 from loligo.types import Scores
 
@@ -202,13 +203,11 @@ class VqvaeRestoration(Method):
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Measure the local surprise that is usual at each place, for the local score.
 
-        Of training images: held-out ones, from which p-values come, would count in their own deviation. A tenth of the
-        mean deviation is added to that of every place, lest one that hardly varies rules the score.
+        Of training images: held-out ones, from which p-values come, would count in their own deviation.
         """
         if self.config.score == "local":
             local = torch.cat([self._local(self._surprise(x)[0])[:, 0] for x in batches])
-            deviation = local.std(0, correction=0)
-            self.places.copy_(torch.stack([local.mean(0), deviation + 0.1 * deviation.mean() + 1e-6]))
+            self.places.copy_(torch.cat(usual(local)))
 
     def calibrate(self, batches: Iterable[Tensor]) -> None:
         """Set both limits to percentiles of held-out normals' surprise, and note how large their scores usually are."""

@@ -27,6 +27,15 @@ def dissimilarity(x: Tensor, y: Tensor, window: int, stride: int) -> Tensor:
     return (1 - luminance * (2 * covariance + C2) / (variances + C2)).mean(1, keepdim=True)
 
 
+def usual(found: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each place (1, ...) over normal images, (N, ...).
+
+    A tenth of the mean deviation is added everywhere, so that a place that never varies does not rule the score.
+    """
+    deviation = found.std(0, keepdim=True, correction=0)
+    return found.mean(0, keepdim=True), deviation + 0.1 * deviation.mean() + 1e-6
+
+
 class Places(nn.Module):
     """Score reconstructions by their most unusual window."""
 
@@ -45,14 +54,10 @@ class Places(nn.Module):
         return dissimilarity(x, rebuilt, self.window, self.stride)
 
     def fit(self, differences: Iterable[Tensor]) -> None:
-        """Measure mean and standard deviation of each place over what `forward` gave for normal images.
-
-        A tenth of the mean deviation is added everywhere, so that a place that never varies does not rule the score.
-        """
-        found = torch.cat(list(differences))
-        std = found.std(0, keepdim=True, correction=0)
-        self.mean.copy_(found.mean(0, keepdim=True))
-        self.std.copy_(std + 0.1 * std.mean() + 1e-6)
+        """Measure what is `usual` over what `forward` gave for normal images."""
+        mean, deviation = usual(torch.cat(list(differences)))
+        self.mean.copy_(mean)
+        self.std.copy_(deviation)
 
     def score(self, x: Tensor, rebuilt: Tensor) -> Scores:
         """Score (N, C, H, W): the largest deviation, and at full size the map of all, in standard deviations."""
