@@ -126,6 +126,15 @@ def test_a_sink_shows_what_lay_farther_out_and_a_source_what_lay_nearer(kind: st
     assert along.min() > 0.999  # along the ray from the centre
 
 
+def test_a_ball_is_of_one_grey_and_of_the_declared_size(base: Template) -> None:
+    fine = Template(base.voxels, base.spacing, base.centre, 48)
+    anatomy = brains.anatomy(fine, np.random.default_rng(0))
+    changed, mask = mood_anomalies.plant(anatomy, mood_anomalies.BALL, np.random.default_rng(1))
+    assert set(changed[mask]) == {mood_anomalies.BALL_GREY} and (changed[~mask] == anatomy[~mask]).all()
+    longest = max(np.ptp(np.nonzero(anatomy)[axis]) for axis in range(3)) + 1
+    assert mask.sum() == pytest.approx(4 / 3 * np.pi * (mood_anomalies.BALL_RADIUS * longest) ** 3, rel=0.12)
+
+
 def test_unknown_kinds_and_empty_anatomies_are_refused(base: Template) -> None:
     with pytest.raises(ValueError, match="kind is 'tumour'; allowed: normal, uniform_addition, noise_addition"):
         toy_brains.draw(base, "tumour", np.random.default_rng(0))
@@ -224,6 +233,15 @@ def test_the_same_seed_gives_the_same_bytes_however_many_are_drawn(tmp_path: Pat
     a, b, c = (digests(tmp_path / name / "images") for name in "abc")
     assert a.items() < b.items() and len(set(b.values())) == len(b)
     assert a.keys() == c.keys() and not set(a.values()) & set(c.values())
+
+
+@pytest.mark.usefixtures("small")
+def test_balls_are_drawn_beside_the_six_kinds_and_change_none(tmp_path: Path) -> None:
+    for name, balls in {"a": 0, "b": 2}.items():
+        frame = toy_brains.write(tmp_path / name, **COUNTS, test_ball=balls)
+    assert frame["kind"].tolist()[-2:] == ["ball", "ball"] and frame["label"].tolist()[-2:] == [1, 1]
+    a, b = (digests(tmp_path / name / "images") for name in "ab")
+    assert a.items() < b.items() and len(set(b.values())) == len(a) + 2
 
 
 @pytest.mark.usefixtures("small")

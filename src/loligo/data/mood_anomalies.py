@@ -1,7 +1,7 @@
 """Plant the six kinds of synthetic anomaly of the MOOD challenge (Zimmerer et al. 2022), with their masks.
 
 The challenge names the kinds and keeps its code; how large and how strong they are is chosen here, such that most can
-be seen.
+be seen. The examples that it hands out to try a program on are easier: a ball of one grey, a third of a brain across.
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ Bools = npt.NDArray[np.bool_]
 RADII = (0.05, 0.11)
 """Radius of a region as a part of the brain's longest side: 8 to 18 mm of 165. Participants who rebuild the challenge's
 anomalies take 0.05 to 0.10 of a volume's side, which a brain nearly fills."""
+BALL = "ball"
+"""The kind of the challenge's examples, which is none of `KINDS`."""
+BALL_RADIUS = 0.16
+"""Radius of such a ball as a part of the brain's longest side, as in the pictures of Marimont & Tarroni's program."""
+BALL_GREY = np.float32(0.35)
+"""Its grey as a part of white matter: darker than grey matter, as theirs."""
 SMALLEST = 2.0
 """Least radius in voxels."""
 INSIDE = 0.9
@@ -56,10 +62,10 @@ def plant(anatomy: Floats, kind: str, rng: np.random.Generator) -> tuple[Floats,
     Outside the mask nothing changes, and brain stays above 0. Raises ``ValueError`` for an unknown kind, and for an
     anatomy without a brain or without room in it.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
+    if kind not in _CHANGES:
+        raise ValueError(f"kind is {kind!r}; allowed: {', '.join(_CHANGES)}")
     best, most = None, -1.0
-    for region in _regions(anatomy, rng):
+    for region in _regions(anatomy, kind == BALL, rng):
         before = anatomy[region.box]
         after = np.maximum(_CHANGES[kind](anatomy, region, rng), _LEAST)
         change = float(np.abs(after - before)[region.mask].mean())
@@ -76,7 +82,7 @@ def plant(anatomy: Floats, kind: str, rng: np.random.Generator) -> tuple[Floats,
     return changed, mask
 
 
-def _regions(anatomy: Floats, rng: np.random.Generator) -> Iterator[Region]:
+def _regions(anatomy: Floats, ball: bool, rng: np.random.Generator) -> Iterator[Region]:
     """Draw `TRIES` regions that lie almost wholly in the brain; fewer where there is hardly room."""
     brain = anatomy > 0
     places = np.argwhere(brain)
@@ -85,7 +91,7 @@ def _regions(anatomy: Floats, rng: np.random.Generator) -> Iterator[Region]:
     longest = float(np.ptp(places, axis=0).max()) + 1
     found = 0
     for _ in range(20 * TRIES):
-        region = _region(brain, places[rng.integers(len(places))], longest, rng)
+        region = _region(brain, places[rng.integers(len(places))], longest, ball, rng)
         if np.count_nonzero(region.mask) >= INSIDE * np.count_nonzero(region.depth < 1):
             yield region
             found += 1
@@ -93,11 +99,14 @@ def _regions(anatomy: Floats, rng: np.random.Generator) -> Iterator[Region]:
             return
 
 
-def _region(brain: Bools, centre: npt.NDArray[np.int64], longest: float, rng: np.random.Generator) -> Region:
-    """Draw a ball or, as often, a blob around a voxel."""
-    radius = max(SMALLEST, rng.uniform(*RADII) * longest)
+def _region(
+    brain: Bools, centre: npt.NDArray[np.int64], longest: float, ball: bool, rng: np.random.Generator
+) -> Region:
+    """Draw a ball or, as often, a blob around a voxel; or the ball of the challenge's examples."""
+    radius = max(SMALLEST, (BALL_RADIUS if ball else rng.uniform(*RADII)) * longest)
     reach = int(radius * np.exp(2 * UNEVEN)) + 1  # of the largest blob
-    uneven = UNEVEN * smooth_field(2 * reach + 1, 3, rng).clip(-2, 2) if rng.random() < 0.5 else np.float32(0)
+    blob = not ball and rng.random() < 0.5
+    uneven = UNEVEN * smooth_field(2 * reach + 1, 3, rng).clip(-2, 2) if blob else np.float32(0)
     low, high = np.maximum(centre - reach, 0), np.minimum(centre + reach + 1, brain.shape)
     box = _box(low, high)
     offset = np.stack(np.meshgrid(*map(np.arange, low - centre, high - centre), indexing="ij")).astype(np.float32)
@@ -132,6 +141,11 @@ def _sink_deformation(anatomy: Floats, region: Region, rng: np.random.Generator)
 def _source_deformation(anatomy: Floats, region: Region, rng: np.random.Generator) -> Floats:
     """Push the tissue out from the centre."""
     return _radial(anatomy, region, rng.uniform(2, 3))
+
+
+def _ball(anatomy: Floats, region: Region, rng: np.random.Generator) -> Floats:
+    """Paint all of it in one grey."""
+    return np.full_like(region.depth, BALL_GREY)
 
 
 def _radial(anatomy: Floats, region: Region, power: float) -> Floats:
@@ -170,6 +184,7 @@ _CHANGES: dict[str, Callable[[Floats, Region, np.random.Generator], Floats]] = {
     "source_deformation": _source_deformation,
     "uniform_shift": _uniform_shift,
     "reflection": _reflection,
+    BALL: _ball,
 }
-KINDS = tuple(_CHANGES)
+KINDS = tuple(kind for kind in _CHANGES if kind != BALL)
 """The kinds of anomaly, as the challenge names them."""

@@ -20,7 +20,7 @@ from loligo.io import nifti
 
 SOURCE = "toy_brains"
 NORMAL = "normal"
-KINDS = (NORMAL, *mood_anomalies.KINDS)
+KINDS = (NORMAL, *mood_anomalies.KINDS, mood_anomalies.BALL)
 
 _SPLITS = ("train", "calibration", "validation", "test")
 _ALIGNED = 2  # NIfTI's code of a space that is no scanner's
@@ -50,25 +50,29 @@ def write(
     validation: int = 6,
     test_normal: int = 18,
     test_abnormal: int = 18,
+    test_ball: int = 0,
     size: int = 128,
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Write int16 volumes of ``size`` voxels a side, masks and ``manifest.csv``; return it with absolute paths.
 
-    All but ``test_abnormal`` count normal volumes; of those, the kinds of `mood_anomalies` take turns. Each volume is
-    a patient of its own. The same seed gives the same bytes, and volume i of a split and label does not depend on how
-    many others are drawn. The folder appears whole or not at all; ``progress`` draws a bar on a terminal.
+    All but ``test_abnormal`` and ``test_ball`` count normal volumes; of those, the six kinds of `mood_anomalies` take
+    turns, and these are easy ones as in the challenge's examples. Each volume is a patient of its own. The same seed
+    gives the same bytes, and volume i of a split and label does not depend on how many others are drawn. The folder
+    appears whole or not at all; ``progress`` draws a bar on a terminal.
 
     Raises ValueError for a negative count or seed, a size below 8, and where nilearn is not installed, and
     FileExistsError where ``folder`` holds anything but earlier toy brains, because writing replaces the folder.
     """
     normal = {"train": train, "calibration": calibration, "validation": validation, "test": test_normal}
-    made.check_counts(**normal, test_abnormal=test_abnormal, seed=seed)
+    made.check_counts(**normal, test_abnormal=test_abnormal, test_ball=test_ball, seed=seed)
     folder = folder.resolve()
     made.check_replaceable(folder, SOURCE, "toy brains")
     plan = [(split, NORMAL, i) for split, count in normal.items() for i in range(count)]
-    plan += [("test", KINDS[1 + i % (len(KINDS) - 1)], i) for i in range(test_abnormal)]
+    kinds = mood_anomalies.KINDS
+    plan += [("test", kinds[i % len(kinds)], i) for i in range(test_abnormal)]
+    plan += [("test", mood_anomalies.BALL, i) for i in range(test_ball)]
     base = brains.template(size)
     with replacing(folder) as new:
         (new / "masks").mkdir(parents=True)
@@ -80,7 +84,8 @@ def write(
 
 def _write_one(new: Path, base: Template, split: str, kind: str, i: int, seed: int) -> dict[str, object]:
     """Draw and write one volume, and its mask where it is abnormal; return its row of the manifest."""
-    voxels, mask = draw(base, kind, np.random.default_rng([seed, _SPLITS.index(split), int(kind != NORMAL), i]))
+    group = 0 if kind == NORMAL else 2 if kind == mood_anomalies.BALL else 1
+    voxels, mask = draw(base, kind, np.random.default_rng([seed, _SPLITS.index(split), group, i]))
     name = f"{split}_{kind}_{i:05d}"
     image, marks = new / "images" / f"{name}.nii.gz", new / "masks" / f"{name}.nii.gz"
     affine = np.diag([brains.FIELD_OF_VIEW / base.size] * 3 + [1.0])
