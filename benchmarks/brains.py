@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=4)
     parser.add_argument("--test-normal", type=int, default=8)
     parser.add_argument("--test-abnormal", type=int, default=18)
-    parser.add_argument("--epochs", type=int, default=12, help="of the VQ-VAE, a third of them of the autoencoder")
+    parser.add_argument("--epochs", type=int, default=12, help="of the VQ-VAE, half of them of the autoencoder")
     parser.add_argument("--vae-epochs", type=int, default=10)
     parser.add_argument("--restorations", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)

@@ -25,11 +25,23 @@ from loligo.data.cache import Dataset
 from loligo.data.splits import SPLITS
 from loligo.examine import examine
 from loligo.files import write_csv
+from loligo.io import is_volume
 from loligo.methods.base import Method
 from loligo.names import nearest
 from loligo.report import sheet as sheets
 from loligo.runs import Run, build
-from loligo.score import Scorer, VolumeMaps, batches, by_row, check_mood, mood_layout, raw_scores, score_table, sweep
+from loligo.score import (
+    Scorer,
+    VolumeMaps,
+    batches,
+    by_row,
+    check_mood,
+    mood_layout,
+    raw_scores,
+    score_table,
+    sweep,
+    sweep_mood,
+)
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -64,10 +76,11 @@ def train(
     if (run.folder / "config.yaml").exists() and not run.begun:
         print(f"{run.folder}: the training was cut off before anything was kept; it starts over", file=sys.stderr)
     _keep_manifest(run, rows)
+    learnt = rows.loc[rows["split"].isin(("train", "calibration")), "path"]
+    if is_volume(Path(learnt.iloc[0])):
+        run.about["data"]["spacing"] = list(volumes.spacing(learnt))
     normals = _load(run, rows, "train", strict)
     held_out = _load(run, rows, "calibration", strict)
-    if normals.counts:
-        run.about["data"]["spacing"] = list(volumes.spacing([*normals.rows["path"], *held_out.rows["path"]]))
     rejected = pd.concat([normals.rejected, held_out.rejected], ignore_index=True)
     write_csv(rejected.assign(during="training"), run.folder / "rejected.csv")
     run.save()
@@ -81,8 +94,8 @@ def train(
     calibration = calibrate(run, held_out)
     run.about["data"] |= {
         "source": source,
-        "train": len(normals),
-        "calibration": len(held_out),
+        "train": len(normals.rows),
+        "calibration": len(held_out.rows),
         "rejected": len(rejected),
         "false_alarm_rate": calibration.false_alarm_rate,
     }
@@ -182,6 +195,7 @@ def score(
     scorer = Scorer(run.model(), run.train.precision, device)
     table = score_table(scorer, images, calibration, folder / "maps" if maps else None, batch_size, run.train.axis)
     (folder / "metrics.json").unlink(missing_ok=True)  # it is of the scores before
+    sweep_mood(folder)
     write_csv(table, folder / "scores.csv")
     sweep(folder / "maps", table)
     _keep_rejected(folder / "rejected.csv", images.rejected)

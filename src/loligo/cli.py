@@ -49,7 +49,8 @@ def train(argv: list[str]) -> None:
 
     run = api.train(name, _data(given.data), given.out, **_training(given), strict=given.strict)
     held_out, rate = run.about["data"]["calibration"], run.about["data"]["false_alarm_rate"]
-    print(f"trained on {run.about['data']['train']} normal images; {held_out} held out: false-alarm rate {rate:.1%}")
+    what = "volumes" if "spacing" in run.about["data"] else "images"
+    print(f"trained on {run.about['data']['train']} normal {what}; {held_out} held out: false-alarm rate {rate:.1%}")
     print(f"now: loligo score {run.folder} new/")
     _tell_rejected(run.folder, "training")
 

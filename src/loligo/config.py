@@ -7,7 +7,7 @@ from typing import Literal
 
 Precision = Literal["auto", "bf16", "float32"]
 Axis = Literal["axial", "coronal", "sagittal"]
-WindowName = Literal["brain", "ct"]
+WindowName = Literal["brain", "ct", "unit"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class TrainConfig:
     axis: Axis = "axial"
     """Which way volumes are sliced."""
     window: WindowName = "brain"
-    """What of a volume becomes black and white: z-scores of each brain, or the window of a CT in HU or in [0, 1]."""
+    """What of a volume becomes black and white: z-scores of each brain, the soft tissue of a CT in HU, or 0 and 1, to
+    which it was mapped before."""
     device: str = "auto"
     """Accelerator, as Lightning names them: auto, cpu, cuda, mps."""
 

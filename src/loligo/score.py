@@ -118,7 +118,7 @@ class VolumeMaps:
     def add(self, maps: Tensor) -> Iterator[tuple[int, VolumeHeader, npt.NDArray[np.float32]]]:
         """Take the next slices' maps (n, S, S); yield (row, header, map (X, Y, Z)) of each volume that they complete.
 
-        The map is on the volume's own grid, smoothed as `Method.pool` does.
+        The map is smoothed as `Method.pool` does, and on the volume's own grid.
         """
         self.waiting = torch.cat([self.waiting, maps]) if len(self.waiting) else maps
         counts = self.data.counts or ()
@@ -132,8 +132,8 @@ class VolumeMaps:
 
         header = nifti.read_header(Path(str(self.data.rows["path"][self.row])))
         _, *plane = volumes.shape(header, self.axis)
-        whole = torch.from_numpy(volumes.resized(maps.numpy(), (plane[0], plane[1])))
-        return header, planes.stack(self.method.pool(whole).numpy(), self.axis)
+        whole = volumes.resized(self.method.pool(maps).numpy(), (plane[0], plane[1]))
+        return header, planes.stack(whole, self.axis)
 
 
 def save_volume(folder: Path, row: int, header: VolumeHeader, voxels: npt.NDArray[np.float32]) -> str:
@@ -169,6 +169,14 @@ def mood_layout(table: pd.DataFrame, folder: Path, calibration: Calibration) -> 
             new.write_text(f"{bounded((score - calibration.mean) / calibration.std)}\n", encoding="utf-8")
         voxels = bounded(heat.voxels.astype(np.float64) / calibration.map_scale)  # float32 would not rise steadily
         nifti.write(folder / "pixel" / name, voxels.astype(np.float32), heat)
+
+
+def sweep_mood(folder: Path) -> None:
+    """Remove what `mood_layout` wrote of the volumes that an earlier table in ``folder`` lists."""
+    if (folder / "scores.csv").is_file():
+        for path in pd.read_csv(folder / "scores.csv", dtype={"path": str}, keep_default_na=False)["path"]:
+            (folder / "sample" / f"{Path(path).name}.txt").unlink(missing_ok=True)
+            (folder / "pixel" / Path(path).name).unlink(missing_ok=True)
 
 
 def bounded(x: Any) -> Any:

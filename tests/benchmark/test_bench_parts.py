@@ -106,6 +106,30 @@ def test_models_that_were_kept_are_scored_once(tmp_path: Path, monkeypatch: pyte
     assert list(first["epoch"]) == [7] * 3 and list(first["path"]) == list(data.rows["path"])
 
 
+@pytest.mark.parametrize(
+    ("count", "most", "expected"),
+    [(10, 99.0, list(range(10))), (10, 3.7, [1, 5, 9]), (10, 0.1, [4, 9]), (1, 0.0, [0])],
+)
+def test_the_last_of_the_models_that_were_kept_is_always_scored(count: int, most: float, expected: list[int]) -> None:
+    paths = [Path(str(i)) for i in range(count)]
+    assert work.payable(paths, most) == [paths[i] for i in expected]
+
+
+def test_models_of_the_last_phase_are_kept_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loligo.config import TrainConfig
+
+    saved: list[str] = []
+    monkeypatch.setattr(Run, "save_model", lambda self, model, path: saved.append(path.stem))
+    for name, epochs in {"vqvae_restoration": range(31, 61), "ae": range(3, 61, 3), "gaussian": ()}.items():
+        kind = methods.get(name)
+        run = Run(tmp_path, name, build(kind.Config, kind.presets["tiny"]), TrainConfig(epochs=60), {})
+        keep, model = work._Keep(tmp_path, run), run.new_model()
+        for epoch in range(1, 61) if epochs else ():
+            keep(model, epoch)
+        assert [int(stem) for stem in saved] == [e for e in epochs if name == "ae" or (e - 30) % 2 == 0], name
+        saved.clear()
+
+
 def test_the_time_of_an_epoch_is_estimated_from_few_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from loligo.config import TrainConfig
 

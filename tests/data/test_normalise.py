@@ -85,26 +85,34 @@ def test_a_volume_without_a_brain_is_refused(value: float) -> None:
         normalise.brain(volume(head()), 0)
 
 
-def test_the_window_of_a_ct_is_told_by_its_values() -> None:
+def test_a_ct_is_in_hu_or_was_mapped_before() -> None:
     random = np.random.default_rng(0)
     hu = random.choice([-1024, -100, 40, 900], (6, 6, 6))
     assert normalise.ct(volume(hu)) == normalise.SOFT_TISSUE
-    mapped = (hu - hu.min()) / (hu.max() - hu.min())
-    window = normalise.ct(volume(mapped))
-    np.testing.assert_allclose(window.apply(mapped), mapped, atol=1e-6)  # nothing is cut off, nothing squeezed
     narrow = np.clip(hu, -160, 240)  # air was cut away by whoever exported it
     assert normalise.ct(volume(narrow)) == normalise.SOFT_TISSUE
+    mapped = (hu - hu.min()) / (hu.max() - hu.min())
+    window = normalise.unit(volume(mapped))
+    np.testing.assert_allclose(window.apply(mapped), mapped, atol=1e-6)  # nothing is cut off, nothing squeezed
+    mapped[0, 0, :2] = -0.001, 1.1  # resampling overshoots
+    assert normalise.unit(volume(mapped)) == window and window.apply(mapped)[0, 0, :2].tolist() == [0, 1]
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 4095), (-1, 1), (0, 0), (0.5, 1.5)])
-def test_a_ct_in_unknown_units_is_refused(low: float, high: float) -> None:
-    with pytest.raises(UnreadableImage, match=rf"a\.nii: its values run from {low:g} to {high:g}; a CT is in HU"):
-        normalise.ct(volume(np.linspace(low, high, 64).reshape(4, 4, 4)))
+@pytest.mark.parametrize(
+    ("window", "low", "high", "repair"),
+    [
+        *((normalise.ct, *pair, "unit") for pair in ((0, 4095), (-1, 1), (0, 0), (-0.001, 1.001))),
+        *((normalise.unit, *pair, "ct") for pair in ((0, 4095), (-1, 1), (0, 0), (-160, 240), (0.5, 1.6))),
+    ],
+)
+def test_other_units_are_refused(window: Any, low: float, high: float, repair: str) -> None:
+    with pytest.raises(UnreadableImage, match=rf"a\.nii: its values run from {low:g} to {high:g};.*window={repair}"):
+        window(volume(np.linspace(low, high, 64).reshape(4, 4, 4)))
 
 
 def test_a_ct_is_no_brain() -> None:
     hu = np.where(head() > 0, 40.0, -1000.0)
-    with pytest.raises(UnreadableImage, match="lie below -1000, as air does in HU; choose the window 'ct'"):
+    with pytest.raises(UnreadableImage, match="lie at -1000 or below, as air does in HU; set train.window=ct"):
         normalise.brain(volume(hu))
     ringing = head()
     ringing[0, 0, 0] = -900  # a dark voxel alone does not make a CT

@@ -35,7 +35,8 @@ from loligo.runs import Run
 from loligo.score import Scorer, by_row, raw_scores
 
 SNAPSHOTS = 20
-"""Epochs whose model is kept until it is scored, at most, evenly spaced: the choice of the papers' protocol."""
+"""Epochs of the last phase whose model is kept until it is scored, at most, evenly spaced: the choice of the papers'
+protocol."""
 TIMED_BATCHES = 4
 """Batches of an epoch that is timed to turn a budget into a number of epochs."""
 
@@ -86,11 +87,12 @@ class _Keep:
 
     def __init__(self, folder: Path, run: Run) -> None:
         self.folder, self.run = folder, run
-        self.last = sum(training.epochs_of(run.new_model().phases(), run.train.epochs))
-        self.every = math.ceil(self.last / SNAPSHOTS)
+        *before, last = training.epochs_of(run.new_model().phases(), run.train.epochs) or [0]
+        self.before, self.last = sum(before), sum(before) + last
+        self.every = math.ceil(last / SNAPSHOTS)
 
     def __call__(self, model: Method, epoch: int) -> None:
-        if epoch % self.every and epoch != self.last:
+        if epoch <= self.before or ((epoch - self.before) % self.every and epoch != self.last):
             return
         self.run.save_model(model, self.folder / f"{epoch:06d}.safetensors")
 
@@ -123,7 +125,8 @@ def epoch_seconds(run: Run, normals: Dataset, scratch: Path) -> float:
 def score(plan: Plan, rows: pd.DataFrame, corruptions: bool, maps: bool) -> None:
     """Score ``rows``, splits validation and test, as far as that was not done: scores, epochs, corruptions, cost.
 
-    Heat maps of the test images are written where ``maps`` says that there are masks to measure them against.
+    Heat maps of the test images are written where ``maps`` says that there are masks to measure them against. Where a
+    training has a budget, scoring the epochs that were kept has another of that size: of slow methods fewer are scored.
     """
     run, raw = Run.load(plan.folder / "run"), plan.folder / "raw"
     test = rows[rows["split"] == "test"].reset_index(drop=True)
@@ -135,12 +138,20 @@ def score(plan: Plan, rows: pd.DataFrame, corruptions: bool, maps: bool) -> None
             path.write_text(json.dumps(found), encoding="utf-8")
     kept = plan.folder / "snapshots"
     if kept.exists() and not (raw / "epochs.csv").exists():
-        data = run.images(rows)
-        tables = [_epoch(run, data, path) for path in sorted(kept.glob("*.safetensors"))]
+        data, paths = run.images(rows), sorted(kept.glob("*.safetensors"))
+        if plan.budget:
+            rate = json.loads((raw / "cost.json").read_text(encoding="utf-8"))["score_images_per_s"]
+            paths = payable(paths, plan.budget * rate / len(data))
+        tables = [_epoch(run, data, path) for path in paths]
         write_csv(pd.concat(tables, ignore_index=True), raw / "epochs.csv")
     shutil.rmtree(kept, ignore_errors=True)
     if corruptions and not (raw / "corruptions.csv").exists():
         write_csv(_corrupted(run, run.images(test)), raw / "corruptions.csv")
+
+
+def payable(paths: list[Path], most: float) -> list[Path]:
+    """Keep so many of the models, evenly spaced, but two at least; the last one always."""
+    return paths[::-1][:: math.ceil(len(paths) / max(2, int(most)))][::-1]
 
 
 def _epoch(run: Run, data: Dataset, kept: Path) -> pd.DataFrame:

@@ -122,7 +122,11 @@ def as_normals(rows: pd.DataFrame, calibration: float, seed: int) -> pd.DataFram
 
 def _readable(path: str) -> bool:
     try:
-        if not is_volume(Path(path)):
+        if is_volume(Path(path)):
+            from loligo.io import nifti  # here: it imports slowly, and images need it not
+
+            nifti.read(Path(path))
+        else:
             io.read(Path(path))
     except (OSError, ValueError):
         return False

@@ -9,12 +9,14 @@ all of [0, 1] where it was mapped to that before, as the MOOD challenge's abdome
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from loligo.config import WindowName
 from loligo.io import UnreadableImage
 from loligo.types import Volume
 
@@ -53,22 +55,38 @@ UNIT = Window(0.0, 1.0)
 """The window of CT that was mapped to [0, 1] before; what it cut off is not known any more."""
 AIR = -500.0
 """HU below which there is air and no tissue."""
+FAT = -50.0
+"""HU above which there is no fat; some of it is in every body."""
+OVERSHOOT = 0.5
+"""How far beyond [0, 1] resampling and noise may lead, which is cut off."""
 
 
 def ct(volume: Volume) -> Window:
-    """Return the window of a CT by its values: `SOFT_TISSUE` for HU, `UNIT` where all lie in [0, 1].
+    """Return the window of a CT in HU, `SOFT_TISSUE`. Raises ``UnreadableImage`` for values that are not in HU."""
+    if not (volume.voxels.min() < FAT and volume.voxels.max() > 1):
+        raise _unfit(
+            volume, "a CT in HU has fat and air below -50", "if it was mapped to [0, 1] before, set train.window=unit"
+        )
+    return SOFT_TISSUE
 
-    Raises ``UnreadableImage`` for values that are neither: HU fall below 0, for air and fat do.
+
+def unit(volume: Volume) -> Window:
+    """Return the window of what was mapped to [0, 1] before, `UNIT`.
+
+    Raises ``UnreadableImage`` for values that lie elsewhere by more than `OVERSHOOT`, and where there is but one.
     """
     low, high = float(volume.voxels.min()), float(volume.voxels.max())
-    if low < 0 and high > 1:
-        return SOFT_TISSUE
-    if low >= 0 and high <= 1 and low < high:
-        return UNIT
-    raise UnreadableImage(
+    if not (-OVERSHOOT <= low < high <= 1 + OVERSHOOT):
+        raise _unfit(volume, "they are to lie in [0, 1]", "if it is a CT in HU, set train.window=ct")
+    return UNIT
+
+
+def _unfit(volume: Volume, wanted: str, repair: str) -> UnreadableImage:
+    low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    return UnreadableImage(
         volume.source,
-        f"its values run from {low:g} to {high:g}; a CT is in HU, some below 0 and some above 1, or mapped to [0, 1]:"
-        " convert it again from its DICOM files, with their rescale intercept",
+        f"its values run from {low:g} to {high:g}; {wanted}: {repair}, or convert it again from its DICOM files, with"
+        " their rescale intercept",
     )
 
 
@@ -83,7 +101,7 @@ def brain(volume: Volume, limit: float = 3.0) -> Window:
         raise ValueError(f"limit {limit} of the z-scores must be above 0")
     if (dark := float(np.percentile(volume.voxels[::4, ::4, ::4], 5))) < AIR:
         raise UnreadableImage(
-            volume.source, f"a twentieth of its values lie below {dark:g}, as air does in HU; choose the window 'ct'"
+            volume.source, f"a twentieth of its values lie at {dark:g} or below, as air does in HU; set train.window=ct"
         )
     inside = volume.voxels[foreground(volume.voxels)]
     if inside.size:
@@ -106,3 +124,7 @@ def foreground(voxels: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     if not above.size:
         return np.zeros(voxels.shape, bool)
     return np.asarray(voxels > darkest + FOREGROUND * (np.percentile(above, 99) - darkest))
+
+
+WINDOWS: dict[WindowName, Callable[[Volume], Window]] = {"brain": brain, "ct": ct, "unit": unit}
+"""The window of a volume, by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class Cut:
     axis: Axis = "axial"
     """Which way they are sliced."""
     window: WindowName = "brain"
-    """What becomes black and white: z-scores of each brain, or the fixed window of a CT in HU or in [0, 1]."""
+    """What becomes black and white: z-scores of each brain, the soft tissue of a CT in HU, or 0 and 1."""
     position: bool = False
     """Give each slice's place, from -0.5 to 0.5, as a channel of its own."""
     spacing: tuple[float, ...] | None = None
@@ -45,15 +46,19 @@ def decode(path: Path, mask: str, size: int, cut: Cut) -> Floats:
         nifti.check_spacing([volume], cut.spacing)
     if mask:
         nifti.read_mask(Path(mask), volume)
-    window = normalise.brain(volume) if cut.window == "brain" else normalise.ct(volume)
+    window = normalise.WINDOWS[cut.window](volume)
     return resized(planes.slices(window.apply(volume.voxels), cut.axis), (size, size))[:, None]
 
 
 def spacing(paths: Iterable[str]) -> tuple[float, ...]:
-    """Return the spacing in mm that all volumes share; ValueError names those of another."""
+    """Return the spacing in mm that all volumes share whose headers can be read; ValueError names those of another."""
     from loligo.io import nifti
 
-    return nifti.check_spacing(nifti.read_header(Path(path)) for path in paths)
+    headers = []
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError):  # loading lists it with the reason
+            headers.append(nifti.read_header(Path(path)))
+    return nifti.check_spacing(headers) if headers else ()
 
 
 def resized(slices: Floats, shape: tuple[int, int]) -> Floats:

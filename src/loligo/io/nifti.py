@@ -47,7 +47,9 @@ def read(path: Path) -> Volume:
     except Exception as error:  # OSError, EOFError, zlib.error, ValueError, ... of broken files
         raise UnreadableImage(path, f"its voxels cannot be decoded ({reason(error)})") from error
     if wrong := stored.size - int(np.count_nonzero(np.isfinite(stored))):
-        raise UnreadableImage(path, f"{wrong:,} of {stored.size:,} voxels are NaN or infinite; give each a number")
+        raise UnreadableImage(
+            path, f"{wrong:,} of {stored.size:,} voxels are NaN, infinite or beyond float32; give each a number"
+        )
     turned = apply_orientation(stored.reshape(where.file_shape[:3]), _turn(where.file_axes))
     return Volume(**vars(where), voxels=np.ascontiguousarray(turned))
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from loligo.config import Axis
+from loligo.data import volumes
 from loligo.io import planes
 from loligo.report.pictures import OUTLINE, Picture, Sources, outline, overlay, reason, thumbnail, uri
 
@@ -35,12 +36,20 @@ def pictures(files: Sources, scale: float) -> tuple[Picture, ...]:
     grey = ((volume.voxels - low) / max(high - low, 1e-6)).clip(0, 1).astype(np.float32)
     at = np.unravel_index(int(heat.argmax()), heat.shape) if files.map else tuple(n // 2 for n in heat.shape)
     where = dict(zip(AXES, (at[2], at[1], at[0]), strict=True))
-    first = thumbnail(planes.slices(grey, "axial")[where["axial"]][None])
+    shown = {axis: _square(planes.slices(grey, axis)[where[axis]], axis, volume.spacing) for axis in AXES}
+    first = thumbnail(shown["axial"][None])
     found = [Picture("input", uri(PIL.Image.fromarray(first), "PNG"), f"axial slice {where['axial'] + 1} of {name}")]
     for axis in AXES:
-        image, hot, marks = (planes.slices(v, axis)[where[axis]] for v in (grey, heat, mask))
-        found.append(_plane(axis, image, hot, marks, scale, f"slice {where[axis] + 1} of {name}"))
+        hot, marks = (planes.slices(v, axis)[where[axis]] for v in (heat, mask))
+        found.append(_plane(axis, shown[axis], hot, marks, scale, f"slice {where[axis] + 1} of {name}"))
     return tuple(found)
+
+
+def _square(plane: npt.NDArray[np.float32], axis: Axis, spacing: tuple[float, ...]) -> npt.NDArray[np.float32]:
+    """Resize a slice (H, W) of a volume with such a spacing, so that a pixel is as high as it is wide."""
+    _, *sides = (spacing[i] for i in planes.ORDER[axis])
+    height, width = (round(n * side / min(sides)) for n, side in zip(plane.shape, sides, strict=True))
+    return volumes.resized(plane[None], (height, width))[0]
 
 
 def _plane(
@@ -51,7 +60,7 @@ def _plane(
     scale: float,
     what: str,
 ) -> Picture:
-    """Show heat (H, W) over a slice, with the outline of its mask."""
+    """Show heat over a slice whose pixels are square, with the outline of its mask: both as the volume's voxels are."""
     small = thumbnail(grey[None])
     size = (small.shape[1], small.shape[0])
     hot = np.asarray(PIL.Image.fromarray(heat).resize(size, PIL.Image.Resampling.BILINEAR))

@@ -19,7 +19,7 @@ from typing import Literal
 import pandas as pd
 
 from loligo.data import manifest
-from loligo.io import SUFFIXES, VOLUME_SUFFIXES, is_image
+from loligo.io import SUFFIXES, VOLUME_SUFFIXES, is_image, stem
 
 NORMAL = ("normal", "good", "no finding", "healthy", "negative")
 SPLIT_NAMES = {
@@ -124,7 +124,7 @@ def _place(path: Path, root: Path) -> _Found:
     names = _folders(path, root)
     split = SPLIT_NAMES.get(names[0], "") if names else ""
     below = names[1:] if split else names
-    return _Found(path, split, below[0] if below else "", "/".join([*below, path.stem]))
+    return _Found(path, split, below[0] if below else "", "/".join([*below, stem(path)]))
 
 
 def _is_normal(group: str) -> bool:
@@ -143,7 +143,7 @@ def _match(images: list[_Found], masks: list[Path], root: Path) -> list[str]:
     for mask in masks:
         names = _folders(mask, root)
         below = names[names.index(MASKS) + 1 :]
-        by_key["/".join([*below, mask.stem.removesuffix("_mask")])] = mask
+        by_key["/".join([*below, stem(mask).removesuffix("_mask")])] = mask
     keys = [image.key for image in images]
     times = Counter(keys)
     for key, mask in by_key.items():
