@@ -246,6 +246,57 @@ def test_another_spacing_is_refused_in_training_and_rejected_in_scoring(
     assert api.Run.load(run.folder).about["data"]["spacing"] == [2, 2, 2]
 
 
+def test_what_is_held_out_of_a_folder_of_volumes_can_be_read(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    from loligo.data import manifest as manifests
+
+    for i in range(6):
+        shutil.copy(manifest["path"][i], tmp_path / f"{i}.nii.gz")
+    held = manifests.resolve(tmp_path, purpose="train")
+    broken = Path(held.loc[held["split"] == "calibration", "path"].item())
+    voxels = np.full(SHAPE, np.nan, np.float32)
+    nib.save(nib.Nifti1Image(voxels, np.diag([2, 2, 2, 1])), broken)
+    again = manifests.resolve(tmp_path, purpose="train").set_index("path")["split"]
+    assert again[str(broken)] == "train" and (again == "calibration").sum() == 1
+    run = api.train("gaussian", tmp_path, tmp_path / "run", preset="tiny")
+    assert (run.about["data"]["train"], run.about["data"]["calibration"], run.about["data"]["rejected"]) == (4, 1, 1)
+
+
+def test_masks_of_volumes_in_class_folders_are_found(tmp_path: Path) -> None:
+    from loligo.data.sources import folder
+
+    for name in ("train/good/0", "train/good/3", "test/good/1", "test/crack/2", "ground_truth/crack/2_mask"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / f"{name}.nii.gz", brain(0))
+    found = folder.index(tmp_path).set_index("path")["mask"]
+    assert found[str(tmp_path / "test/crack/2.nii.gz")] == str(tmp_path / "ground_truth/crack/2_mask.nii.gz")
+
+
+def test_pictures_of_a_volume_are_in_proportion(tmp_path: Path) -> None:
+    import base64
+    import io
+
+    from PIL import Image
+
+    from loligo.report import slices
+    from loligo.report.pictures import Sources
+
+    thick = np.diag([0.5, 0.5, 5, 1])
+    nib.save(nib.Nifti1Image(brain(0, (48, 52, 10)), thick), tmp_path / "thick.nii.gz")
+    found = slices.pictures(Sources(tmp_path / "thick.nii.gz", None, None, None), 1.0)
+    sizes = [Image.open(io.BytesIO(base64.b64decode(p.uri.split(",")[1]))).size for p in found]
+    assert sizes == [(48, 52), (48, 52), (48, 100), (52, 100)]  # axial twice; 24 x 26 x 50 mm
+
+
+def test_results_for_mood_are_those_of_the_last_scoring(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
+    test = list(manifest.loc[manifest["split"] == "test", "path"])
+    api.score(run, test, tmp_path, layout="mood")
+    (tmp_path / "pixel" / "mine.txt").touch()
+    api.score(run, test[:1], tmp_path, layout="mood")
+    name = Path(test[0]).name
+    assert [p.name for p in (tmp_path / "sample").iterdir()] == [f"{name}.txt"]
+    assert sorted(p.name for p in (tmp_path / "pixel").iterdir()) == sorted([name, "mine.txt"])
+
+
 def test_a_folder_of_volumes_is_indexed(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
     for i in range(2):
         shutil.copy(manifest["path"][i], tmp_path)

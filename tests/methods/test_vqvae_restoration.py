@@ -88,7 +88,7 @@ def test_calibration_asks_the_prior_once_a_batch(monkeypatch: pytest.MonkeyPatch
 
 
 def test_scores_follow_their_definitions() -> None:
-    ready = model(restorations=4).eval()
+    ready = model(restorations=4, least=1, window=1).eval()  # the map as it is
     with torch.no_grad():
         ready.calibrate([X])
         surprises, codes = ready._surprise(X)
@@ -96,7 +96,8 @@ def test_scores_follow_their_definitions() -> None:
         torch.testing.assert_close(surprises, surprise(logits, codes))
         density, restoration, heat, image = ready.parts(X)
         torch.testing.assert_close(density, torch.where(surprises > ready.limits[0], surprises, 0.0).sum((1, 2)))
-        torch.testing.assert_close(restoration, heat.mean((1, 2, 3)))
+        own = ready.decoder(ready.quantize.lookup(ready._codes(X))).clamp(0, 1)
+        torch.testing.assert_close(restoration, heat.mean((1, 2, 3)) - (X - own).abs().mean((1, 2, 3)))
         scores = ready.score(X)
         both = sum((v - v.mean()) / v.std(correction=0) for v in (density, restoration))
         torch.testing.assert_close(scores.image, both)
@@ -202,8 +203,9 @@ def test_prior_and_codebook_stay_in_float32_when_packed() -> None:
     assert torch.bfloat16 in {p.dtype for p in fast.decoder.parameters()}
 
 
-def test_maps_of_slices_are_smoothed_across_slices() -> None:
-    x = torch.rand(6, 9, 8, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("shape", [(6, 9, 8), (1, 9, 8), (2, 4, 3), (3, 1, 2)])
+def test_maps_of_slices_are_smoothed_across_slices(shape: tuple[int, int, int]) -> None:
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     least = x.clone()
     for d, i, j in torch.cartesian_prod(*map(torch.arange, x.shape)).tolist():
         around = x[max(d - 1, 0) : d + 2, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]

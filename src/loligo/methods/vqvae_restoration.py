@@ -62,10 +62,10 @@ class VqvaeRestorationConfig(SliceConfig):
     """The softmax of this over their mean distance to the image weighs restorations: the paper's 3 is for z-scores, of
     which [0, 1] holds six."""
     score: Literal["density", "restoration", "both", "local"] = "both"
-    """Image score: the sum of surprises above the limit; the mean of the map, before it is smoothed where slices are
-    told their position; or the sum of both, each in standard deviations of held-out normals. Or, for small anomalies,
-    the largest mean surprise of any window of a third of the grid, as unusual as it is there, which is also the map
-    then; nothing is restored."""
+    """Image score: the sum of surprises above the limit; the mean over pixels of how much farther from the image the
+    restored one lies than the one that its own codes rebuild, for that alone is mending; or the sum of both, each in
+    standard deviations of held-out normals. Or, for small anomalies, the largest mean surprise of any window of a third
+    of the grid, as unusual as it is there, which is also the map then; nothing is restored."""
     prior_share: float = 1.0
     """Epochs of the prior for each of the autoencoder."""
     learning_rate: float = 1e-4
@@ -244,8 +244,10 @@ class VqvaeRestoration(Method):
         apart = (image[:, None] - images).abs()
         weights = (self.config.sharpness / apart.mean((2, 3, 4)).clamp_min(1e-6)).softmax(1)[:, :, None, None, None]
         heat = (weights * apart).sum(1).mean(1, keepdim=True)
+        plain = self.decoder(self.quantize.lookup(codes)).float().clamp(0, 1)
+        restoration = heat.mean((1, 2, 3)) - (image - plain).abs().mean((1, 2, 3))
         heat = heat if self.config.position else smooth(heat, self.config.least, self.config.window)
-        return density, heat.mean((1, 2, 3)), heat, (weights * images).sum(1)
+        return density, restoration, heat, (weights * images).sum(1)
 
     def score(self, x: Tensor) -> Scores:
         """Score by the likelihood of codes, by restoration, or by both; map what restored images differ in.

@@ -49,7 +49,8 @@ def _square(plane: npt.NDArray[np.float32], axis: Axis, spacing: tuple[float, ..
     """Resize a slice (H, W) of a volume with such a spacing, so that a pixel is as high as it is wide."""
     _, *sides = (spacing[i] for i in planes.ORDER[axis])
     height, width = (round(n * side / min(sides)) for n, side in zip(plane.shape, sides, strict=True))
-    return volumes.resized(plane[None], (height, width))[0]
+    square: npt.NDArray[np.float32] = volumes.resized(plane[None], (height, width))[0]
+    return square
 
 
 def _plane(

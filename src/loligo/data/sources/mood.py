@@ -7,8 +7,9 @@ Below ``root`` lie ``brain/`` and ``abdom/``, or one of them is ``root`` itself:
     toy_label/sample/toy_0.nii.gz.txt             0 or 1
     toy_label/pixel/toy_0.nii.gz                  its mask
 
-All values lie in [0, 1], those of the CT too. Brains are to be trained with the window ``brain``, abdomens with ``unit``,
-each region by itself; `check_window` refuses another. Each volume is a patient of its own, named by region and file.
+All values lie in [0, 1], those of the CT too. Brains are to be trained with the window ``brain``, abdomens with
+``unit``, each region by itself; `check_window` refuses another. Each volume is a patient of its own, named by region
+and file.
 Some training volumes are held out to calibrate and for validation, which therefore holds normals alone.
 """
 
