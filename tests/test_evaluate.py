@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from loligo.calibrate import Calibration
-from loligo.evaluate import evaluate
+from loligo.evaluate import evaluate, patients
 
 LABELS = [0, 0, 0, 1, 1, 1, 1]
 SCORES = [1.0, 2.0, 5.0, 3.0, 6.0, 4.0, 8.0]
@@ -74,6 +74,13 @@ def test_a_table_that_is_none_of_scores_is_named(text: str, message: str, tmp_pa
     (tmp_path / "scores.csv").write_text(text)
     with pytest.raises(ValueError, match=rf"scores\.csv {message}"):
         evaluate(tmp_path)
+
+
+def test_images_of_unknown_patients_count_for_themselves() -> None:
+    table = pd.DataFrame({"path": ["a", "b", "c", "d"], "patient": ["x", "", "x", ""]})
+    found = patients(table)
+    assert found is not None and pd.factorize(found)[0].tolist() == [0, 1, 0, 2]
+    assert patients(table.assign(patient="")) is None and patients(table[["path"]]) is None
 
 
 def test_scores_apart_from_their_run_are_not_measured(tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ def test_delong_test_by_hand() -> None:
     assert (found["z"], found["p"]) == pytest.approx((-np.sqrt(0.5), 0.4795001), abs=1e-6)
     same = metrics.delong_test([1, 1, 0, 0], [3, 1, 0, 2], [30, 10, 0, 20])
     assert (same["difference"], same["z"], same["p"]) == (0, 0, 1)
+    four = metrics.delong_test([0, 0, 1, 1], [0, 1, 2, 3], [1, 1, 1, 1])  # 1 against 0.5, without variance
+    assert (four["difference"], four["low"], four["high"], four["z"], four["p"]) == (0.5, -1, 1, 0, 1)
     with pytest.raises(ValueError, match="two images of each kind are needed"):
         metrics.delong_test([1, 0, 0], [1, 0, 0], [1, 2, 3])
 

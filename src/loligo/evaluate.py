@@ -162,8 +162,7 @@ def by_kind(test: pd.DataFrame) -> dict[str, float]:
 
 def _measure(test: pd.DataFrame, threshold: float) -> Metrics:
     labels, scores = _labels(test), _scores(test)
-    patients = test["patient"].to_numpy() if "patient" in test and (test["patient"] != "").all() else None
-    auc, low, high = metrics.roc_auc_interval(labels, scores, groups=patients)
+    auc, low, high = metrics.roc_auc_interval(labels, scores, groups=patients(test))
     return {
         "auc": auc,
         "auc_low": low,
@@ -174,6 +173,13 @@ def _measure(test: pd.DataFrame, threshold: float) -> Metrics:
         "n_normal": int((labels == 0).sum()),
         "n_abnormal": int((labels == 1).sum()),
     }
+
+
+def patients(table: pd.DataFrame) -> npt.NDArray[Any] | None:
+    """Return whose each image is (N,), one of unknown patient its own; None where no patient is known."""
+    if "patient" not in table or not (known := table["patient"] != "").any():
+        return None
+    return table["patient"].where(known, "image " + table["path"]).to_numpy()
 
 
 def _labels(table: pd.DataFrame) -> npt.NDArray[np.int64]:

@@ -106,8 +106,8 @@ def _placements(y: npt.NDArray[np.int64], s: Floats) -> tuple[Floats, Floats]:
 def delong_test(labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike) -> dict[str, float]:
     """Compare the AUCs of two scores (N,) of the same images (DeLong et al. 1988), each image counting as independent.
 
-    Returns both AUCs, their difference (first - second) with a 95 % interval, z, and the two-sided p. Where the
-    difference has no variance, p is 1 for equal AUCs and 0 for others.
+    Returns both AUCs, their difference (first - second) with a 95 % interval, z, and the two-sided p. AUCs that differ
+    without variance, as where one separates all, leave nothing to judge by: the interval is -1 to 1, z 0 and p 1.
     """
     (y, a), (_, b) = check(labels, first), check(labels, second)
     if min((y == 0).sum(), (y == 1).sum()) < 2:
@@ -116,13 +116,14 @@ def delong_test(labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLi
     variance = float(sum(np.var(mine - other, ddof=1) / len(mine) for mine, other in parts))
     auc_a, auc_b = roc_auc(y, a), roc_auc(y, b)
     difference, half = auc_a - auc_b, float(norm.ppf(0.975) * np.sqrt(variance))
-    z = difference / np.sqrt(variance) if variance else np.inf * np.sign(difference) if difference else 0.0
+    z = difference / np.sqrt(variance) if variance else 0.0
+    low, high = (-1.0, 1.0) if difference and not variance else (difference - half, difference + half)
     return {
         "auc_a": auc_a,
         "auc_b": auc_b,
         "difference": difference,
-        "low": difference - half,
-        "high": difference + half,
+        "low": low,
+        "high": high,
         "z": float(z),
         "p": float(2 * norm.sf(abs(z))),
     }

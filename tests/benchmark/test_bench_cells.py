@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from loligo.benchmark import cells as module
-from loligo.benchmark import datasets, request
-from loligo.benchmark.cells import Cell
+from loligo.benchmark import datasets, hidden, request
+from loligo.benchmark.cells import Cell, select
 
 WORDS = {"out": Path("out"), "seeds": 1, "preset": "tiny", "only": None, "workers": None, "budget": None, "set": []}
 
@@ -113,6 +113,23 @@ def test_what_is_closed_is_where_labels_and_test_images_lie(data: datasets.Data)
     assert set(data.closed) == {str(root / part) for part in ("m.csv", *folders)}
 
 
+def test_copies_tell_neither_age_nor_patient(data: datasets.Data, tmp_path: Path) -> None:
+    planned = request.planned(asked(data, robustness=["contamination"], out=tmp_path))
+    job = next(job for job in planned if job.cell.level == 0.5)
+    assert job.plan
+    seen = hidden.for_training(job, job.plan)
+    real = select(job.cell, data.rows)
+    sick = set(data.rows.loc[data.rows["label"] == 1, "path"])
+    ages = {name: Path(name).stat().st_mtime_ns for name in seen["path"]}
+    assert list(seen["path"]) == sorted(seen["path"]) == sorted(ages, key=lambda name: (ages[name], name))
+    originals = {Path(path).stat().st_ino for path in real["path"]}
+    assert not originals & {Path(name).stat().st_ino for name in seen["path"]}
+    bytes_of = {Path(path).read_bytes(): path in sick for path in real["path"]}
+    contaminant = [bytes_of[Path(name).read_bytes()] for name in seen["path"]]
+    first = seen["patient"].drop_duplicates()
+    assert list(first) == [str(i) for i in range(len(first))] and any(contaminant) and set(seen["source"]) == {""}
+
+
 def test_only_one_cell_and_the_command_that_makes_it(data: datasets.Data) -> None:
     given = asked(
         data, only="one/ae/seed_1_size_50", seeds=2, robustness=["sizes"], set=["ae.width=5", "gaussian.side=8"]
@@ -122,11 +139,12 @@ def test_only_one_cell_and_the_command_that_makes_it(data: datasets.Data) -> Non
     command = given.command(job.cell, data.given)
     assert command == (
         f"loligo benchmark --methods ae --datasets {data.given} --seeds 2 --preset tiny --set ae.width=5 "
-        "--robustness sizes --only one/ae/seed_1_size_50 --out again"
+        "--robustness sizes --only one/ae/seed_1_size_50 --out again/one/ae/seed_1_size_50"
     )
     budgeted = asked(data, budget="1.5min")
     assert budgeted.budget == 90
     assert "--set ae.train.epochs=7 --only" in budgeted.command(Cell("one", "ae", 0), data.given, 7)
+    assert "--budget 90s --only" in budgeted.command(Cell("one", "ae", 0), data.given)  # it failed before that
 
 
 @pytest.mark.parametrize(

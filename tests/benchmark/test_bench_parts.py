@@ -164,6 +164,10 @@ def _looks(folder: Path, queue: multiprocessing.Queue[list[str]]) -> None:
         lambda: os.link(folder / "m.csv", folder / "shut" / "own" / "m.csv"),
         lambda: subprocess.run(["cat", str(folder / "m.csv")], check=True, stdout=subprocess.DEVNULL),
         lambda: Path(f"/proc/{os.getppid()}/mem").read_bytes(),
+        lambda: Path(f"/proc/{os.getppid()}/task/{os.getppid()}/mem").read_bytes(),
+        lambda: (folder / "shut" / "own" / "m.csv").symlink_to(folder / "m.csv"),
+        lambda: folder.rename(folder.with_name("elsewhere")),
+        lambda: multiprocessing.get_context("spawn").Process(target=print).start(),
     ):
         try:
             look()
@@ -182,7 +186,7 @@ def test_the_guard_lets_through_what_is_named_alone(tmp_path: Path) -> None:
     queue = context.Queue()
     process = context.Process(target=_looks, args=(tmp_path, queue))
     process.start()
-    assert queue.get(timeout=60) == ["read"] * 3 + ["closed"] * 9
+    assert queue.get(timeout=60) == ["read"] * 3 + ["closed"] * 13
     process.join()
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import bench_data
 import pandas as pd
@@ -14,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from loligo import api
-from loligo.benchmark import Request, compare, run, runner
+from loligo.benchmark import Request, compare, hidden, run, runner
 from loligo.benchmark.corruption import STEPS
 from loligo.benchmark.request import ROBUSTNESS, planned
 
@@ -115,11 +117,40 @@ def test_both_protocols_are_those_of_one_plain_run(killed: Path, tmp_path: Path)
     assert "| Method | Blob | Pixel AUROC | Pixel AP | Best Dice |" in text
 
 
+def test_corruptions_asked_for_later_keep_what_was_measured(killed: Path, tmp_path: Path) -> None:
+    shutil.copytree(killed / "whole", tmp_path / "whole")
+    (cell,) = (tmp_path / "whole" / "cells" / "one" / "gaussian").glob("seed_0-*")
+    (cell / "raw" / "maps").mkdir()  # as a kill leaves it
+    before = pd.read_csv(tmp_path / "whole" / "cells.csv")
+    words = ["benchmark", "--methods", "ae,gaussian", "--datasets", f"one={killed / 'data' / 'm.csv'}", "--seeds", "2"]
+    words += ["--preset", "tiny", "--set", "train.epochs=4", "train.batch_size=8", "--out", "whole"]
+    command(words, tmp_path)
+    assert not (cell / "raw" / "maps").exists()
+    command([*words, "--robustness", "corruptions"], tmp_path)
+    after = pd.read_csv(tmp_path / "whole" / "cells.csv")
+    changed = ["seconds", "command"]
+    pd.testing.assert_frame_equal(before.drop(columns=changed), after.drop(columns=changed))
+    assert (after["seconds"] > before["seconds"]).all() and after["pixel_auroc"].notna().any()
+    hidden.conceal(SimpleNamespace(folder=cell))
+    tables = [pd.read_csv(path) for path in cell.rglob("*.csv") if path.name != "history.csv"]
+    assert tables and not any(table.get("label", pd.Series(dtype=float)).notna().any() for table in tables)
+
+
+def test_an_image_that_is_a_folder_is_rejected_alone(tmp_path: Path) -> None:
+    bench_data.write(tmp_path)
+    odd = tmp_path / "test" / "0" / "003.png"
+    odd.unlink()
+    odd.mkdir()
+    command(["benchmark", "--preset", "tiny", "--out", "out", "--datasets", "m.csv", "--methods", "gaussian"], tmp_path)
+    cells = pd.read_csv(tmp_path / "out" / "cells.csv")
+    assert (cells["status"] == "done").all() and cells["rejected_test"].tolist() == [1, 1]
+
+
 def test_everything_to_repeat_a_cell_is_in_the_json(planted: Path) -> None:
     values = json.loads((planted / "bench" / "benchmark.json").read_text())
     row = next(row for row in values["cells"] if row["method"] == "gaussian" and row["protocol"] == "clean")
     assert row["command"].startswith("loligo benchmark --methods gaussian --datasets one=")
-    assert row["command"].endswith("--seeds 1 --preset tiny --only one/gaussian/seed_0 --out again")
+    assert row["command"].endswith("--seeds 1 --preset tiny --only one/gaussian/seed_0 --out again/one/gaussian/seed_0")
     assert json.loads(row["method_config"])["components"] == 8 and json.loads(row["train_config"])["seed"] == 0
     assert all(row[key] for key in ("data_hash", "code", "machine")) and values["about"]["torch"]
     assert "not a medical device" in values["notice"]
@@ -141,7 +172,7 @@ def test_a_budget_becomes_epochs_and_the_printed_command_repeats_the_cell(tmp_pa
     assert cells.loc["clean", "epochs"] == budget["epochs"] == max(1, int(2 / budget["seconds_per_epoch"]))
     assert cells.loc["clean", "budget_seconds"] == 2
     command(cells.loc["clean", "command"].split()[1:], tmp_path)
-    table = compare(tmp_path / "out", tmp_path / "again")
+    table = compare(tmp_path / "out", tmp_path / "again" / "m" / "ae" / "seed_0")
     assert table["protocol"].tolist() == ["clean", "paper"] and table["within"].all()
     assert (table["difference"] == 0).all() and (table["changed"] == "").all()
 

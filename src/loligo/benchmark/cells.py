@@ -149,7 +149,10 @@ def _own(method: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[st
     return options, train
 
 
-CALLERS = ("loligo.api", "loligo.runs", "loligo.contaminate", *(f"loligo.benchmark.{n}" for n in ("cells", "work")))
+CALLERS = (
+    *(f"loligo.{name}" for name in ("api", "runs", "contaminate", "data.manifest")),
+    *(f"loligo.benchmark.{name}" for name in ("cells", "hidden", "work")),
+)
 """Modules that say what is trained and scored, and how."""
 
 

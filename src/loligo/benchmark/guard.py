@@ -2,18 +2,19 @@
 
 A cell's training runs in a process of its own that is handed the training and calibration rows alone, without labels;
 its scoring gets images under names that tell nothing. This closes the other way in: the files themselves. It sees what
-Python's own audit events tell, so it stops mistakes and curiosity, not a determined attack by native code.
+Python's own audit events tell, so it stops mistakes and curiosity; code that sets out to defeat it is not stopped.
 """
 
 from __future__ import annotations
 
+import _posixsubprocess
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 LOOKS = ("open", "os.listdir", "os.scandir", "os.link", "os.rename")
-PROGRAMS = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.spawn", "os.exec")
+BARRED = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.spawn", "os.exec", "os.symlink")
 WHY = "the benchmark keeps labels out of reach"
 
 
@@ -24,23 +25,29 @@ def close(closed: Iterable[str | os.PathLike[str]], files: Iterable[str], folder
     memory of other processes, and programs that could look in its place. A PermissionError names what was refused. It
     cannot be undone: call it in a process that does one thing and ends.
     """
-    shut = [os.path.realpath(path) for path in closed]
-    allowed = {os.path.realpath(path) for path in files}
-    open_folders = [os.path.realpath(path) for path in (*folders, sys.prefix, sys.base_prefix, _SOURCE)]
+    shut = tuple(os.path.realpath(path) for path in closed)
+    allowed = frozenset(os.path.realpath(path) for path in files)
+    open_folders = tuple(os.path.realpath(path) for path in (*folders, sys.prefix, sys.base_prefix, _SOURCE))
 
-    def hook(event: str, args: tuple[object, ...]) -> None:
-        if event in PROGRAMS:
+    def hook(event: str, args: tuple[object, ...], _within: Callable[[str, str], bool] = _within) -> None:
+        if event in BARRED:
             raise PermissionError(f"{event} is closed to training and scoring: {WHY}")
         if event not in LOOKS or not isinstance(args[0], str | bytes | os.PathLike):
             return
         path = os.path.realpath(os.fsdecode(args[0]))
         if path in allowed or any(_within(path, folder) for folder in open_folders):
             return
-        above = event == "open" and os.path.isdir(path) and any(_within(folder, path) for folder in shut)  # noqa: PTH112
-        if above or re.fullmatch(r"/proc/\d+/mem", path) or any(_within(path, folder) for folder in shut):
+        handle = event in ("open", "os.rename") and os.path.isdir(path)  # noqa: PTH112
+        above = handle and any(_within(folder, path) for folder in shut)
+        if above or re.fullmatch(r"/proc/\d+(/task/\d+)?/mem", path) or any(_within(path, folder) for folder in shut):
             raise PermissionError(f"{path} is closed to training and scoring: {WHY}")
 
     sys.addaudithook(hook)
+    vars(_posixsubprocess)["fork_exec"] = _refuse  # it starts a program and tells no event
+
+
+def _refuse(*_: object) -> None:
+    raise PermissionError(f"programs are closed to training and scoring: {WHY}")
 
 
 _SOURCE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120  # strings, as the hook compares

@@ -1,12 +1,11 @@
 """Keep labels from the processes of a cell, and put them to its scores when these can no longer change.
 
-A file's folder, name and place in a list often tell its label. So a cell is handed links to the images, named by the
-rank of their content's hash.
+A file's folder, name, age and place in a list often tell its label. So a cell is handed copies of the images, named by
+the rank of their content's hash and made in that order.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -27,10 +26,11 @@ MADE = ("split", "epoch", "score", "anomaly_score", "p_value", "flag", "map", "r
 
 def for_training(job: Job, made: Plan) -> pd.DataFrame:
     """Return what the training of a cell may see: its own rows with hidden paths and numbered patients."""
-    rows = seen_in_training(select(made.cell, job.data.rows))
-    number = pd.Series(pd.factorize(rows["patient"])[0].astype(str), rows.index)
-    seen = _hide(rows.assign(patient=number.where(rows["patient"] != "", "")), job, made.folder / "images" / "train")
-    return seen.sort_values("path", ignore_index=True) if made.cell.curve else seen  # contaminants stand last
+    seen = _hide(seen_in_training(select(made.cell, job.data.rows)), job, made.folder / "images" / "train")
+    if made.cell.curve:  # contaminants stand last, and may be of another source
+        seen = seen.sort_values("path", ignore_index=True).assign(source="")
+    number = pd.Series(pd.factorize(seen["patient"])[0].astype(str), seen.index)
+    return seen.assign(patient=number.where(seen["patient"] != "", ""))
 
 
 def for_scoring(job: Job, made: Plan) -> pd.DataFrame:
@@ -40,24 +40,21 @@ def for_scoring(job: Job, made: Plan) -> pd.DataFrame:
 
 
 def _hide(rows: pd.DataFrame, job: Job, folder: Path) -> pd.DataFrame:
-    """Link the images of ``rows`` into ``folder``, or copy them where that cannot be; return rows of the links.
+    """Copy the images of ``rows`` into ``folder``; return rows of the copies. A link would tell the file's age.
 
-    An image that is missing stays so: the cell lists it among its rejected ones.
+    An image that cannot be read stays away: the cell lists it among its rejected ones.
     """
     names = _names(rows["path"], job, folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for path, name in names.items():
-        try:
-            os.link(os.path.realpath(path), name)
-        except OSError:  # on another disk, not ours, or missing
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(path, name)
+        if os.access(path, os.R_OK) and Path(path).is_file():
+            shutil.copyfile(path, name)
     return rows.assign(path=rows["path"].map(names))
 
 
 def _names(paths: pd.Series[str], job: Job, folder: Path) -> dict[str, str]:
-    """Return the hidden path of each path."""
+    """Return the hidden path of each path, in their order."""
     order = sorted(range(len(paths)), key=lambda i: (job.data.digests[paths.iloc[i]], i))
     endings = (Path(path).name.removeprefix(stem(Path(path))) for path in paths.iloc[order])
     return {
@@ -74,6 +71,12 @@ def shown(job: Job, made: Plan, name: str) -> pd.DataFrame:
     return table.assign(path=[paths[str(made.folder / "images" / "score" / Path(p).name)] for p in table["path"]])
 
 
+def conceal(made: Plan) -> None:
+    """Remove what `reveal` wrote, which it writes anew: a cell that is taken up again is not to see it."""
+    for name in ("manifest.csv", "scores.csv", "epochs.csv", "rejected_test.csv", "metrics.json"):
+        (made.folder / "run" / name).unlink(missing_ok=True)
+
+
 def reveal(job: Job, made: Plan) -> dict[str, Any]:
     """Put the manifest's columns to the scores of a cell, evaluate them, and return what `evaluate` says."""
     sweep(made.folder)
@@ -83,7 +86,7 @@ def reveal(job: Job, made: Plan) -> dict[str, Any]:
         if (made.folder / "raw" / name).exists():
             table = shown(job, made, name)
             table = table.drop(columns=[c for c in known if c in table and c != "path"])
-            kept = (made.folder / "raw" / "maps").is_dir()  # those of a finished cell are gone
+            kept = not (made.folder / "cell.json").exists()  # maps of a finished cell are gone, or go
             for column in ("map", "reconstruction", "overlay"):
                 if column in table:
                     table[column] = [f"../raw/{n}" if kept and isinstance(n, str) else "" for n in table[column]]

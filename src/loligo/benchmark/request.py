@@ -51,7 +51,8 @@ class Request:
         words += ["--set", *(f"{key}={_text(value)}" for key, value in own.items())] if own else []
         wanted = [cell.curve] if cell.curve else [name for name in self.robustness if name not in CURVES]
         words += ["--robustness", *wanted] if wanted else []
-        return shlex.join([*words, "--only", cell.name, "--out", "again"])
+        words += ["--budget", f"{self.budget:g}s"] if self.budget and not epochs else []
+        return shlex.join([*words, "--only", cell.name, "--out", f"again/{cell.name}"])
 
 
 def parse(**given: Any) -> Request:

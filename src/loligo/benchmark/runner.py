@@ -15,7 +15,7 @@ from typing import Any
 
 from loligo import results
 from loligo.benchmark import hidden, work
-from loligo.benchmark.cells import Cell, select
+from loligo.benchmark.cells import Cell, Plan, select
 from loligo.benchmark.request import Job, Request, finished, reason
 from loligo.files import replacing
 from loligo.runs import Run
@@ -30,6 +30,8 @@ def run(jobs: list[Job], request: Request, tell: Callable[[str], None] = print) 
     A cell that fails leaves its reason in failed.json and is tried again by the next call; others go on.
     """
     left = [job for job in jobs if job.plan and not finished(job.plan, "corruptions" in request.robustness)]
+    for plan in (job.plan for job in jobs if job.plan and job not in left):
+        shutil.rmtree(plan.folder / "raw" / "maps", ignore_errors=True)  # a kill left some of them
     workers = max(1, min(request.workers or _cores(), len(left)))
     tell(f"{len(jobs)} cells, {len(jobs) - len(left)} finished or impossible, {workers} at once on one thread each")
     started, known = time.monotonic(), _known_seconds(jobs)
@@ -61,9 +63,20 @@ _BEGAN = "a script that runs a benchmark does so under if __name__ == '__main__'
 def _run(job: Job, request: Request, context: Any) -> tuple[str, float]:
     """Bring a cell to its end; return what came of it, and the seconds."""
     assert job.plan is not None
-    made, begun = job.plan, time.monotonic()
+    begun = time.monotonic()
+    try:
+        said = _bring(job, job.plan, request, context, begun)
+    except (ValueError, OSError) as error:
+        _write(job.plan.folder / "failed.json", {"stage": "evaluate", "reason": str(error)})
+        said = f"failed: {error}"
+    return said, time.monotonic() - begun
+
+
+def _bring(job: Job, made: Plan, request: Request, context: Any, begun: float) -> str:
+    """Train and score a cell, then show its labels and evaluate it; return what came of it."""
     made.folder.mkdir(parents=True, exist_ok=True)
     (made.folder / "failed.json").unlink(missing_ok=True)
+    hidden.conceal(made)
     rows = select(made.cell, job.data.rows)
     labelled = rows.loc[rows["split"] == "validation", "label"].dropna().nunique() == 2
     corruptions = "corruptions" in request.robustness and not made.cell.curve
@@ -79,26 +92,23 @@ def _run(job: Job, request: Request, context: Any) -> tuple[str, float]:
             died = f"its process ended with {process.exitcode}: {_DIED.get(process.exitcode, _BEGAN)}"
             _write(made.folder / "failed.json", {"stage": function.__name__, "reason": died})
         if process.exitcode:
-            return f"failed: {reason(made)}", time.monotonic() - begun
-    try:
-        found = hidden.reveal(job, made)
-    except (ValueError, OSError) as error:
-        _write(made.folder / "failed.json", {"stage": "evaluate", "reason": str(error)})
-        return f"failed: {error}", time.monotonic() - begun
+            return f"failed: {reason(made)}"
+    found, finish = hidden.reveal(job, made), made.folder / "cell.json"
+    before = json.loads(finish.read_text(encoding="utf-8")) if finish.exists() else {}  # then corruptions are new
     epochs = Run.load(made.folder / "run").train.epochs if made.budget else None
     record = {
         "name": made.cell.name,
-        "seconds": round(time.monotonic() - begun, 1),
+        "seconds": round(before.get("seconds", 0) + time.monotonic() - begun, 1),
         "command": request.command(made.cell, job.data.given, epochs),
-        "commit": results.commit(),
+        "commit": before.get("commit", results.commit()),
         "data_hash": made.data_hash,
         "code": made.code,
-        "pixel": found.get("pixel", {}),
+        "pixel": before.get("pixel") or found.get("pixel", {}),
     }
     shutil.rmtree(made.folder / "images", ignore_errors=True)
-    _write(made.folder / "cell.json", record)  # where it stands, the cell is finished
+    _write(finish, record)  # where it stands, the cell is finished
     shutil.rmtree(made.folder / "raw" / "maps", ignore_errors=True)  # large, and measured
-    return f"AUC {found['clean']['auc']:.3f}", time.monotonic() - begun
+    return f"AUC {found['clean']['auc']:.3f}"
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

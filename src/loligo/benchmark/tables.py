@@ -82,10 +82,6 @@ def _folder(job: Job) -> Path:
     return job.plan.folder / "run"
 
 
-def _patients(table: pd.DataFrame) -> Any:
-    return table["patient"].to_numpy() if (table["patient"] != "").all() else None
-
-
 def _rows(job: Job, request: Request, scored: dict[Any, Any]) -> list[dict[str, Any]]:
     """Return the row of each protocol of a cell; one row, with its reason, of a cell that is not finished."""
     cell, out = job.cell, request.out.absolute()
@@ -123,7 +119,7 @@ def _rows(job: Job, request: Request, scored: dict[Any, Any]) -> list[dict[str, 
 def _measured(table: pd.DataFrame, threshold: float, found: dict[str, Any]) -> dict[str, Any]:
     """Return each metric of one cell with its interval by patient."""
     y, s = table["label"].to_numpy(np.int64), table["score"].to_numpy(np.float64)
-    spans = statistics.bootstrap(y, [s], [threshold], _patients(table))
+    spans = statistics.bootstrap(y, [s], [threshold], evaluate.patients(table))
     values = statistics.measure(y, s, threshold)
     spread = {f"{name}_{end}": span[i] for name, span in spans.items() for i, end in enumerate(("low", "high"))}
     counts = {"n_normal": int((y == 0).sum()), "n_abnormal": int((y == 1).sum())}
@@ -144,7 +140,7 @@ def _summary(group: list[Job], cells: pd.DataFrame, scored: dict[Any, Any]) -> d
         first = tables[0][0]
         aligned = [t.set_index("path")["score"].reindex(first["path"]).to_numpy(np.float64) for t, _, _ in tables]
         thresholds = [threshold for _, threshold, _ in tables]
-        spans = statistics.bootstrap(first["label"].to_numpy(np.int64), aligned, thresholds, _patients(first))
+        spans = statistics.bootstrap(first["label"].to_numpy(np.int64), aligned, thresholds, evaluate.patients(first))
         for name in statistics.METRICS:
             row[prefix + name] = parts[name].mean()
             row[f"{prefix}{name}_sd"] = parts[name].std(ddof=1) if len(parts) > 1 else np.nan
