@@ -109,7 +109,7 @@ def plan(method: str, out: str | Path, preset: str | None, options: dict[str, An
     kind = methods.get(method)
     if preset is not None and preset not in kind.presets:
         raise ValueError(f"{method} has no preset {preset!r}; {nearest(preset, kind.presets)}")
-    given = kind.presets[preset] if preset else {}
+    given = kind.presets.get(preset or "default", {})
     config = build(kind.Config, {k: v for k, v in given.items() if not k.startswith("train.")} | options, method)
     if not isinstance(train, TrainConfig):
         preset_train = {k.removeprefix("train."): v for k, v in given.items() if k.startswith("train.")}

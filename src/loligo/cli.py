@@ -71,7 +71,7 @@ def _parse_training(parser: Any, method: str, argv: list[str], skip: set[str] | 
         if word == "--config" or word.startswith("--config="):
             _check_options(Path(word.partition("=")[2] or path))
     given = _parse(parser, argv)
-    if not (preset := kind.presets.get(given.preset)):
+    if not (preset := kind.presets.get(given.preset or "default")):
         return given
     parser.set_defaults({key if key.startswith("train.") else f"method.{key}": v for key, v in preset.items()})
     return _parse(parser, argv)  # once more, as a file may have named the preset

@@ -10,6 +10,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from conftest import anatomy, dataset
+from loligo import api
 from loligo.config import TrainConfig
 from loligo.methods.panda import Panda, PandaConfig, fisher_information, modules_after, neighbour_distance
 from loligo.nn.backbones import Backbone, Exact, timm
@@ -134,3 +135,10 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, object], message
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="compares with 2 normal images; it got 1"), torch.no_grad():
         panda().fit([X[:1]])
+
+
+def test_its_own_schedule_holds_where_none_is_asked_for(tmp_path: Path) -> None:
+    short = api.plan("panda", tmp_path / "a", None, {"weights": "random"}, {"seed": 3})
+    assert (short.train.epochs, short.train.batch_size, short.train.augment, short.train.seed) == (15, 32, False, 3)
+    assert api.plan("panda", tmp_path / "b", None, {}, {"epochs": 7}).train.epochs == 7
+    assert api.plan("panda", tmp_path / "c", "tiny", {}, {}).train.epochs == TrainConfig().epochs

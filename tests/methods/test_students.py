@@ -140,6 +140,36 @@ def test_edc_keeps_or_moves_the_statistics_of_the_encoder(statistics: str, moves
     assert method.decoder.training
 
 
+@pytest.mark.parametrize("statistics", ["pretrained", "moving"])
+def test_edc_scores_by_statistics_of_the_training_images(statistics: str) -> None:
+    method = tiny("edc", statistics=statistics).train()
+    adam = Adam(method.parameters(), 3e-3)
+    for _ in range(8):
+        step(method, adam, "distance")
+    with torch.no_grad():
+        trained = float(method.losses(X, "distance")["distance"])
+        stale = float(method.eval().losses(X, "distance")["distance"])
+        before = {k: v.clone() for k, v in method.encoder.state_dict().items()}
+        method.fit([X])
+        scored = float(method.losses(X, "distance")["distance"])
+    assert scored == pytest.approx(trained, rel=0.25) and stale > 1.1 * scored
+    kept = all(torch.equal(v, before[k]) for k, v in method.encoder.state_dict().items())
+    assert kept is (statistics == "pretrained") and not any(part.training for part in method.modules())
+
+
+def test_networks_that_round_sides_down_are_known() -> None:
+    assert tiny("mkd", backbone="vgg11", layers=(1, 2)).backbone.sides(100) == [50, 25]
+    assert tiny("mkd", backbone="resnet18", layers=(2, 3)).backbone.sides(100) == [13, 7]
+    with pytest.raises(ValueError, match=r"maps of vgg11 have sides \[25, 12\], a student's \[25, 13\]"):
+        tiny("mkd", backbone="vgg11", layers=(2, 3), size=100)
+    x = torch.from_numpy(anatomy(3, 100))
+    for name in ("panda", "cutpaste"):
+        method = tiny(name, backbone="vgg11", layers=(3,), size=100).eval()
+        with torch.no_grad():
+            method.fit([x])
+            assert method.score(x).map.shape == (3, 1, 100, 100)
+
+
 def plain_attention(method: LinearAttention, x: Tensor) -> Tensor:
     """Attend patch by patch with the kernel elu + 1."""
     out = torch.zeros_like(x)
@@ -206,6 +236,8 @@ def test_dinomaly_compares_the_first_blocks_with_the_last_of_the_decoder() -> No
     [
         ("reverse_distillation", {"size": 80}, "size 80 must be a multiple of twice the deepest stage's stride, 32"),
         ("edc", {"size": 48}, "size 48 must be a multiple of the last stage's stride, 32"),
+        ("edc", {"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
+        ("mkd", {"layers": (1, 1)}, r"layers \(1, 1\) names a stage twice"),
         ("edc", {"layers": (3, 4)}, r"has no stages \(3, 4, 5\)"),
         ("mkd", {"layers": (3, 1)}, "stride 4 is not one of stride 16 halved some times; choose stages"),
         ("dinomaly", {"backbone": "resnet18", "layers": (1, 2)}, "needs a vision transformer; the stages of resnet18"),

@@ -13,7 +13,8 @@
 Sizes are the papers', as parts of the image's side where they count pixels of 256. What the papers take at random is
 taken at random, uniformly unless the name of a constant says otherwise. One difference holds for all: an anomaly that
 can hardly be seen, such as black on black, is drawn again. NSA's authors plant up to three or four patches in an image
-of MVTec; here it is one.
+of MVTec; here it is one, resized by a factor that is uniform (theirs is normal and cut off), wherever it falls (theirs
+overlaps the body).
 """
 
 from __future__ import annotations

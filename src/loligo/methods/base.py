@@ -94,6 +94,8 @@ class FeatureConfig(MethodConfig):
             raise ValueError(f"channels is {self.channels}; networks from timm take 1 here")
         if not self.layers:
             raise ValueError("layers is empty; name one stage or more")
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers {self.layers} names a stage twice; name each once")
 
     def extractor(self, layers: tuple[int, ...] = (), frozen: bool = True) -> Backbone:
         """Return the network, with random weights until `Backbone.load`; it gives other ``layers`` where told.
@@ -114,7 +116,8 @@ class Method(nn.Module):
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Named settings: values that replace those of the Config, or of the training where the key says ``train.``."""
+    """Named settings: values that replace those of the Config, or of the training where the key says ``train.``. One
+    named ``default`` holds where no other is asked for."""
     grown: ClassVar[tuple[str, ...]] = ()
     """Names of buffers whose length is known once it is trained, such as banks of features; loading takes any."""
     config: MethodConfig

@@ -81,7 +81,7 @@ class Cutpaste(Method):
             raise ValueError(f"layers {config.layers} must be one: the stage that is pooled")
         self.backbone = config.extractor(frozen=False)
         by_product(self.backbone.network)
-        features, side = self.backbone.channels[-1], -(-config.size // self.backbone.strides[-1])
+        features, side = self.backbone.channels[-1], self.backbone.sides(config.size)[-1]
         widths = [features, *config.head]
         layers = [_layer(a, b) for a, b in itertools.pairwise(widths)]
         self.head = nn.Sequential(*layers, nn.Linear(widths[-1], 1 + len(self.kinds)))

@@ -6,8 +6,9 @@ compared in loose groups, not one by one, by the cosine of whole maps, and place
 count: so what is abnormal is not rebuilt by accident. The map is the mean distance of the groups at each place.
 
 Departures: the small DINOv2 with registers at 224 pixels rather than the base one at 392, for a CPU; the decoder sees
-the patches alone, not class and register tokens; Adam with a smaller rate and no warming up rather than StableAdamW.
-Its weights are in no package: give a file, or download them; no figure of ours was measured with them.
+the patches alone, not class and register tokens; Adam with a smaller rate, without warming up, weight decay, AMSGrad
+and clipped gradients, rather than StableAdamW. Its weights are in no package: give a file, or download them; no figure
+of ours was measured with them.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ class Dinomaly(Method):
     def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
         """Return the mean of 1 - cosine of whole maps of the groups; its gradient is of the places rebuilt badly."""
         pairs = self._groups(self.backbone.teach(x))
-        share = self.config.mining * min(1.0, int(self.steps) / self.config.mining_steps)
+        share = self.config.mining * min(1.0, int(self.steps) / max(1, self.config.mining_steps))
         return {"distance": torch.stack([whole_distance(a, mined(a, b, share)).mean() for a, b in pairs]).mean()}
 
     def after_step(self, turn: str) -> None:

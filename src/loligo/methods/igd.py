@@ -11,7 +11,8 @@ Departures: the frozen encoder is a timm network where the authors distilled the
 images; the authors average it with one of patches. Critic and decoder are plain stacks of convolutions. Adam's rate
 falls by a cosine. Centre and variance come from the vectors that an epoch has met, and at the end from those of all
 training images in eval mode; in the first epoch there are none, and nothing is improbable. The variance is a
-mean over the vectors without the lower bound of one that the authors' code sets.
+mean over the vectors without the lower bound of one that the authors' code sets, and the centre's values are as they
+are, where that code keeps them from zero.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Igd(Method):
         self.backbone = config.extractor()
         check(config, self.backbone.strides)
         c, self.side = config, config.size // self.backbone.strides[0]
-        self.code = nn.Linear(self.backbone.channels[0] * self.side**2, c.latent)
+        self.code = nn.Linear(self.backbone.channels[0], c.latent)
         self.bottom = nn.Linear(c.latent, c.widths[-1] * self.side**2)
         pairs = itertools.pairwise((c.widths[0], *c.widths))
         self.ups = nn.ModuleList(ConvNorm(b, a) for a, b in reversed(list(pairs)))
@@ -120,8 +121,8 @@ class Igd(Method):
         return {"encoder": total, **parts}
 
     def _encode(self, features: Tensor) -> Tensor:
-        """Map the backbone's features to (N, latent) float32."""
-        z: Tensor = self.code(features.flatten(1))
+        """Map the mean of the backbone's features over all places to (N, latent) float32."""
+        z: Tensor = self.code(features.mean((2, 3)))
         return z.float()
 
     def decode(self, z: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ epochs. Here a code lives for one step only: it starts at zero and takes a few s
 network is trained, so that it learns to be found fast (gradient origin networks, Bond-Taylor & Willcocks 2021; learnt
 step sizes, Meta-SGD, Li et al. 2017). A new image's code is found by the very same steps, always from zero and on the
 same pixels, so that scores depend on nothing else. Classes are equal shares of [0, 1], not clusters of all
-intensities, and no filter comes before them. No dropout, no weight normalisation. The paper localises; an image's score
-is the mean of its map here.
+intensities, and no filter comes before them. No dropout, no weight normalisation, no penalty on the code. The paper
+localises; an image's score is the mean of its map here.
 """
 
 from __future__ import annotations

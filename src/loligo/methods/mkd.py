@@ -6,7 +6,8 @@ at several stages, in value and in direction. What it never saw it does not imit
 Departures: the map is the distance at each place, not the gradient of the loss at the input, which would cost a
 backward pass an image and cannot run through the packed networks that score. Squares are taken in units of the
 teacher's mean square at each stage, measured on the first batch: so both terms begin at one scale, which the paper
-reaches by its weight lambda. EfficientNet-Lite0 as the teacher rather than VGG-16.
+reaches by its weight lambda. The loss of all stages is the score; the authors' program leaves out the finest. The rate
+falls by a cosine. EfficientNet-Lite0 as the teacher rather than VGG-16.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from loligo.types import Scores
 class MkdConfig(FeatureConfig):
     """Options of M-KD."""
 
+    layers: tuple[int, ...] = (1, 2, 3, 4)
+    """Stages that are imitated; those of the paper have strides of 4 to 32 pixels."""
     width: int = 32
     """Least channels of the student; a stage has half of the teacher's, if that is more."""
     direction: float = 1.0
@@ -82,6 +85,12 @@ class Mkd(Method):
         super().__init__(config)
         self.backbone = config.extractor()
         self.student = Student(config.channels, self.backbone.channels, self.backbone.strides, config.width)
+        wanted = [-(-config.size // stride) for stride in self.backbone.strides]
+        if (sides := self.backbone.sides(config.size)) != wanted:
+            raise ValueError(
+                f"at size {config.size} the maps of {config.backbone} have sides {sides}, a student's {wanted}; choose"
+                f" a multiple of {self.backbone.strides[-1]}"
+            )
         self.register_buffer("scale", torch.ones(len(config.layers)))
 
     def phases(self) -> tuple[Phase, ...]:

@@ -54,7 +54,7 @@ class Panda(Method):
 
     Config = PandaConfig
     presets: ClassVar = {
-        "paper": {"train.epochs": 15, "train.batch_size": 32, "train.augment": False},
+        "default": {"train.epochs": 15, "train.batch_size": 32, "train.augment": False},
         "radiograph": {"train.epochs": 5, "train.batch_size": 32, "train.augment": False},
         "digits": {"size": 96, "train.epochs": 5, "train.batch_size": 32, "train.augment": False},
         "tiny": {"size": 64, "learning_rate": 3e-4},
@@ -74,7 +74,7 @@ class Panda(Method):
         self.backbone = config.extractor()
         exact_depthwise(self.backbone.network)  # half of it learns
         self.adapted = modules_after(self.backbone.network, config.frozen)
-        channels, side = self.backbone.channels[0], -(-config.size // self.backbone.strides[0])
+        channels, side = self.backbone.channels[0], self.backbone.sides(config.size)[0]
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
         self.register_buffer("measured", torch.zeros((), dtype=torch.bool))
         self.register_buffer("centre", torch.zeros(channels))

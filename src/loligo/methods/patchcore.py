@@ -34,7 +34,7 @@ LEAST = 100
 
 @dataclass(frozen=True)
 class PatchcoreConfig(FeatureConfig):
-    """Options of PatchCore; the defaults are the paper's but for the network."""
+    """Options of PatchCore; the defaults are the paper's but for network and neighbours."""
 
     layers: tuple[int, ...] = (2, 3)
     """Stages whose maps are used; their strides are those of PaDiM's."""
@@ -43,7 +43,8 @@ class PatchcoreConfig(FeatureConfig):
     sample: int = 100_000
     """Features that are drawn at random from all and that the bank is chosen from."""
     neighbours: int = 9
-    """Neighbours in the bank that the maximum is weighed by; 1 leaves it as it is. Only where the score is the max."""
+    """Neighbours in the bank that the maximum is weighed by; 1 leaves it as it is. Only where the score is the max. The
+    paper does not say how many; 9 is anomalib's."""
     sigma: float = 4.0
     """Pixels of the Gaussian that smooths the map."""
     memory_limit: str = "2GiB"

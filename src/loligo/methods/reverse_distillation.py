@@ -5,7 +5,9 @@ mirrored network rebuilds them, the deepest first. Trained on normal images, the
 abnormal, so student and teacher point apart there: the map is the sum over stages of 1 - cosine at each place.
 
 Departures: EfficientNet-Lite0 rather than WideResNet-50, and a decoder in proportion: bilinear doubling and one
-residual block a stage, of plain 3x3 convolutions, with linear outputs, as the teacher's features may be negative.
+residual block a stage, of plain 3x3 convolutions, with linear outputs, as the teacher's features may be negative. The
+bottleneck is smaller as well: stages keep their channels while they are brought to one size, and one unit embeds them.
+The rate falls by a cosine.
 """
 
 from __future__ import annotations

@@ -142,6 +142,8 @@ class Salad(Method):
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Measure mean and standard deviation of the score's parts."""
         found = torch.cat([self._parts(x, *self._translate(x)) for x in batches])
+        if len(found) < 2:
+            raise ValueError("salad needs 2 normal images or more, to know how far its parts vary; it got 1")
         self.mean.copy_(found.mean(0))
         self.deviation.copy_(found.std(0).clamp(min=1e-8))
 

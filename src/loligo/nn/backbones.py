@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import itertools
 from pathlib import Path
@@ -80,6 +81,12 @@ class Backbone(nn.Module):
         super().train(mode and not self.frozen)
         self._fast = ()
         return self
+
+    @torch.no_grad()
+    def sides(self, size: int) -> list[int]:
+        """Return the side of each map of a square image: networks round it up or down where a stride leaves a rest."""
+        bare, channels = copy.deepcopy(self.network).to("meta").eval(), 1 if self.same else 2
+        return [found.shape[-1] for found in bare(torch.empty(1, channels, size, size, device="meta"))]
 
     @torch.no_grad()
     def teach(self, x: Tensor) -> list[Tensor]:
