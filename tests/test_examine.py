@@ -144,3 +144,6 @@ def test_images_that_the_run_has_seen_are_known(run: Run, tmp_path: Path) -> Non
     copy = tmp_path / "copy.png"
     shutil.copy(trained, copy)
     assert [examine(run, path).seen for path in (trained, copy, held_out)] == ["train", "train", "calibration"]
+    (tmp_path / "link.png").symlink_to(held_out)
+    roundabout = held_out.parent / ".." / held_out.parent.name / held_out.name
+    assert [examine(run, path).seen for path in (tmp_path / "link.png", roundabout)] == ["calibration"] * 2

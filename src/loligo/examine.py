@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -48,7 +49,8 @@ def examine(run: Run, path: Path) -> Case:
 
 def _seen(path: Path, rows: pd.DataFrame, near: Neighbours | None) -> Literal["", "train", "calibration"]:
     """Return in which split of the run an image stood: by its place, or, of training images, by its pixels."""
-    splits = set(rows["split"][rows["path"] == str(path.absolute())])
+    own = os.path.realpath(path)
+    splits = set(rows["split"][[os.path.realpath(known) == own for known in rows["path"]]])
     if "train" in splits or (near and near.same):
         return "train"
     return "calibration" if "calibration" in splits else ""

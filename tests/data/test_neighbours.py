@@ -67,6 +67,12 @@ def test_signatures_have_mean_0_and_length_1_and_flat_images_have_none() -> None
     assert np.linalg.norm(found, axis=1) == pytest.approx([1, 1, 1, 0])
 
 
+def test_a_white_image_is_not_the_same_as_a_black_one(images: np.ndarray) -> None:
+    seen = dataset(np.concatenate([np.zeros((1, 1, 64, 64), np.float32), images]))
+    assert not neighbours.compare(np.ones((64, 64), np.float32), seen).same
+    assert neighbours.compare(images[3, 0], seen).same
+
+
 def test_an_image_is_never_its_own_neighbour(images: np.ndarray, tmp_path: Path) -> None:
     paths = write_images(tmp_path, images)
     again = tmp_path / "again.jpg"  # the same image with the losses of a JPEG

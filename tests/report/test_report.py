@@ -215,7 +215,10 @@ def test_without_labels_it_is_a_worklist(run: Path) -> None:
     change(run, label="")
     (run / "metrics.json").unlink()
     text = page(run)
-    assert "Triage: the 10 most abnormal" in text and "Were every image normal, about 1 would be flagged" in text
+    assert (
+        "Triage: the 10 most abnormal" in text
+        and "Were every image normal and like those held out, about 1 would be flagged" in text
+    )
     assert "There is no ROC curve" in text and "False alarms" not in text and "Misses" not in text
 
 
@@ -361,3 +364,11 @@ def test_numbers_are_written_to_three_digits(value: object, text: str) -> None:
 def test_a_file_named_na_keeps_its_name(run: Path) -> None:
     change(run, path="NA")
     assert set(evidence.read(run).scores["path"]) == {"NA"}
+
+
+def test_bars_of_scores_that_are_all_equal() -> None:
+    from loligo.report.figures import _edges
+
+    for value in (0.1, 1e6, 0.0):
+        edges = _edges([np.array([value])], float(np.nextafter(value, np.inf)))
+        assert edges[0] < value < edges[-1] and np.all(np.diff(edges) > 0)

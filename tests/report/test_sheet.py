@@ -249,6 +249,7 @@ def test_suggestions_for_two_regions_that_face_each_other() -> None:
     assert "Regions 1 and 2 lie at the same height on both sides: compare the two." in said
     assert "the other side" not in said
     assert "same height" not in suggested(case(map=heat((4, 20, 6, 22), (44, 58, 42, 58))))
+    assert "same height" not in suggested(case(map=heat((1, 8, 6, 22), (12, 20, 42, 58))))  # both in the upper third
 
 
 def test_suggestions_for_regions_at_the_border() -> None:
@@ -283,7 +284,10 @@ def test_suggestions_for_another_shape() -> None:
 
 
 def test_the_flag_is_put_in_its_place() -> None:
-    assert "Flagged does not mean abnormal: about 1 in 20 normal images would be flagged too." in suggested(case(2.0))
+    assert (
+        "Flagged does not mean abnormal: about 1 in 20 images like the held-out ones would be flagged too."
+        in suggested(case(2.0))
+    )
 
 
 def pixels(of: sheet_pictures.Print) -> np.ndarray:

@@ -76,7 +76,7 @@ def compare(image: Floats, images: Dataset, count: int = 3) -> Neighbours:
     return Neighbours(
         paths=tuple(Path(str(images.rows["path"][i])) for i in nearest[:count]),
         count=len(images),
-        same=len(others) < len(images),
+        same=bool(features[distances <= SAME].any()),  # flat images are all alike
         unlike=float((_own_nearest(features) < distances[nearest[0]]).mean()) if len(nearest) else 0.0,
         darker=float((means < image.mean()).mean()),
     )

@@ -166,6 +166,9 @@ def _edges(groups: list[Floats], threshold: float | None) -> list[float]:
     marks = quartiles[:, 0] if threshold is None else np.append(quartiles[:, 0], threshold)
     low = min(max(low, (quartiles[:, 0] - width).min()), marks.min())
     high = max(min(high, (quartiles[:, 1] + width).max()), marks.max())
+    if high - low <= 1e-6 * max(abs(low), abs(high), 1e-12):  # one value: floats are too coarse for bars between
+        room = max(1e-6, 0.01 * abs(low))
+        low, high = low - room, high + room
     return [float(edge) for edge in np.histogram_bin_edges([low, high], BINS)]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from loligo.calibrate import Calibration
+from loligo.evaluate import patients
 from loligo.files import replacing, write_csv
 from loligo.report import embedding as embeddings
 from loligo.report import evidence as evidences
@@ -92,8 +93,8 @@ def _roc(evidence: Evidence) -> Figure | None:
     rows = evidence.scores[evidence.scores["label"].notna()]
     if rows["label"].nunique() < 2:
         return None
-    known = (rows["patient"] != "").all()
-    groups = pd.factorize(rows["patient"])[0] if known else np.arange(len(rows))
+    owners = patients(rows)
+    groups = np.arange(len(rows)) if owners is None else pd.factorize(owners)[0]
     clean = (evidence.metrics or {}).get("clean", {})
     legend = f"AUC {words.auc(clean)}" if "auc" in clean else f"{len(rows)} images"
     return figures.roc(rows["label"].to_numpy(), rows["score"].to_numpy(), groups, legend)

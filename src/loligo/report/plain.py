@@ -6,6 +6,8 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from loligo.data.neighbours import Neighbours
 from loligo.report.case import Case
 from loligo.report.regions import Region
@@ -45,12 +47,13 @@ def interval(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
 
 def headline(case: Case) -> str:
     """Return in one line how the score stands among held-out normal images."""
-    if case.p_value <= MOST:
+    count = len(case.calibration.scores)
+    low, high = interval(_hits(case), count)
+    if case.p_value <= MOST and high < 0.5:
         return f"Higher than {'nearly all' if case.p_value <= NEARLY_ALL else 'most'} normal images"
     if case.score > case.calibration.scores[-1]:
         return "Higher than the few held-out normal images"
-    count = len(case.calibration.scores)
-    most = interval(_hits(case), count)[0] > 0.5
+    most = low > 0.5
     if case.p_value <= FEWER or (case.score >= case.calibration.scores[0] and not most):
         return "In the usual range of normal images"
     return f"Lower than {'most' if most else 'the few held-out'} normal images"
@@ -131,9 +134,16 @@ def _pair(regions: Sequence[Region], among: Sequence[int]) -> tuple[()] | tuple[
     """Return the first two of the regions at ``among`` that face each other; empty where no two do."""
     for a, b in itertools.combinations(among, 2):
         one, two = regions[a], regions[b]
-        if len(one.sides) == len(two.sides) == 1 and one.sides != two.sides and set(one.zones) & set(two.zones):
+        if len(one.sides) == len(two.sides) == 1 and one.sides != two.sides and _level(one, two):
             return a, b
     return ()
+
+
+def _level(one: Region, two: Region) -> bool:
+    """Say whether two regions share half of the height of the lower one, or more."""
+    spans = [np.flatnonzero(region.mask.any(axis=1))[[0, -1]] + (0, 1) for region in (one, two)]
+    shared = min(end for _, end in spans) - max(start for start, _ in spans)
+    return bool(shared >= 0.5 * min(end - start for start, end in spans))
 
 
 def _border(regions: Sequence[Region]) -> list[str]:
@@ -198,7 +208,7 @@ def _rank(share: float, count: int) -> float:
 def _caution(case: Case) -> str:
     if case.flagged:
         rate = one_in(case.calibration.false_alarm_rate)
-        return f"Flagged does not mean abnormal: about {rate} normal images would be flagged too."
+        return f"Flagged does not mean abnormal: about {rate} images like the held-out ones would be flagged too."
     where = " Many normal images have an outlined place too." if case.regions else ""
     return f"Not flagged does not mean normal: read the image as you would without this page.{where}"
 

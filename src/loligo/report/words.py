@@ -47,7 +47,8 @@ def headline(evidence: Evidence) -> list[str]:
     said = [f"{evidence.method or 'The method'} flags {' and '.join(filter(None, counts))}{at}."]
     unlabelled = len(evidence.with_label(None))
     if rate is not None and unlabelled == len(evidence.scores):
-        said.append(f"Were every image normal, about {rate * unlabelled:.0f} would be flagged by chance.")
+        chance = f"about {rate * unlabelled:.0f} would be flagged by chance"
+        said.append(f"Were every image normal and like those held out, {chance}.")
     clean = (evidence.metrics or {}).get("clean", {})
     if "auc" in clean:
         said.append(
