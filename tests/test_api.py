@@ -105,6 +105,11 @@ def test_bad_files_are_listed_with_their_reasons_and_the_others_scored(normals: 
     assert rejected["reason"].str.len().min() > 5
     with pytest.raises(ValueError, match=r"colour\.png"):
         api.score(run, new, strict=True)
+    with pytest.raises(ValueError, match=r"all 2 images were rejected, the first: .*empty\.png"):
+        api.score(run, [new / "empty.png", new / "text.png"], tmp_path / "bad")
+    listed = pd.read_csv(tmp_path / "bad" / "rejected.csv")
+    assert [Path(path).name for path in listed["path"]] == ["empty.png", "text.png"]
+    assert listed["reason"].notna().all() and set(listed["during"]) == {"scoring"}
 
 
 def test_both_protocols_pixels_and_kinds_are_measured(run: Run) -> None:

@@ -21,7 +21,7 @@ from loligo import report as reports
 from loligo.calibrate import HEADROOM, Calibration
 from loligo.config import TrainConfig
 from loligo.data import manifest, volumes
-from loligo.data.cache import Dataset
+from loligo.data.cache import AllRejected, Dataset
 from loligo.data.splits import SPLITS
 from loligo.examine import examine
 from loligo.files import write_csv
@@ -191,7 +191,11 @@ def score(
         raise ValueError(f"there is nothing to score: the manifest has no image in {', '.join(splits or SPLITS)}")
     if layout == "mood":
         check_mood(rows, maps)
-    images = run.images(rows, strict)
+    try:
+        images = run.images(rows, strict)
+    except AllRejected as error:
+        _keep_rejected(folder / "rejected.csv", error.rejected)
+        raise
     scorer = Scorer(run.model(), run.train.precision, device)
     table = score_table(scorer, images, calibration, folder / "maps" if maps else None, batch_size, run.train.axis)
     (folder / "metrics.json").unlink(missing_ok=True)  # it is of the scores before

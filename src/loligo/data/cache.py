@@ -92,6 +92,15 @@ class Dataset:
         return np.concatenate([planes.positions(count) for count in self.counts or (1,) * len(self.rows)])
 
 
+class AllRejected(ValueError):
+    """Not one image could be used; ``rejected`` has the columns path and reason."""
+
+    def __init__(self, rejected: pd.DataFrame) -> None:
+        first = f"{rejected['path'][0]}: {rejected['reason'][0]}"
+        super().__init__(f"all {len(rejected)} images were rejected, the first: {first}")
+        self.rejected = rejected
+
+
 def load(
     rows: pd.DataFrame,
     size: int,
@@ -144,9 +153,10 @@ def _dataset(rows: pd.DataFrame, entry: _Entry, strict: bool, position: bool) ->
     """Pair the pixels with their rows, and set the rejected ones apart."""
     pixels, reasons, counts = entry
     bad = rows.loc[list(reasons), ["path"]].assign(reason=list(reasons.values())).reset_index(drop=True)
-    if reasons and (strict or len(bad) == len(rows)):
-        count = "" if strict else f"all {len(bad)} images were rejected, the first: "
-        raise ValueError(f"{count}{bad['path'][0]}: {bad['reason'][0]}")
+    if reasons and strict:
+        raise ValueError(f"{bad['path'][0]}: {bad['reason'][0]}")
+    if reasons and len(bad) == len(rows):
+        raise AllRejected(bad)
     accepted = rows.drop(index=list(reasons)).reset_index(drop=True)
     sliced = any(io.is_volume(Path(path)) for path in accepted["path"])
     return Dataset(accepted, pixels, bad, tuple(counts) if sliced else None, position)
