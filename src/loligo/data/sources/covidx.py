@@ -68,7 +68,7 @@ def _rows(root: Path, prefix: str) -> list[dict[str, object]]:
     if len(lists) != 1:
         names = ", ".join(path.name for path in lists) or "none"
         raise FileNotFoundError(f"{root} must hold one list {prefix}*.txt, found {names}")
-    lines = lists[0].read_text(encoding="utf-8").splitlines()
+    lines = lists[0].read_text(encoding="utf-8-sig").splitlines()
     return [_row(root, prefix, line, f"{lists[0]}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
 
 
