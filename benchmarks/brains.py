@@ -137,20 +137,22 @@ def measured(run: Run, cost: dict[str, Any]) -> list[dict[str, Any]]:
     kinds = {"as it is": maps} | ({} if run.method == "vqvae_restoration" else {"smoothed": smoothed(maps)})
     ball, normal = (table["kind"] == mood_anomalies.BALL).to_numpy(), labels == 0
     six, four = np.flatnonzero(~ball), np.r_[np.flatnonzero(ball), np.flatnonzero(normal)[: ball.sum()]]
+    sets = {"six kinds": six, "examples": four}
+    counts = {what: {"normal": int(normal[at].sum()), "abnormal": int(labels[at].sum())} for what, at in sets.items()}
     rows: list[dict[str, Any]] = [
         {"set": "six kinds", "level": "volume", "score": name}
         | samples(labels[six], table[name].to_numpy(np.float64)[six])
         for name in cost["scores"]
     ]
     for name, heat in kinds.items():
-        for what, at in {"six kinds": six, "examples": four}.items():
+        for what, at in sets.items():
             found = voxels([heat[i] for i in at], [masks[i] for i in at])
             rows.append({"set": what, "level": "voxel", "score": name} | found)
         print({kind: round(ap, 3) for kind, ap in by_kind(heat, masks, table["kind"]).items()}, flush=True)
     about = {"train_seconds": run.about["cost"]["train_seconds"], "seconds_per_slice": cost["seconds_per_image"]["all"]}
     about |= {"seconds_per_volume": cost["seconds_per_row"], "machine": machine(), "commit": results.commit()}
     rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
-    return [row | about for row in rounded]
+    return [row | counts[row["set"]] | about for row in rounded]
 
 
 def by_kind(maps: Maps, masks: Masks, kinds: pd.Series) -> dict[str, float]:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ def replacing(target: Path, durable: bool = True) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if durable:
-            _sweep(target)
+            sweep(target.parent, f".{glob.escape(target.name)}.????????", ABANDONED)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         new = temporary / target.name
         yield new
@@ -55,11 +55,12 @@ def replacing(target: Path, durable: bool = True) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _sweep(target: Path) -> None:
-    """Remove what was left beside a target of writing it."""
-    for left in target.parent.glob(f".{glob.escape(target.name)}.????????"):
-        if time.time() - left.stat().st_mtime > ABANDONED:
-            shutil.rmtree(left, ignore_errors=True)
+def sweep(folder: Path, pattern: str, seconds: float) -> None:
+    """Remove the folders of a pattern that a kill left, so many ``seconds`` ago or more."""
+    for left in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # another process may just have finished it
+            if time.time() - left.stat().st_mtime > seconds:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _settle(path: Path, durable: bool) -> None:

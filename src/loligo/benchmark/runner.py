@@ -29,9 +29,12 @@ def run(jobs: list[Job], request: Request, tell: Callable[[str], None] = print) 
 
     A cell that fails leaves its reason in failed.json and is tried again by the next call; others go on.
     """
-    left = [job for job in jobs if job.plan and not finished(job.plan, "corruptions" in request.robustness)]
-    for plan in (job.plan for job in jobs if job.plan and job not in left):
-        shutil.rmtree(plan.folder / "raw" / "maps", ignore_errors=True)  # a kill left some of them
+    left: list[Job] = []
+    for job in jobs:
+        if job.plan and finished(job.plan, "corruptions" in request.robustness):
+            shutil.rmtree(job.plan.folder / "raw" / "maps", ignore_errors=True)  # a kill may have left some
+        elif job.plan:
+            left.append(job)
     workers = max(1, min(request.workers or _cores(), len(left)))
     tell(f"{len(jobs)} cells, {len(jobs) - len(left)} finished or impossible, {workers} at once on one thread each")
     started, known = time.monotonic(), _known_seconds(jobs)

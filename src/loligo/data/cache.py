@@ -14,11 +14,9 @@ import mmap
 import os
 import shutil
 import tempfile
-import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from tqdm import tqdm
 from loligo import io
 from loligo.data import volumes
 from loligo.data.volumes import Cut
+from loligo.files import sweep
 from loligo.io import planes
 
 FORMAT_VERSION = 2
@@ -206,7 +205,7 @@ def _build(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, cut: Cut, ent
     """Write a cache entry, move it into place unless another process was first, and map it."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(entry.parent)
+        sweep(entry.parent, ".building-*", _ABANDONED)
         with tempfile.TemporaryDirectory(
             prefix=".building-", dir=entry.parent, ignore_cleanup_errors=True
         ) as temporary:
@@ -224,14 +223,6 @@ def _build(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, cut: Cut, ent
     if found is None:
         raise OSError(f"cache {entry} changed while it was built; remove it and run again")
     return found
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed builds have left behind."""
-    for left in folder.glob(".building-*"):
-        with suppress(FileNotFoundError):  # another process may just have finished it
-            if time.time() - left.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def _publish(new: Path, entry: Path, size: int) -> None:

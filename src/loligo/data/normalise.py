@@ -64,9 +64,8 @@ OVERSHOOT = 0.5
 def ct(volume: Volume) -> Window:
     """Return the window of a CT in HU, `SOFT_TISSUE`. Raises ``UnreadableImage`` for values that are not in HU."""
     if not (volume.voxels.min() < FAT and volume.voxels.max() > 1):
-        raise _unfit(
-            volume, "a CT in HU has fat and air below -50", "if it was mapped to [0, 1] before, set train.window=unit"
-        )
+        repair = "if it was mapped to [0, 1] before, set train.window=unit"
+        raise _unfit(volume, f"a CT in HU has fat and air below {FAT:g}", repair)
     return SOFT_TISSUE
 
 

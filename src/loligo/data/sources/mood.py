@@ -9,8 +9,7 @@ Below ``root`` lie ``brain/`` and ``abdom/``, or one of them is ``root`` itself:
 
 All values lie in [0, 1], those of the CT too. Brains are to be trained with the window ``brain``, abdomens with
 ``unit``, each region by itself; `check_window` refuses another. Each volume is a patient of its own, named by region
-and file.
-Some training volumes are held out to calibrate and for validation, which therefore holds normals alone.
+and file. Some training volumes are held out to calibrate and for validation, which therefore holds normals alone.
 """
 
 from __future__ import annotations
