@@ -189,6 +189,32 @@ def test_scoring_again_leaves_no_map_of_the_scoring_before(normals: Path, tmp_pa
     assert [path.name for path in (tmp_path / "out" / "maps").iterdir()] == ["notes.txt"]
 
 
+def test_a_scoring_that_was_cut_off_mixes_no_maps_with_those_of_an_earlier_table(normals: Path, tmp_path: Path) -> None:
+    run = api.train("gaussian", normals, tmp_path / "run", preset="tiny")
+    for name, seed in (("old", 7), ("new", 8)):
+        write_images(tmp_path / name, anatomy(2, 64, seed=seed))
+    before = api.score(run, tmp_path / "old", tmp_path / "out")
+    heat = [np.load(tmp_path / "out" / name) for name in before["map"]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "write_csv", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            api.score(run, tmp_path / "new", tmp_path / "out")
+    listed = pd.read_csv(tmp_path / "out" / "scores.csv")["map"]
+    assert all(np.array_equal(np.load(tmp_path / "out" / name), was) for name, was in zip(listed, heat, strict=True))
+
+
+def test_watched_images_that_cannot_be_read_are_listed_or_stop_a_strict_run(labelled: Path, tmp_path: Path) -> None:
+    rows = manifest.read(labelled)
+    (tmp_path / "broken.png").touch()
+    broken = pd.DataFrame({"path": [str(tmp_path / "broken.png")], "split": "validation", "label": 1})
+    rows, options = pd.concat([rows, broken], ignore_index=True), {"epochs": 1, "watch": True}
+    run = api.train("ae", rows, tmp_path / "run", preset="tiny", train=options)
+    listed = pd.read_csv(run.folder / "rejected.csv")
+    assert [Path(path).name for path in listed["path"]] == ["broken.png"]
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        api.train("ae", rows, tmp_path / "strict", preset="tiny", train=options, strict=True)
+
+
 def test_a_begun_run_is_planned_again_from_what_is_on_disk(tmp_path: Path) -> None:
     options = {"widths": (4, 8, 16), "size": 64}
     api.plan("simsid", tmp_path, None, options, {}).save()

@@ -39,6 +39,9 @@ def test_the_papers_protocol_takes_the_epoch_of_the_same_images_alone(tmp_path: 
     epochs(tmp_path, table)
     found = evaluate(tmp_path)["paper"]
     assert (found["epoch"], found["auc"]) == (1, 1)
+    table.assign(label=1 - table["label"]).to_csv(tmp_path / "scores.csv", index=False)  # labels mended since
+    assert evaluate(tmp_path)["paper"]["auc"] == 0
+    table.to_csv(tmp_path / "scores.csv", index=False)
     epochs(tmp_path, table.assign(path="/other" + table["path"]))
     found = evaluate(tmp_path)["paper"]
     assert found["epoch"] is None

@@ -54,6 +54,7 @@ def test_a_resumed_training_ends_in_the_same_numbers(
     with pytest.raises(Killed):
         fit(squid(), DATA, CONFIG, tmp_path, kill_at(epoch))
     method = squid()
+    (tmp_path / "checkpoint" / ".last.safetensors.abcd1234").mkdir(parents=True)  # as a kill leaves
     history = fit(method, DATA, CONFIG, tmp_path)
     state, expected = unbroken
     assert int(state["inpaint.memory.pointer"]) > 0
@@ -63,6 +64,14 @@ def test_a_resumed_training_ends_in_the_same_numbers(
     pd.testing.assert_frame_equal(history.drop(columns=measured), expected.drop(columns=measured))
     written = pd.read_csv(tmp_path / "history.csv")
     assert written["epoch"].tolist() == [1, 2, 3, 4]
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["last.safetensors"]
+
+
+def test_a_kill_between_checkpoint_and_history_loses_no_epoch(tmp_path: Path) -> None:
+    fit(squid(), DATA, CONFIG, tmp_path)
+    pd.read_csv(tmp_path / "history.csv")[:-1].to_csv(tmp_path / "history.csv", index=False)
+    fit(squid(), DATA, CONFIG, tmp_path)
+    assert pd.read_csv(tmp_path / "history.csv")["epoch"].tolist() == [1, 2, 3, 4]
 
 
 def test_watching_changes_nothing(unbroken: tuple[dict[str, Tensor], pd.DataFrame], tmp_path: Path) -> None:

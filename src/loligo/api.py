@@ -81,13 +81,14 @@ def train(
         run.about["data"]["spacing"] = list(volumes.spacing(learnt))
     normals = _load(run, rows, "train", strict)
     held_out = _load(run, rows, "calibration", strict)
-    rejected = pd.concat([normals.rejected, held_out.rejected], ignore_index=True)
+    looks = _Watch(run, rows, strict) if run.train.watch and not watch else None
+    unread = [data.rejected for data in (normals, held_out, *([looks.data] if looks else []))]
+    rejected = pd.concat(unread, ignore_index=True)
     write_csv(rejected.assign(during="training"), run.folder / "rejected.csv")
     run.save()
     from loligo import train as training  # here, so that scoring imports no Lightning
 
-    watch = watch or (_Watch(run, rows) if run.train.watch else None)
-    history = training.fit(model, normals, run.train, run.folder, watch, held_out)
+    history = training.fit(model, normals, run.train, run.folder, watch or looks, held_out)
     run.save_model(model)
     run.about["cost"] = _cost(history)
     source = " ".join(sorted({str(name) for name in rows.get("source", []) if name and not pd.isna(name)}))
@@ -243,12 +244,12 @@ def sheet(run: Run | str | Path, image: str | Path, out: str | Path | None = Non
 class _Watch:
     """Score the validation and test images after each epoch, into epochs.csv; looks on, decides nothing."""
 
-    def __init__(self, run: Run, rows: pd.DataFrame) -> None:
+    def __init__(self, run: Run, rows: pd.DataFrame, strict: bool) -> None:
         watched = rows[rows["split"].isin(["validation", "test"])]
         if watched.empty:
             raise ValueError("train.watch needs validation or test images in the manifest; it has none")
         self.run, self.path = run, run.folder / "epochs.csv"
-        self.data = run.images(watched)
+        self.data = run.images(watched, strict)
 
     def __call__(self, model: Method, epoch: int) -> None:
         values = raw_scores(Scorer(model, self.run.train.precision), self.data, progress=False)
@@ -290,11 +291,13 @@ def _load(run: Run, rows: pd.DataFrame, split: str, strict: bool) -> Dataset:
 def _keep_manifest(run: Run, rows: pd.DataFrame) -> None:
     """Keep the manifest with the run; one that is resumed must be given the same training images."""
     path = run.folder / "manifest.csv"
-    if run.begun and path.exists():
-        before = manifest.read(path)
-        if set(before["path"][before["split"] == "train"]) != set(rows["path"][rows["split"] == "train"]):
-            raise ValueError(f"{run.folder} was begun on other training images; see {path}, or choose another folder")
+    if run.begun and path.exists() and _training_paths(manifest.read(path)) != _training_paths(rows):
+        raise ValueError(f"{run.folder} was begun on other training images; see {path}, or choose another folder")
     manifest.write(rows, path)
+
+
+def _training_paths(rows: pd.DataFrame) -> set[Path]:
+    return {manifest.absolute(Path(path)) for path in rows["path"][rows["split"] == "train"]}
 
 
 def _cost(history: pd.DataFrame) -> dict[str, Any]:

@@ -99,9 +99,9 @@ def paper(test: pd.DataFrame, folder: Path) -> Metrics:
         aucs = auc_by_epoch(epochs, "validation")
         if len(aucs):
             best = int(aucs.index[int(aucs["auc"].argmax())])
-            watched = labelled(epochs[epochs["epoch"] == best], "test")
-            if set(watched["path"]) == set(test["path"]):
-                epoch, test = best, watched
+            watched = epochs[(epochs["epoch"] == best) & epochs["path"].isin(test["path"])].set_index("path")["score"]
+            if len(watched) == len(test):
+                epoch, test = best, test.assign(score=watched.loc[test["path"]].to_numpy())  # labels as of now
                 note = f"epoch {epoch} of {len(aucs)}, best on labelled validation ({aucs['auc'][epoch]:.3f})"
             else:
                 note = "the last epoch: the scores by epoch are of other test images"

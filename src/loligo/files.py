@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import glob
 import os
 import shutil
@@ -47,6 +48,8 @@ def replacing(target: Path, durable: bool = True) -> Iterator[Path]:
         elif target.is_dir():
             target.rename(temporary / "old")
         new.replace(target)
+        if durable:
+            _sync(target.parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OSError(f"cannot write {target}: {reason}; the previous one, if any, is intact") from error
@@ -69,8 +72,28 @@ def _settle(path: Path, durable: bool) -> None:
     os.umask(mask)
     path.chmod(0o666 & ~mask)
     if durable:
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold other processes back that would also change a table in ``folder``, which is made where missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)  # which lets go
 
 
 def write_csv(table: pd.DataFrame, target: Path) -> None:

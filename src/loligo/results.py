@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from loligo.files import write_csv
+from loligo.files import locked, write_csv
 from loligo.runs import Run
 
 COLUMNS = [
@@ -33,9 +33,10 @@ COLUMNS = [
 def append(path: Path, run: Run, found: dict[str, Any]) -> None:
     """Append the clean and the paper row of a run to a CSV table, made where it is missing."""
     rows = pd.DataFrame([row(run, found, protocol) for protocol in ("clean", "paper")])[COLUMNS]
-    if path.exists():
-        rows = pd.concat([read(path), rows], ignore_index=True)
-    write_csv(rows, path)
+    with locked(path.parent):
+        if path.exists():
+            rows = pd.concat([read(path), rows], ignore_index=True)
+        write_csv(rows, path)
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -45,11 +46,12 @@ def read(path: Path) -> pd.DataFrame:
 
 def replace(path: Path, rows: pd.DataFrame, key: dict[str, object]) -> None:
     """Write ``rows`` into a CSV table in place of those whose columns are ``key``; the table is made where missing."""
-    if path.exists():
-        before = pd.read_csv(path, dtype={"commit": str}, keep_default_na=False)
-        same = (before[list(key)] == pd.Series(key)).all(axis=1)
-        rows = pd.concat([before[~same], rows], ignore_index=True)
-    write_csv(rows, path)
+    with locked(path.parent):
+        if path.exists():
+            before = pd.read_csv(path, dtype={"commit": str}, keep_default_na=False)
+            same = (before[list(key)] == pd.Series(key)).all(axis=1)
+            rows = pd.concat([before[~same], rows], ignore_index=True)
+        write_csv(rows, path)
 
 
 def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
@@ -71,15 +73,19 @@ def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the short commit of the code that runs, with a + where it was changed since; empty outside a checkout."""
-    here = Path(__file__).parent
+    """Return the short commit of the code that runs, with a + where it was changed since; empty outside a checkout.
+
+    A package that is installed below another project's checkout is not of that project.
+    """
+    here = Path(__file__)
     try:
+        known = subprocess.run(["git", "ls-files", "--error-unmatch", here.name], cwd=here.parent, capture_output=True)
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=here,
+            cwd=here.parent,
             capture_output=True,
             text=True,
         )
     except FileNotFoundError:
         return ""
-    return found.stdout.strip()
+    return "" if known.returncode else found.stdout.strip()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -193,8 +195,12 @@ def sweep(maps: Path, table: pd.DataFrame) -> None:
 
 
 def _name(index: int, path: str) -> str:
-    """Name an image's maps by its row and its own name, so that two of one name do not collide."""
-    return f"{index:06d}_{os.fsencode(stem(Path(path)))[:MAX_NAME].decode('utf-8', 'ignore')}"
+    """Name an image's maps by its row, its own name, and a digest of its path.
+
+    Two of one name do not collide, nor does what a scoring that was cut off wrote with what an earlier one lists.
+    """
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    return f"{index:06d}_{os.fsencode(stem(Path(path)))[:MAX_NAME].decode('utf-8', 'ignore')}_{digest}"
 
 
 def save_maps(folder: Path, names: list[str], x: Tensor, scores: Scores, scale: float) -> dict[str, list[str]]:
@@ -204,7 +210,8 @@ def save_maps(folder: Path, names: list[str], x: Tensor, scores: Scores, scale: 
     maps = scores.map[:, 0].numpy() if scores.map is not None else np.empty((0,))
     for i, name in enumerate(names[: len(maps)]):
         with replacing(folder / f"{name}.npy", durable=False) as path:
-            np.save(path, maps[i].astype(np.float32), allow_pickle=False)
+            np.save(array := io.BytesIO(), maps[i].astype(np.float32), allow_pickle=False)
+            path.write_bytes(array.getbuffer())  # a full disk has a message here, of its own numpy has none
         files["map"].append(f"{folder.name}/{name}.npy")
         _save_image(folder / f"{name}_overlay.png", overlay(x[i, 0].numpy(), maps[i], scale))
         files["overlay"].append(f"{folder.name}/{name}_overlay.png")

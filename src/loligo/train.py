@@ -25,7 +25,7 @@ from tqdm import tqdm
 from loligo.config import TrainConfig
 from loligo.data.cache import Dataset
 from loligo.data.transforms import jitter
-from loligo.files import replacing, write_csv
+from loligo.files import replacing, sweep, write_csv
 from loligo.methods.base import Method, Phase, Turn
 from loligo.nn.precision import autocast, pick_dtype
 from loligo.types import Again
@@ -63,6 +63,7 @@ def fit(
     loop.run(watch)
     start = time.perf_counter()
     loop.finish(method)
+    loop.tidy()
     history = pd.DataFrame(loop.history)
     history.attrs["seconds"] = time.perf_counter() - start + (float(history["seconds"].sum()) if len(history) else 0)
     return history
@@ -197,6 +198,12 @@ class Loop:
         with replacing(self._checkpoint) as path:
             save_file(tensors, path, {"done": str(self.done), "history": json.dumps(self.history)})
         write_csv(pd.DataFrame(self.history), self.folder / "history.csv")
+
+    def tidy(self) -> None:
+        """Make good what a kill while saving left: a history without its last epoch, and half a checkpoint."""
+        sweep(self._checkpoint.parent, f".{self._checkpoint.name}.????????", 0)
+        if self.history:
+            write_csv(pd.DataFrame(self.history), self.folder / "history.csv")
 
     def resume(self) -> None:
         """Go back to the last checkpoint, where there is one; ValueError, which names it, where it is not whole."""

@@ -106,6 +106,18 @@ def test_read_names_the_manifest(tmp_path):
         manifest.write(frame(), tmp_path / "m.txt")
 
 
+def test_a_path_is_written_in_one_way(tmp_path, monkeypatch):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "m.csv").write_text("path,split\na.png,train\n./b.png,train\nbelow/../c.png,test\n")
+    monkeypatch.chdir(tmp_path / "below")
+    expected = [str(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
+    assert list(manifest.read(Path("../m.csv"))["path"]) == expected
+    assert list(manifest.read(Path("..") / "below" / ".." / "m.csv")["path"]) == expected
+    (tmp_path / "m.csv").write_text("path,split\na.png,train\n./a.png,train\n")
+    with pytest.raises(ValueError, match=r"m\.csv: path stands in more than one row: .*a\.png"):
+        manifest.read(tmp_path / "m.csv")
+
+
 def test_resolve_plain_folder(tmp_path):
     save(*(tmp_path / f"{i}.png" for i in range(20)))
     train = manifest.resolve(tmp_path, purpose="train")

@@ -222,6 +222,37 @@ def test_chexpert_errors(tmp_path):
         chexpert.index(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "allowed"),
+    [
+        ("Pneumonia", "posit", "1, 0, -1 or blank"),
+        ("Edema", 2, "1, 0, -1 or blank"),
+        ("Path", "CheXpert/train/p1/a.jpg", "patient00001"),
+        ("Path", None, "patient00001"),
+        ("Frontal/Lateral", None, "Frontal or Lateral"),
+    ],
+)
+def test_chexpert_names_the_row_that_would_hide_a_patient_a_view_or_a_finding(tmp_path, column, value, allowed):
+    rows = pd.DataFrame([film(i, No_Finding=1) for i in range(3)], columns=CHEXPERT).astype(object)
+    rows.loc[1, column] = value
+    rows.to_csv(tmp_path / "train.csv", index=False)
+    with pytest.raises(ValueError, match=rf"train\.csv: {column} of row 3 is .*1 such rows; allowed is .*{allowed}"):
+        chexpert.index(tmp_path)
+
+
+def test_lists_that_are_no_text_or_empty_are_named(tmp_path):
+    (tmp_path / "train.csv").write_bytes("Path,Sex".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"train\.csv is not a CSV table in UTF-8"):
+        chexpert.index(tmp_path)
+    write_covidx(tmp_path, ["1 a.png normal"], [])
+    (tmp_path / "test.txt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"test\.txt is empty"):
+        covidx.index(tmp_path)
+    (tmp_path / "test.txt").write_bytes("1 M\xfcller.png normal".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"test\.txt is not text in UTF-8"):
+        covidx.index(tmp_path)
+
+
 def write_covidx(root, train, test, val=None):
     for name, lines in (("train", train), ("test", test), ("val", val)):
         if lines is not None:

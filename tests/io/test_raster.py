@@ -130,11 +130,16 @@ def test_several_frames_are_refused(tmp_path, suffix):
     refuse(tmp_path / f"a{suffix}", "holds 2 frames where one is allowed")
 
 
-def test_exif_orientation_is_respected(tmp_path):
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [(3, lambda a: np.rot90(a, 2)), (5, np.transpose), (6, lambda a: np.rot90(a, -1)), (8, np.rot90)],
+)
+def test_exif_orientation_is_respected(tmp_path, suffix, orientation, upright):
     exif = PIL.Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to view
-    PIL.Image.fromarray(noise()).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(io.read(tmp_path / "a.png").pixels[0], np.rot90(noise() / np.float32(255), -1))
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(noise()).save(tmp_path / f"a{suffix}", exif=exif)
+    np.testing.assert_array_equal(io.read(tmp_path / f"a{suffix}").pixels[0], upright(noise() / np.float32(255)))
 
 
 def test_60000_by_60000_is_refused_by_its_header(tmp_path):

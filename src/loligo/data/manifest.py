@@ -7,6 +7,7 @@ Columns are ``path, split, label, patient, mask, source`` and whatever else a so
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -31,19 +32,20 @@ def read(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise FileNotFoundError(f"manifest {path} does not exist")
+    folder = absolute(path).parent
     try:
         frame = check(_read_table(path))
+        for column in ("path", "mask"):
+            frame[column] = frame[column].map(lambda entry: str(absolute(folder / entry)) if entry else "")
+        _check_rows(frame)  # again, as one file may have been listed as a.png and ./a.png
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    folder = path.absolute().parent
-    for column in ("path", "mask"):
-        frame[column] = frame[column].map(lambda entry: str(folder / entry) if entry else "")
     return frame
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Check and write a manifest as CSV or Parquet, by suffix; paths below its folder become relative."""
-    frame, folder = check(frame), path.absolute().parent
+    frame, folder = check(frame), absolute(path).parent
     for column in ("path", "mask"):
         frame[column] = frame[column].map(lambda entry: _below(folder, entry) if entry else "")
     suffix = _suffix(path)
@@ -133,6 +135,11 @@ def _readable(path: str) -> bool:
     return True
 
 
+def absolute(path: Path) -> Path:
+    """Return the one way to write a path from the root: without ``.`` and ``..``, links as they are named."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow links
+
+
 def writable(path: Path) -> str:
     """Return a path as a table can hold it: with escapes where it is not UTF-8 or has a carriage return.
 
@@ -146,7 +153,7 @@ def _files(paths: Sequence[Path], split: str) -> pd.DataFrame:
     if odd := [path for path in paths if not is_image(path)]:
         allowed = ", ".join(SUFFIXES + VOLUME_SUFFIXES)
         raise ValueError(f"{_some(odd)}: not image files ({allowed}); give one manifest or folder, or images")
-    return check(pd.DataFrame({"path": [writable(path.absolute()) for path in paths], "split": split}))
+    return check(pd.DataFrame({"path": [writable(absolute(path)) for path in paths], "split": split}))
 
 
 def _suffix(path: Path) -> str:
@@ -165,7 +172,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _below(folder: Path, entry: str) -> str:
     """Write ``entry`` relative to ``folder`` where it lies below it, else absolute."""
-    path = Path(entry).absolute()
+    path = absolute(Path(entry))
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 

@@ -65,7 +65,8 @@ def patients(frame: pd.DataFrame) -> pd.Series[str]:
     folders = [str(PurePath(path).parent) for path in frame["path"]]
     shared = os.path.commonpath(folders) if folders else ""
     own = frame["path"].map(lambda path: f"file {PurePath(path).relative_to(shared).as_posix()}")
-    return own.where(frame["patient"] == "", "patient " + frame["patient"].astype(str))
+    known = frame["patient"].fillna("").astype(str)
+    return own.where(known == "", "patient " + known)
 
 
 def _check_share(split: str, share: float) -> None:

@@ -42,7 +42,8 @@ def read(path: Path) -> Image:
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # for the whole process; libraries such as WeasyPrint set it on import
     try:
-        with PIL.Image.open(path, formats=_FORMATS) as opened:
+        # a stream: of a path Pillow maps a plain TIFF into memory, with the sides of orientations 5 to 8 mixed up
+        with path.open("rb") as stream, PIL.Image.open(stream, formats=_FORMATS) as opened:
             _refuse_header(path, opened)
             grey = _grey(path, opened)
     except (UnreadableImage, MemoryError):

@@ -40,6 +40,7 @@ FINDINGS = (
 )
 _COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", NO_FINDING, *FINDINGS, DEVICES)
 _LABELLERS = {"train.csv": "reports", "valid.csv": "radiologists"}
+_PATIENT = r"(patient\d+)"
 
 
 def index(
@@ -54,7 +55,8 @@ def index(
 ) -> pd.DataFrame:
     """List one view with columns sex, age (years), view, labeller; shares are of train.csv patients.
 
-    Raises ``FileNotFoundError`` without train.csv and ``ValueError`` for a missing column or an unknown option.
+    Raises ``FileNotFoundError`` without train.csv, and ``ValueError`` for an unknown option, a missing column, and a
+    row whose path, view or finding is not one of CheXpert's: the message names the file and the row.
 
     Args:
         root: folder with train.csv
@@ -67,7 +69,7 @@ def index(
     """
     _check_options(view, uncertainty)
     names = [name for name in _LABELLERS if name == "train.csv" or (root / name).is_file()]
-    frame = pd.concat([_rows(root.absolute(), name, uncertainty) for name in names], ignore_index=True)
+    frame = pd.concat([_rows(manifest.absolute(root), name, uncertainty) for name in names], ignore_index=True)
     frame = arrange(
         frame,
         normal={"calibration": calibration, "validation": validation, "test": test},
@@ -89,16 +91,14 @@ def _rows(root: Path, name: str, uncertainty: Uncertainty) -> pd.DataFrame:
     """Read one CSV as manifest rows of every view, unlabelled ones among them."""
     if not (root / name).is_file():
         raise FileNotFoundError(f"{root / name} does not exist; give the folder that holds CheXpert's train.csv")
-    table = pd.read_csv(root / name)
-    if missing := [column for column in _COLUMNS if column not in table]:
-        raise ValueError(f"{root / name}: column {', '.join(missing)} is missing")
+    table = _read(root / name)
     side = table["Frontal/Lateral"].str.lower()
     return pd.DataFrame(
         {
             "path": table["Path"].map(lambda path: str(root.joinpath(*PurePosixPath(path).parts[1:]))),
             "split": "train" if name == "train.csv" else "test",
             "label": _label(table, uncertainty),
-            "patient": table["Path"].str.extract(r"(patient\d+)", expand=False),
+            "patient": table["Path"].str.extract(_PATIENT, expand=False),
             "source": "chexpert",
             "sex": table["Sex"],
             "age": table["Age"],
@@ -107,6 +107,36 @@ def _rows(root: Path, name: str, uncertainty: Uncertainty) -> pd.DataFrame:
             "labeller": _LABELLERS[name],
         }
     )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Read one CSV, its findings as numbers; ValueError for what would hide a patient, a view or a positive finding."""
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(("Path", "Frontal/Lateral", "AP/PA"), "str"))
+    except ValueError as error:  # an empty file, columns that do not fit, another encoding
+        raise ValueError(f"{path} is not a CSV table in UTF-8 ({error})") from error
+    if missing := [column for column in _COLUMNS if column not in table]:
+        raise ValueError(f"{path}: column {', '.join(missing)} is missing")
+    paths = table["Path"].fillna("")
+    _refuse(
+        path, "Path", paths[paths.str.extract(_PATIENT, expand=False).isna()], "…/patient00001/study1/view1_frontal.jpg"
+    )
+    sides = table["Frontal/Lateral"].fillna("")
+    _refuse(path, "Frontal/Lateral", sides[~sides.isin(("Frontal", "Lateral"))], "Frontal or Lateral")
+    for column in (NO_FINDING, *FINDINGS, DEVICES):
+        values = pd.to_numeric(table[column], errors="coerce")
+        _refuse(path, column, table[column][table[column].notna() & ~values.isin((1, 0, -1))], "1, 0, -1 or blank")
+        table[column] = values
+    return table
+
+
+def _refuse(path: Path, column: str, wrong: pd.Series[str], allowed: str) -> None:
+    """Raise ValueError where values (N,) of a column are wrong; their index is the row."""
+    if len(wrong):
+        row = int(wrong.index[0]) + 2  # the header is row 1
+        raise ValueError(
+            f"{path}: {column} of row {row} is {wrong.iloc[0]!r}, {len(wrong)} such rows; allowed is {allowed}"
+        )
 
 
 def _label(table: pd.DataFrame, uncertainty: Uncertainty) -> pd.Series[int]:

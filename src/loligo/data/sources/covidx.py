@@ -48,7 +48,7 @@ def index(
         validation: share that becomes validation, alike of wholly normal patients and of the others
         seed: of the split
     """
-    frame = pd.DataFrame([row for prefix in _LISTS for row in _rows(root.absolute(), prefix)])
+    frame = pd.DataFrame([row for prefix in _LISTS for row in _rows(manifest.absolute(root), prefix)])
     if negative == "refuse" and (frame["class"] == "negative").any():
         raise ValueError(
             f"{root}: class 'negative' holds pneumonia of other causes than COVID-19;"
@@ -68,7 +68,12 @@ def _rows(root: Path, prefix: str) -> list[dict[str, object]]:
     if len(lists) != 1:
         names = ", ".join(path.name for path in lists) or "none"
         raise FileNotFoundError(f"{root} must hold one list {prefix}*.txt, found {names}")
-    lines = lists[0].read_text(encoding="utf-8-sig").splitlines()
+    try:
+        lines = lists[0].read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{lists[0]} is not text in UTF-8 ({error}); save it as such") from error
+    if not any(line.strip() for line in lines):
+        raise ValueError(f"{lists[0]} is empty; it must list images as 'patient file class [origin]'")
     return [_row(root, prefix, line, f"{lists[0]}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
 
 

@@ -69,7 +69,7 @@ def listed(root: Path, loose: Literal["train", "test"]) -> pd.DataFrame:
     Links to folders are followed, but not in circles; a link to nothing is listed, and rejected when it is loaded. A
     file that is met again through a link is listed once; ValueError where that would give it two splits or classes.
     """
-    files = sorted(path for path in _files(root.absolute()) if is_image(path))
+    files = sorted(path for path in _files(manifest.absolute(root)) if is_image(path))
     masks = [path for path in files if MASKS in _folders(path, root)]
     images = _once([_place(path, root) for path in files if MASKS not in _folders(path, root)])
     if not images:
@@ -116,7 +116,7 @@ def _once(images: list[_Found]) -> list[_Found]:
 
 def _folders(path: Path, root: Path) -> list[str]:
     """Name the folders between ``root`` and the file, in lower case."""
-    return [part.lower() for part in path.relative_to(root.absolute()).parts[:-1]]
+    return [part.lower() for part in path.relative_to(manifest.absolute(root)).parts[:-1]]
 
 
 def _place(path: Path, root: Path) -> _Found:

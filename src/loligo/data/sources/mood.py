@@ -48,7 +48,7 @@ def index(
     if region not in get_args(Region):
         raise ValueError(f"region {region!r} is not one of {', '.join(get_args(Region))}")
     wanted = REGIONS if region == "all" else (region,)
-    folders = {name: found for name in wanted if (found := _folder(root.absolute(), name))}
+    folders = {name: found for name in wanted if (found := _folder(manifest.absolute(root), name))}
     if not folders:
         names = " or ".join(f"{name}_train" for name in wanted)
         raise FileNotFoundError(f"no {names} in {root} or below; give the folder that holds MOOD's brain/ and abdom/")

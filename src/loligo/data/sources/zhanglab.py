@@ -41,7 +41,8 @@ def index(
         pneumonia: share of train/PNEUMONIA that becomes validation; 1 keeps all of it
         seed: of the split
     """
-    rows = [row for split in ("train", "test") for name in CLASSES for row in _rows(root.absolute(), split, name)]
+    root = manifest.absolute(root)
+    rows = [row for split in ("train", "test") for name in CLASSES for row in _rows(root, split, name)]
     return manifest.check(
         arrange(
             pd.DataFrame(rows),
