@@ -32,6 +32,10 @@ COPIES = 3
 from its file, and of that file. Fitting works in place."""
 
 
+AT_ONCE = 8
+"""Images that go through the network at once: their maps fit a processor's cache, and memory stays small."""
+
+
 @dataclass(frozen=True)
 class PadimConfig(FeatureConfig):
     """Options of PaDiM; the defaults are the paper's for ResNet-18 but for the network."""
@@ -72,13 +76,16 @@ class Padim(Method):
 
     def _describe(self, x: Tensor, backbone: Backbone) -> Tensor:
         """Return the chosen features of each place, (P, N, d) float32, P places row by row."""
-        found, offset = [], 0
-        for features in backbone(x):
-            own = self.chosen[(self.chosen >= offset) & (self.chosen < offset + features.shape[1])] - offset
-            if len(own):  # chance may choose none of a stage
-                found.append(F.interpolate(features[:, own].float(), (self.side, self.side), mode="nearest"))
-            offset += features.shape[1]
-        return torch.cat(found, 1).permute(2, 3, 0, 1).flatten(0, 1)
+        found = x.new_empty(self.side, self.side, len(x), len(self.chosen))
+        for part, out in zip(x.split(AT_ONCE), found.split(AT_ONCE, 2), strict=True):
+            offset = done = 0
+            for features in backbone(part):
+                own = self.chosen[(self.chosen >= offset) & (self.chosen < offset + features.shape[1])] - offset
+                if len(own):  # chance may choose none of a stage
+                    kept = F.interpolate(features[:, own].float(), (self.side, self.side), mode="nearest")
+                    out[..., done : done + len(own)] = kept.permute(2, 3, 0, 1)
+                offset, done = offset + features.shape[1], done + len(own)
+        return found.flatten(0, 1)
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Sum up mean and covariance of each place, then factor the inverses."""
@@ -88,7 +95,7 @@ class Padim(Method):
             features = self._describe(x, backbone)
             if not n:
                 centre = features.mean(1, keepdim=True)
-            features, n = features - centre, n + len(x)
+            features, n = features.sub_(centre), n + len(x)
             total += features.sum(1)
             with torch.autocast(x.device.type, enabled=False):
                 outer.baddbmm_(features.mT, features)
@@ -104,9 +111,9 @@ class Padim(Method):
 
     def score(self, x: Tensor) -> Scores:
         """Score by the map of Mahalanobis distances."""
-        features = self._describe(x, self.backbone) - self.mean[:, None]
+        features = self._describe(x, self.backbone).sub_(self.mean[:, None])
         with torch.autocast(x.device.type, enabled=False):
-            distance = torch.bmm(features, self.whitening.mT).square().sum(2).sqrt()  # (P, N)
+            distance = torch.bmm(features, self.whitening.mT).square_().sum(2).sqrt()  # (P, N)
         heat = enlarge(distance.mT.reshape(len(x), 1, self.side, self.side), self.config.size, self.config.sigma)
         return Scores(pool(heat, self.config.image_score), heat)
 
