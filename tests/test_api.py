@@ -374,6 +374,9 @@ def test_names_that_no_table_can_hold_are_rejected_and_long_ones_scored(normals:
     for step in ("training", "scoring"):
         names = rejected.loc[rejected["during"] == step, "path"].map(lambda path: Path(path).name)
         assert sorted(names) == [r"M\udcfcller.png", r"a\rb.png"]
+    assert rejected["reason"].str.contains("its name is not UTF-8 or has a carriage return").all()
+    with pytest.raises(ValueError, match=r"a\\rb\.png: its name is not UTF-8"):
+        api.sheet(run, images / "a\rb.png", tmp_path / "a.html")
 
 
 def test_the_reasons_of_the_training_outlive_a_scoring(normals: Path, tmp_path: Path) -> None:

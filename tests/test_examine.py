@@ -147,3 +147,11 @@ def test_images_that_the_run_has_seen_are_known(run: Run, tmp_path: Path) -> Non
     (tmp_path / "link.png").symlink_to(held_out)
     roundabout = held_out.parent / ".." / held_out.parent.name / held_out.name
     assert [examine(run, path).seen for path in (tmp_path / "link.png", roundabout)] == ["calibration"] * 2
+
+
+def test_a_score_that_is_no_number_is_told(run: Run, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = run.model()
+    model.mean.fill_(float("nan"))
+    monkeypatch.setattr(Run, "model", lambda _: model)
+    with pytest.raises(ValueError, match=r"a score or a map that is not a number"):
+        examine(run, image)

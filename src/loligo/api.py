@@ -236,6 +236,8 @@ def sheet(run: Run | str | Path, image: str | Path, out: str | Path | None = Non
     image = Path(image)
     if not image.is_file():
         raise FileNotFoundError(f"{image}: no such file; give one image")
+    if (shown := manifest.writable(image)) != str(image):
+        raise ValueError(f"{shown}: its name is not UTF-8 or has a carriage return; rename the file")
     out = Path(out or f"{image.stem}.pdf")
     sheets.check(out)
     return sheets.write(examine(run, image), out)

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image as PilImage
 
 from loligo import metrics
 from loligo.calibrate import Calibration
-from loligo.data.cache import read_mask
+from loligo.data.cache import read_mask, resized_mask
 from loligo.files import replacing
 from loligo.io import is_volume
 from loligo.types import Again
@@ -140,8 +139,7 @@ def _pixels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray
     heat = np.load(path, allow_pickle=False)
     if not mask:
         return heat, np.zeros(heat.shape, bool)
-    marked = PilImage.fromarray(read_mask(Path(mask))).resize(heat.shape[::-1], PilImage.Resampling.NEAREST)
-    return heat, np.asarray(marked)
+    return heat, resized_mask(read_mask(Path(mask)), heat.shape[::-1])
 
 
 def _voxels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

@@ -30,6 +30,8 @@ def examine(run: Run, path: Path) -> Case:
     size = run.method_config.size
     x = cache.load(pd.DataFrame({"path": [str(path)]}), size, strict=True, progress=False).batch([0])
     found = Scorer(run.model(), run.train.precision)(x)
+    if not all(value is None or bool(value.isfinite().all()) for value in (found.image, found.map)):
+        raise ValueError(f"{path}: the run {run.folder} gives it a score or a map that is not a number; train it anew")
     rows = run.manifest()
     near = neighbours.search(x[0, 0].numpy(), rows[rows["split"] == "train"])
     return Case(

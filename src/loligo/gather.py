@@ -82,8 +82,8 @@ def _evenly(rows: pd.DataFrame) -> pd.DataFrame:
 def _title(row: pd.Series[Any]) -> str:
     """Name an image by its row of scores.csv, its score and its label."""
     label = words.KINDS[None if pd.isna(row["label"]) else int(row["label"])]
-    kind = f" ({row['kind']})" if row["kind"] and row["label"] == 1 else ""
-    return f"row {words.row_number(row)}, A {words.number(float(row['anomaly_score']))}\n{label}{kind:.24}"
+    kind = f" ({words.shorten(row['kind'], 20)})" if row["kind"] and row["label"] == 1 else ""
+    return f"row {words.row_number(row)}, A {words.number(float(row['anomaly_score']))}\n{label}{kind}"
 
 
 class _Seen:

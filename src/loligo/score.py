@@ -33,6 +33,10 @@ MAX_NAME = 120
 """Bytes of an image's own name that the name of its map keeps; with what is added, file systems allow some 255."""
 
 
+OPACITY = 0.75
+"""Of the hottest colour over the image."""
+
+
 class Scorer:
     """A method made ready to score fast: folded, packed, in its dtype, without gradients."""
 
@@ -213,26 +217,32 @@ def save_maps(folder: Path, names: list[str], x: Tensor, scores: Scores, scale: 
             np.save(array := io.BytesIO(), maps[i].astype(np.float32), allow_pickle=False)
             path.write_bytes(array.getbuffer())  # a full disk has a message here, of its own numpy has none
         files["map"].append(f"{folder.name}/{name}.npy")
-        _save_image(folder / f"{name}_overlay.png", overlay(x[i, 0].numpy(), maps[i], scale))
+        picture = overlay(_levels(x[i, 0].clamp(0, 1).numpy()), (maps[i] / scale).clip(0, 1))
+        _save_image(folder / f"{name}_overlay.png", picture)
         files["overlay"].append(f"{folder.name}/{name}_overlay.png")
         if scores.reconstruction is not None:
-            _save_image(folder / f"{name}_reconstruction.png", scores.reconstruction[i, 0].clamp(0, 1).numpy())
+            rebuilt = _levels(scores.reconstruction[i, 0].clamp(0, 1).numpy())
+            _save_image(folder / f"{name}_reconstruction.png", rebuilt)
             files["reconstruction"].append(f"{folder.name}/{name}_reconstruction.png")
     return {column: found for column, found in files.items() if found}
 
 
-def overlay(image: npt.NDArray[np.float32], heat: npt.NDArray[np.float32], scale: float) -> npt.NDArray[np.float32]:
-    """Blend a heat map (H, W) over a grey image (H, W): (H, W, 3) in [0, 1]; ``scale`` is the hottest colour."""
+def overlay(grey: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Blend heat (h, w) in [0, 1] over (h, w) uint8, the more opaque the hotter: (h, w, 3) uint8."""
     from matplotlib import colormaps
 
-    share = np.clip(heat / scale, 0, 1)
-    colour = colormaps["inferno"](share)[..., :3]
-    strength = 0.7 * share[..., None]
-    blended: npt.NDArray[np.float32] = (1 - strength) * np.clip(image, 0, 1)[..., None] + strength * colour
+    colour = colormaps["inferno"](0.3 + 0.7 * heat)[..., :3]
+    alpha = OPACITY * heat[..., None]
+    blended: npt.NDArray[np.uint8] = np.rint(255 * alpha * colour + (1 - alpha) * grey[..., None]).astype(np.uint8)
     return blended
 
 
-def _save_image(path: Path, pixels: npt.NDArray[np.floating]) -> None:
-    """Write (H, W) or (H, W, 3) in [0, 1] as 8-bit PNG."""
+def _levels(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Round (H, W) in [0, 1] to 8 bit."""
+    return np.asarray(np.rint(pixels * 255).astype(np.uint8))
+
+
+def _save_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write (H, W) or (H, W, 3) as PNG."""
     with replacing(path, durable=False) as new:
-        PIL.Image.fromarray((np.asarray(pixels) * 255).round().astype(np.uint8)).save(new)
+        PIL.Image.fromarray(pixels).save(new)

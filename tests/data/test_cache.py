@@ -258,3 +258,15 @@ def test_reading_a_large_entry_takes_no_memory_for_what_was_read(tmp_path: Path)
     for start in range(0, 512, 16):
         assert data.batch(range(start, start + 16)).shape == (16, 1, 256, 256)
         assert mapped() < 1024
+
+
+def test_a_mask_keeps_its_shape_and_never_vanishes():
+    mask = np.zeros((40, 60), bool)
+    mask[10:20, 30:45] = True
+    np.testing.assert_array_equal(cache.resized_mask(mask, (60, 40)), mask)
+    small = cache.resized_mask(mask, (12, 8))
+    np.testing.assert_array_equal(np.argwhere(small), [(r, c) for r in (2, 3) for c in (6, 7, 8)])
+    mask[:] = False
+    assert not cache.resized_mask(mask, (12, 8)).any()
+    mask[33, 7] = True
+    assert np.argwhere(cache.resized_mask(mask, (12, 8))).tolist() == [[6, 1]]

@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 
 from loligo.calibrate import Calibration
 from loligo.data.neighbours import Neighbours
-from loligo.report import plain, sheet, sheet_pictures
+from loligo.report import plain, sheet, sheet_pictures, words
 from loligo.report.case import Case
 from loligo.report.regions import Region
 from loligo.types import Image
@@ -125,7 +125,7 @@ def test_names_that_are_not_ascii_stay_and_long_ones_are_cut_in_the_middle(tmp_p
     name = "a" * 150 + "b" * 97 + ".png"
     page = html(case(image=picture(name)), tmp_path)
     assert name not in page and re.search(r"<h1>a{55}…b{50}\.png</h1>", page)
-    assert sheet.shorten("12345", 5) == "12345" and sheet.shorten("123456", 5) == "12…56"
+    assert words.shorten("12345", 5) == "12345" and words.shorten("123456", 5) == "12…56"
 
 
 def test_no_words_of_a_diagnosis(tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_a_pdf_is_one_page_of_a4_with_all_words(of: Case, tmp_path: Path) -> Non
     assert last in said
     assert (
         reader.metadata is not None
-        and reader.metadata.title == f"{sheet.shorten(of.image.source.name, sheet.NAME)}: anomaly sheet"
+        and reader.metadata.title == f"{words.shorten(of.image.source.name, sheet.NAME)}: anomaly sheet"
     )
 
 
@@ -397,3 +397,15 @@ def test_regions_are_those_of_the_map_at_its_calibrated_peak() -> None:
     found = case(map=2 * heat((4, 20, 6, 22))).regions
     assert isinstance(found[0], Region) and found[0].peak == pytest.approx(4.0, rel=1e-3)
     assert case(map=heat((4, 20, 6, 22)) / 2.1).regions == []
+
+
+def test_no_bar_of_the_chart_is_flagged_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    normals = np.random.default_rng(0).normal(size=50)
+    calibration = Calibration.fit(normals, 0.05)
+    figure = sheet_pictures.chart.__wrapped__(calibration, 0.0)
+    bars = figure.axes[0].patches
+    threshold = float(calibration.anomaly_score(calibration.threshold))
+    assert min(abs(bar.get_x() - threshold) for bar in bars) < 1e-8
+    flagged = sum(bar.get_height() for bar in bars if bar.get_x() > threshold - 1e-8)
+    assert flagged == (normals >= calibration.threshold).sum()
+    assert sum(bar.get_height() for bar in bars) == 50

@@ -12,6 +12,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import PIL.Image
 import torch
 from tqdm import tqdm
 
@@ -36,6 +38,7 @@ from loligo.io import planes
 FORMAT_VERSION = 2
 """Part of each entry's name: raise it whenever the same files would give other pixels."""
 _WHITE = 65535  # 16-bit grey that stands for 1.0
+_ESCAPED = re.compile(r"\\(udc[0-9a-f]{2}|r)")
 _AT_ONCE = 64  # images decoded before they are written: bounds the memory used
 _ABANDONED = 3 * 24 * 3600.0  # seconds after which an unfinished entry is the remains of a kill
 _PIXELS, _INDEX = "pixels.u16", "index.json"
@@ -141,6 +144,15 @@ def read_mask(path: Path) -> npt.NDArray[np.bool_]:
         raise ValueError(f"{path}: a mask cannot be JPEG, which blurs its edges; save it as PNG")
     mask: npt.NDArray[np.bool_] = io.read(path).pixels[0] > 0
     return mask
+
+
+def resized_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return a mask (H, W) at ``size`` (w, h), its nearest pixels; one so small that it would vanish keeps a pixel."""
+    small: npt.NDArray[np.bool_] = np.array(PIL.Image.fromarray(mask).resize(size, PIL.Image.Resampling.NEAREST))
+    if not small.any() and mask.any():
+        row, column = (int(places.mean()) for places in np.nonzero(mask))
+        small[row * size[1] // mask.shape[0], column * size[0] // mask.shape[1]] = True
+    return small
 
 
 def home() -> Path:
@@ -274,6 +286,8 @@ def _decode(pair: _Row, size: int, cut: Cut) -> _Result:
         if mask and (shape := read_mask(Path(mask)).shape) != grey.shape:
             return f"its mask {Path(mask).name} has (height, width) {shape}, the image {grey.shape}"
     except ValueError as error:
+        if _ESCAPED.search(path) and not Path(path).exists():  # as `manifest.writable` writes it
+            return "its name is not UTF-8 or has a carriage return, shown here as a code after a \\; rename the file"
         said = str(error).removeprefix(f"{path}: ")
         return said.replace(mask, Path(mask).name) if mask else said  # folders may tell of a patient
     return _levels(volumes.resized(grey[None], (size, size))[:, None])

@@ -77,7 +77,7 @@ class Padim(Method):
     def _describe(self, x: Tensor, backbone: Backbone) -> Tensor:
         """Return the chosen features of each place, (P, N, d) float32, P places row by row."""
         found = x.new_empty(self.side, self.side, len(x), len(self.chosen))
-        for part, out in zip(x.split(AT_ONCE), found.split(AT_ONCE, 2), strict=True):
+        for part, out in zip(torch.split(x, AT_ONCE), torch.split(found, AT_ONCE, 2), strict=True):
             offset = done = 0
             for features in backbone(part):
                 own = self.chosen[(self.chosen >= offset) & (self.chosen < offset + features.shape[1])] - offset

@@ -118,7 +118,7 @@ def roc(labels: Floats, scores: Floats, groups: npt.NDArray[np.int64], legend: s
     axes.plot((0, 1), (0, 1), color="#777777", linestyle=":", label="guessing")
     axes.set(xlabel="normal images flagged (1 − specificity)", ylabel="abnormal images flagged (sensitivity)")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
@@ -175,6 +175,8 @@ def _edges(groups: list[Floats], threshold: float | None) -> list[float]:
 @styled
 def strip(scores: Floats, kinds: npt.NDArray[Any], threshold: float | None) -> Figure:
     """Draw the anomaly score A of every image, the lowest first, in the colour of its kind; both are (N,)."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, (axes,) = panels(1, 1, 10.8, 3.2)
     order, size = np.argsort(scores, kind="stable"), 14 if len(scores) > 200 else 60
     for kind in (name for name in COLOURS if (kinds == name).any()):
@@ -186,6 +188,7 @@ def strip(scores: Floats, kinds: npt.NDArray[Any], threshold: float | None) -> F
     if threshold is not None:
         axes.axhline(threshold, color="#111111", linestyle="--", label=f"threshold {threshold:.3g}")
     axes.set(xlabel="image, by rising anomaly score", ylabel="anomaly score A", ylim=(-0.02, 1.02))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(loc="outside upper center", ncols=4)
     return figure
 

@@ -13,14 +13,14 @@ import numpy.typing as npt
 import PIL.Image
 
 from loligo import io as images
+from loligo.data.cache import resized_mask
+from loligo.score import overlay
 
 Grey = npt.NDArray[np.uint8]
 Heat = npt.NDArray[np.float32]
 
 SIDE = 256
 """Longest side of a picture in pixels."""
-OPACITY = 0.75
-"""Of the hottest place."""
 OUTLINE = (0, 229, 255)
 """Cyan: nowhere on the heat map's scale, and apart from it for the colour-blind."""
 QUALITY = 88
@@ -111,22 +111,11 @@ def thumbnail(pixels: npt.NDArray[np.float32]) -> Grey:
     return np.asarray(image)
 
 
-def overlay(grey: Grey, heat: Heat) -> Grey:
-    """Blend heat (h, w) in [0, 1] over (h, w) uint8, the more opaque the hotter: (h, w, 3) uint8."""
-    from matplotlib import colormaps
-
-    colour = colormaps["inferno"](0.3 + 0.7 * heat)[..., :3]
-    alpha = OPACITY * heat[..., None]
-    blended: Grey = np.rint(255 * alpha * colour + (1 - alpha) * grey[..., None]).astype(np.uint8)
-    return blended
-
-
 def outline(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Return where the border of a mask (H, W) runs in a picture of ``size`` (w, h): (h, w) bool, 2 px."""
     from scipy.ndimage import binary_erosion
 
-    resized = PIL.Image.fromarray(mask).resize(size, PIL.Image.Resampling.NEAREST)
-    inside = np.asarray(resized, dtype=bool)
+    inside = resized_mask(mask, size)
     return inside & ~np.asarray(binary_erosion(inside, iterations=2))
 
 

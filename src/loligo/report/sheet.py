@@ -107,7 +107,7 @@ def _facts(case: Case) -> dict[str, Any]:
     shown = case.regions[:REGIONS]
     return {
         "case": case,
-        "name": shorten(case.image.source.name, NAME),
+        "name": words.shorten(case.image.source.name, NAME),
         "version": __version__,
         "words": words,
         "plain": plain,
@@ -141,11 +141,5 @@ def _normals(case: Case) -> list[Normal]:
     for i, image in enumerate(case.normals, 1):
         name = image.source.name
         picture = printed(image.pixels, f"normal training image {name}", SMALL, image.pixels.shape[1:])
-        found.append(Normal(f"Normal image {i}", shorten(name, SHORT), picture))
+        found.append(Normal(f"Normal image {i}", words.shorten(name, SHORT), picture))
     return found
-
-
-def shorten(name: str, most: int) -> str:
-    """Return a name of at most ``most`` characters, cut in its middle, so that its end can be told from others'."""
-    half = (most - 1) // 2
-    return name if len(name) <= most else f"{name[: most - 1 - half]}…{name[-half:]}"

@@ -13,8 +13,9 @@ from scipy.ndimage import binary_dilation
 
 from loligo.calibrate import Calibration
 from loligo.report.figures import panels, svg
-from loligo.report.pictures import OUTLINE, Grey, Heat, overlay, uri
+from loligo.report.pictures import OUTLINE, Grey, Heat, uri
 from loligo.report.regions import Region
+from loligo.score import overlay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +26,8 @@ PER_MM = 9
 """Pixels of a picture a mm: some 230 dpi."""
 LINE = 3
 """Width in pixels of an outline, which runs around its region, and of the dark line around that, for grey paper."""
+BAR = 0.04
+"""Anomaly score that a bar of the chart spans."""
 BADGE = 4.4
 """Diameter of a region's number in mm."""
 
@@ -132,7 +135,9 @@ def chart(calibration: Calibration, score: float) -> Figure:
     normals = calibration.anomaly_score(calibration.scores)
     threshold, here = (float(calibration.anomaly_score(x)) for x in (calibration.threshold, score))
     figure, (axes,) = panels(1, 1, 3.1, 1.5)
-    heights, *_ = axes.hist(normals, bins=25, range=(0, 1), color="#b4b8bd")
+    first = threshold % BAR - BAR + 1e-9  # an edge is the threshold, a hair above the last normal score below it
+    edges = first + BAR * np.arange(1 / BAR + 2)
+    heights, *_ = axes.hist(normals, bins=edges.tolist(), color="#b4b8bd")
     top = float(np.max(heights))
     axes.plot((threshold, threshold), (0, 1.08 * top), color="#333", linewidth=1, linestyle="--")
     axes.plot((here, here), (0, 1.08 * top), color="#a33f00", linewidth=2.2)

@@ -9,7 +9,8 @@ import PIL.Image
 from loligo.config import Axis
 from loligo.data import volumes
 from loligo.io import planes
-from loligo.report.pictures import OUTLINE, Picture, Sources, outline, overlay, reason, thumbnail, uri
+from loligo.report.pictures import OUTLINE, Picture, Sources, outline, reason, thumbnail, uri
+from loligo.score import overlay
 
 AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
 SHOWN = (0.5, 99.5)

@@ -163,3 +163,9 @@ def row_number(row: pd.Series[Any]) -> int:
 def p_value(p: float) -> str:
     """Write a p-value to three digits."""
     return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def shorten(name: str, most: int) -> str:
+    """Return a name of at most ``most`` characters, cut in its middle, so that its end can be told from others'."""
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[: most - 1 - half]}…{name[-half:]}"
