@@ -215,6 +215,16 @@ def test_watched_images_that_cannot_be_read_are_listed_or_stop_a_strict_run(labe
         api.train("ae", rows, tmp_path / "strict", preset="tiny", train=options, strict=True)
 
 
+@pytest.mark.parametrize(("levels", "warned"), [(4096, True), (65536, False)])
+def test_pixels_of_12_bits_in_files_of_16_are_told(
+    levels: int, warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, image in enumerate(np.random.default_rng(0).integers(0, levels, (20, 16, 16)).astype(np.uint16)):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    api.train("gaussian", tmp_path, tmp_path / "run", preset="tiny")
+    assert ("has 0.06" in capsys.readouterr().err) is warned
+
+
 def test_a_begun_run_is_planned_again_from_what_is_on_disk(tmp_path: Path) -> None:
     options = {"widths": (4, 8, 16), "size": 64}
     api.plan("simsid", tmp_path, None, options, {}).save()

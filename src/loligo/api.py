@@ -43,6 +43,8 @@ from loligo.score import (
     sweep_mood,
 )
 
+DARK = 0.5
+"""Brightest pixel, of the files' range, below which images look as if another range was meant."""
 Paths = str | Path | Sequence[str | Path]
 
 
@@ -81,6 +83,7 @@ def train(
         run.about["data"]["spacing"] = list(volumes.spacing(learnt))
     normals = _load(run, rows, "train", strict)
     held_out = _load(run, rows, "calibration", strict)
+    _warn_of_dark(normals)
     looks = _Watch(run, rows, strict) if run.train.watch and not watch else None
     unread = [data.rejected for data in (normals, held_out, *([looks.data] if looks else []))]
     rejected = pd.concat(unread, ignore_index=True)
@@ -288,6 +291,17 @@ def _require(rows: pd.DataFrame, split: str) -> None:
 def _load(run: Run, rows: pd.DataFrame, split: str, strict: bool) -> Dataset:
     _require(rows, split)
     return run.images(rows[rows["split"] == split], strict)
+
+
+def _warn_of_dark(images: Dataset) -> None:
+    """Say where the images use little of their range, as 12-bit pixels in 16-bit files: contrast is lost on methods."""
+    few = images.batch(np.unique(np.linspace(0, len(images) - 1, 64).astype(int)))[:, 0]
+    if 0 < (brightest := float(few.max())) < DARK:
+        print(
+            f"the brightest pixel of {len(few)} training images has {brightest:.3f} of what their files can hold; "
+            "if those are 12-bit numbers in 16 bits, save them scaled to the full range, these and all that is scored",
+            file=sys.stderr,
+        )
 
 
 def _keep_manifest(run: Run, rows: pd.DataFrame) -> None:

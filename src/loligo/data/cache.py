@@ -35,7 +35,7 @@ from loligo.data.volumes import Cut
 from loligo.files import sweep
 from loligo.io import planes
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Part of each entry's name: raise it whenever the same files would give other pixels."""
 _WHITE = 65535  # 16-bit grey that stands for 1.0
 _ESCAPED = re.compile(r"\\(udc[0-9a-f]{2}|r)")
