@@ -138,7 +138,7 @@ def test_digit_anatomy_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_set_that_was_drawn_with_another_seed_is_not_taken_for_it(tmp_path: Path) -> None:
-    experiment.digit_anatomy.write(tmp_path, train=4, calibration=2, test=2, per_kind=1, seed=3)
+    experiment.digit_anatomy.write(tmp_path, train=4, calibration=2, test=2, per_kind=1, validation=0, seed=3)
     draw = experiment.DATASETS["digit_anatomy"]
     assert len(draw(tmp_path, seed=3)) == 12
     with pytest.raises(ValueError, match="holds a set of seed 3, not 7; choose another folder"):

@@ -60,7 +60,7 @@ def test_a_resumed_training_ends_in_the_same_numbers(
     assert int(state["inpaint.memory.pointer"]) > 0
     for name, tensor in method.state_dict().items():
         assert torch.equal(tensor, state[name]), name
-    measured = ["seconds", "images_per_s"]
+    measured = ["seconds", "cpu_seconds", "images_per_s"]
     pd.testing.assert_frame_equal(history.drop(columns=measured), expected.drop(columns=measured))
     written = pd.read_csv(tmp_path / "history.csv")
     assert written["epoch"].tolist() == [1, 2, 3, 4]

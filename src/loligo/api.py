@@ -320,6 +320,7 @@ def _cost(history: pd.DataFrame) -> dict[str, Any]:
     """Return what a training took; a resumed one counts all its epochs."""
     cost: dict[str, Any] = {
         "train_seconds": round(history.attrs["seconds"], 2),
+        "train_cpu_seconds": round(history.attrs["cpu_seconds"], 2),
         "images_per_s": round(float(history["images_per_s"].median()), 2) if len(history) else None,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",

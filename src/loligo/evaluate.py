@@ -98,9 +98,8 @@ def paper(test: pd.DataFrame, folder: Path) -> Metrics:
         aucs = auc_by_epoch(epochs, "validation")
         if len(aucs):
             best = int(aucs.index[int(aucs["auc"].argmax())])
-            watched = epochs[(epochs["epoch"] == best) & epochs["path"].isin(test["path"])].set_index("path")["score"]
-            if len(watched) == len(test):
-                epoch, test = best, test.assign(score=watched.loc[test["path"]].to_numpy())  # labels as of now
+            if set(test["path"]) <= set(epochs.loc[epochs["epoch"] == best, "path"]):
+                epoch, test = best, at_epoch(test, epochs, best)
                 note = f"epoch {epoch} of {len(aucs)}, best on labelled validation ({aucs['auc'][epoch]:.3f})"
             else:
                 note = "the last epoch: the scores by epoch are of other test images"
@@ -111,6 +110,12 @@ def paper(test: pd.DataFrame, folder: Path) -> Metrics:
 def read_epochs(path: Path) -> pd.DataFrame:
     """Read a table of scores by epoch, one row an image and epoch."""
     return _read(path)
+
+
+def at_epoch(test: pd.DataFrame, epochs: pd.DataFrame, epoch: int) -> pd.DataFrame:
+    """Return labelled rows with the scores that they had after an epoch; labels stay those of the rows."""
+    scores = epochs[epochs["epoch"] == epoch].set_index("path")["score"]
+    return test.assign(score=scores.loc[test["path"]].to_numpy())
 
 
 def auc_by_epoch(epochs: pd.DataFrame, split: str) -> pd.DataFrame:

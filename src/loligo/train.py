@@ -44,7 +44,8 @@ def fit(
 ) -> pd.DataFrame:
     """Train ``method`` in place on all images of ``data``; return the history, one row an epoch.
 
-    Its attribute ``attrs["seconds"]`` is what the training took: all epochs, and what is learnt after them.
+    Its attributes ``attrs["seconds"]`` and ``attrs["cpu_seconds"]``, of all threads, are what the training took: all
+    epochs, and what is learnt after them.
 
     ``held_out`` are normals for limits of the method's own; the training images unless given. ``folder`` keeps
     ``history.csv`` and ``checkpoint/last.safetensors``, both written after each epoch; where the checkpoint stands
@@ -61,11 +62,12 @@ def fit(
     loop = Loop(method, data, config, folder, fabric, dtype, held_out or data)
     loop.resume()
     loop.run(watch)
-    start = time.perf_counter()
+    start, spent = time.perf_counter(), time.process_time()
     loop.finish(method)
     loop.tidy()
     history = pd.DataFrame(loop.history)
-    history.attrs["seconds"] = time.perf_counter() - start + (float(history["seconds"].sum()) if len(history) else 0)
+    rest = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - spent}
+    history.attrs |= {name: value + float(history.get(name, pd.Series(0.0)).sum()) for name, value in rest.items()}
     return history
 
 
@@ -130,7 +132,7 @@ class Loop:
             share = turn.final_rate + (1 - turn.final_rate) * (1 + math.cos(math.pi * progress)) / 2
             self.optimisers[turn].param_groups[0]["lr"] = turn.learning_rate * share
         totals: dict[str, list[Tensor]] = defaultdict(list)
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         order = torch.randperm(len(self.data), generator=generator).numpy()
         for step, indices in enumerate(np.array_split(order, self.steps)):
             x = self.data.batch(indices)
@@ -148,6 +150,7 @@ class Loop:
             "epoch": self.done + 1,
             "phase": phase.name,
             "seconds": seconds,
+            "cpu_seconds": time.process_time() - spent,
             "images_per_s": speed,
             **means,
         }

@@ -149,7 +149,11 @@ def test_the_time_of_an_epoch_is_estimated_from_few_batches(tmp_path: Path, monk
 
 
 def _looks(folder: Path, queue: multiprocessing.Queue[list[str]]) -> None:
-    guard.close([folder / "shut", folder / "m.csv"], [str(folder / "shut" / "a.png")], [str(folder / "shut" / "own")])
+    guard.close(
+        [folder / name for name in ("shut", "m.csv", "m.parquet")],
+        [str(folder / "shut" / "a.png")],
+        [str(folder / "shut" / "own")],
+    )
     said = []
     for look in (
         lambda: (folder / "shut" / "a.png").read_text(),
@@ -168,11 +172,13 @@ def _looks(folder: Path, queue: multiprocessing.Queue[list[str]]) -> None:
         lambda: (folder / "shut" / "own" / "m.csv").symlink_to(folder / "m.csv"),
         lambda: folder.rename(folder.with_name("elsewhere")),
         lambda: multiprocessing.get_context("spawn").Process(target=print).start(),
+        lambda: (os.chdir(folder / "shut"), os.listdir()),  # noqa: PTH208
+        lambda: pd.read_parquet(folder / "m.parquet"),
     ):
         try:
             look()
             said.append("read")
-        except PermissionError:
+        except (PermissionError, ImportError):
             said.append("closed")
     queue.put(said)
 
@@ -181,12 +187,13 @@ def test_the_guard_lets_through_what_is_named_alone(tmp_path: Path) -> None:
     (tmp_path / "shut" / "own").mkdir(parents=True)
     for name in ("shut/a.png", "shut/own/b.txt", "shut/secret.csv", "free.txt", "m.csv"):
         (tmp_path / name).write_text("x")
+    pd.DataFrame({"label": [0, 1]}).to_parquet(tmp_path / "m.parquet")
     (tmp_path / "link.csv").symlink_to(tmp_path / "shut" / "secret.csv")
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     process = context.Process(target=_looks, args=(tmp_path, queue))
     process.start()
-    assert queue.get(timeout=60) == ["read"] * 3 + ["closed"] * 13
+    assert queue.get(timeout=60) == ["read"] * 3 + ["closed"] * 15
     process.join()
 
 

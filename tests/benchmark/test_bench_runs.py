@@ -22,6 +22,7 @@ from loligo.benchmark.request import ROBUSTNESS, planned
 HERE = Path(__file__).parent
 TIMES = [
     "train_seconds",
+    "train_cpu_seconds",
     "images_per_s",
     "score_images_per_s",
     "peak_memory_bytes",

@@ -12,7 +12,7 @@ from loligo.data import digit_anatomy, manifest
 from loligo.data.digit_anatomy import ABNORMAL, CELL, FIFTHS, FLIPPABLE, GRID, KINDS, DigitPool
 
 SEEDS = range(40)
-COUNTS = {"train": 6, "calibration": 3, "test": 4, "per_kind": 2}
+COUNTS = {"train": 6, "calibration": 3, "test": 4, "per_kind": 2, "validation": 1}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,8 @@ def test_scale_spans_the_papers_range_centred_and_clipped() -> None:
 
 
 def test_shares_are_disjoint_and_complete(digits: DigitPool) -> None:
-    shares = {split: digits.share(split) for split in FIFTHS}
+    shares = {split: digits.share(split) for split in FIFTHS if split != "validation"}
+    assert FIFTHS["validation"] == FIFTHS["calibration"]
     for d in range(10):
         seen = [glyph.tobytes() for share in shares.values() for glyph in share.digits[d]]
         assert len(seen) == len(set(seen)) == len(digits.digits[d])
@@ -113,7 +114,7 @@ def test_each_split_draws_only_from_its_share(tmp_path: Path, monkeypatch: pytes
     )
     monkeypatch.setattr(digit_anatomy, "pool", lambda folder: marked)
     frame = digit_anatomy.write(tmp_path / "set", **COUNTS)
-    allowed = {"train": {50, 100, 150}, "calibration": {200}, "test": {250}}
+    allowed = {"train": {50, 100, 150}, "calibration": {200}, "test": {250}, "validation": {200}}
     for row in frame[frame["kind"] == "normal"].itertuples():
         assert set(cells(np.asarray(Image.open(row.path)))[:, CELL // 2, CELL // 2].tolist()) <= allowed[row.split]
 
@@ -143,7 +144,7 @@ def test_the_manifest_names_every_image_and_mask(tmp_path: Path) -> None:
     counts = frame.groupby(["split", "kind"]).size().to_dict()
     assert counts == {("train", "normal"): 6, ("calibration", "normal"): 3, ("test", "normal"): 4} | {
         ("test", kind): 2 for kind in ABNORMAL
-    }
+    } | {("validation", kind): 1 for kind in KINDS}
     for row in frame.itertuples():
         assert Image.open(row.path).mode == "L" and Image.open(row.path).size == (96, 96)
         assert (row.mask != "") == (row.label == 1) == (row.kind != "normal")
@@ -153,7 +154,7 @@ def test_the_manifest_names_every_image_and_mask(tmp_path: Path) -> None:
 
 def test_only_an_earlier_digit_anatomy_is_replaced(tmp_path: Path) -> None:
     digit_anatomy.write(tmp_path / "set", **COUNTS)
-    assert len(digit_anatomy.write(tmp_path / "set", **COUNTS | {"train": 1})) == 16
+    assert len(digit_anatomy.write(tmp_path / "set", **COUNTS | {"train": 1})) == 21
     (tmp_path / "set" / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match=r"holds images, .*thesis\.tex.*name a new folder"):
         digit_anatomy.write(tmp_path / "set", **COUNTS)
@@ -243,8 +244,8 @@ def test_unfit_requests_are_named(tmp_path: Path, digits: DigitPool) -> None:
         digit_anatomy.pool(tmp_path)
     with pytest.raises(ValueError, match="kind is 'swapped'; allowed: normal, novel, disorder, missing, flipped"):
         digit_anatomy.draw(digits, "swapped", np.random.default_rng(0))
-    with pytest.raises(ValueError, match="split is 'validation'"):
-        digits.share("validation")
+    with pytest.raises(ValueError, match="split is 'val'"):
+        digits.share("val")
     with pytest.raises(ValueError, match="per_kind is -1; 0 or more"):
         digit_anatomy.write(tmp_path / "set", per_kind=-1)
 

@@ -36,7 +36,8 @@ def row(dataset: str, method: str, auc: float, seconds: float, gap: float = 0.02
             values |= {f"{prefix}{name}": known, f"{prefix}{name}_sd": 0.01}
             values |= {f"{prefix}{name}_low": known - 0.05, f"{prefix}{name}_high": known + 0.04}
     costs = {"images_per_s": 9.0, "peak_memory_bytes": 5e8, "score_images_per_s": 1e6 / seconds, "parameters": 1e6}
-    return values | costs | {"train_seconds": seconds, "epochs": 3, "flops_per_image": 2e9, "model_bytes": 4e6}
+    costs |= {"train_cpu_seconds": seconds, "false_alarm_rate": 0.05, "flops_per_image": 2e9, "model_bytes": 4e6}
+    return values | costs | {"epochs": 3}
 
 
 @pytest.fixture
@@ -113,8 +114,12 @@ def test_the_page_answers_first(found: Benchmark, tmp_path: Path) -> None:
     assert "mine: Best by AUC: padim, 0.750" in head
     assert "squid 1.50, padim 1.50, ae 3.00 (average rank)" in head
     assert "a budget of 1800 s, turned into epochs" in head and "1 cell failed" in head
+    assert "Clean threshold: 5 % false alarms among held-out normals." in head
     table = page[page.index('id="summary"') : page.index('id="cost"')]
-    assert "+0.034" in table and "-0.010" in table  # the gap of each
+    both = table[: table.index("</table>")]  # one screen: all methods on all data sets
+    assert re.findall(r'<th scope="row">(\w+)', both) == ["squid", "padim", "ae"]
+    assert both.count("+0.034") == both.count("-0.010") == 1  # the gap of each
+    assert "0.850–0.940" in table[table.index("</table>") :]  # intervals of each metric
 
 
 def test_the_page_is_whole_in_itself_and_escapes(found: Benchmark, tmp_path: Path) -> None:

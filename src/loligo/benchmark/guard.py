@@ -13,8 +13,11 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 
-LOOKS = ("open", "os.listdir", "os.scandir", "os.link", "os.rename")
+LISTINGS = ("os.listdir", "os.scandir")
+LOOKS = ("open", *LISTINGS, "os.link", "os.rename")
 BARRED = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.spawn", "os.exec", "os.symlink")
+NATIVE = ("csv", "dataset", "feather", "fs", "json", "orc", "parquet")
+"""Parts of pyarrow that read files past Python, as of a manifest in Parquet."""
 WHY = "the benchmark keeps labels out of reach"
 
 
@@ -32,9 +35,10 @@ def close(closed: Iterable[str | os.PathLike[str]], files: Iterable[str], folder
     def hook(event: str, args: tuple[object, ...], _within: Callable[[str, str], bool] = _within) -> None:
         if event in BARRED:
             raise PermissionError(f"{event} is closed to training and scoring: {WHY}")
-        if event not in LOOKS or not isinstance(args[0], str | bytes | os.PathLike):
+        given = "." if event in LISTINGS and args[0] is None else args[0] if event in LOOKS else None
+        if not isinstance(given, str | bytes | os.PathLike):
             return
-        path = os.path.realpath(os.fsdecode(args[0]))
+        path = os.path.realpath(os.fsdecode(given))
         if path in allowed or any(_within(path, folder) for folder in open_folders):
             return
         handle = event in ("open", "os.rename") and os.path.isdir(path)  # noqa: PTH112
@@ -44,6 +48,7 @@ def close(closed: Iterable[str | os.PathLike[str]], files: Iterable[str], folder
 
     sys.addaudithook(hook)
     vars(_posixsubprocess)["fork_exec"] = _refuse  # it starts a program and tells no event
+    vars(sys)["modules"].update(dict.fromkeys(f"pyarrow.{name}" for name in NATIVE))  # None: an import of it fails
 
 
 def _refuse(*_: object) -> None:

@@ -19,7 +19,7 @@ from loligo.calibrate import Calibration
 from loligo.report.benchmark import Benchmark
 from loligo.runs import Run
 
-COST = ("train_seconds", "images_per_s", "peak_memory_bytes")
+COST = ("train_seconds", "train_cpu_seconds", "images_per_s", "peak_memory_bytes")
 SCORING = ("score_images_per_s", "parameters", "flops_per_image", "model_bytes")
 KEYS = ["dataset", "method", "seed", "curve", "level"]
 
@@ -66,14 +66,11 @@ def scores(job: Job) -> dict[str, tuple[pd.DataFrame, float, dict[str, Any]]]:
     assert job.plan is not None
     measured, folder, parts = hidden.reveal(job, job.plan), _folder(job), {}
     for protocol in _protocols(job):
-        found = measured[protocol]
+        found, table = measured[protocol], evaluate.labelled(evaluate.read_scores(folder), "test")
         if found.get("epoch"):
-            table = evaluate.read_epochs(folder / "epochs.csv")
-            table = table[table["epoch"] == found["epoch"]]
-        else:
-            table = evaluate.read_scores(folder)
+            table = evaluate.at_epoch(table, evaluate.read_epochs(folder / "epochs.csv"), found["epoch"])
         kinds = measured.get("kinds", {}) if protocol == "clean" else {}
-        parts[protocol] = (evaluate.labelled(table, "test"), float(found["threshold"]), found | {"kinds": kinds})
+        parts[protocol] = (table, float(found["threshold"]), found | {"kinds": kinds})
     return parts
 
 
@@ -147,7 +144,7 @@ def _summary(group: list[Job], cells: pd.DataFrame, scored: dict[Any, Any]) -> d
             row[f"{prefix}{name}_low"], row[f"{prefix}{name}_high"] = spans[name]
     row["gap"] = row["paper_auc"] - row["auc"]
     clean = cells[same & (cells["protocol"] == "clean") & (cells["status"] == "done")]
-    row |= {key: clean[key].astype(float).mean() for key in (*COST, *SCORING, "epochs")}
+    row |= {key: clean[key].astype(float).mean() for key in (*COST, *SCORING, "epochs", "false_alarm_rate")}
     for name in (name for name in map(str, clean) if name.startswith(("kind_", "pixel_"))):
         row |= {name: clean[name].mean(), f"{name}_sd": clean[name].std(ddof=1) if len(clean) > 1 else np.nan}
     return row | {"preset": clean["preset"].iloc[0], "budget_seconds": clean["budget_seconds"].iloc[0]}

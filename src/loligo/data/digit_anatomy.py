@@ -28,7 +28,7 @@ CELL, GRID, GLYPH = 32, 3, 28  # pixels a side of a cell, cells a side of an ima
 SCALES = (0.6, 1.3)
 SOURCE = "digit_anatomy"
 FLIPPABLE = (2, 3, 4, 5, 6, 7, 9)  # a mirrored 8, and most mirrored 1s, still read as an 8 and a 1
-FIFTHS = {"train": (0, 1, 2), "calibration": (3,), "test": (4,)}
+FIFTHS = {"train": (0, 1, 2), "calibration": (3,), "test": (4,), "validation": (3,)}
 SIGNS: dict[str, list[list[tuple[float, float]]]] = {  # strokes as (x, y) points in the unit square, y down
     "A": [[(0, 1), (0.5, 0), (1, 1)], [(0.2, 0.65), (0.8, 0.65)]],
     "H": [[(0, 0), (0, 1)], [(1, 0), (1, 1)], [(0, 0.5), (1, 0.5)]],
@@ -48,9 +48,9 @@ class DigitPool:
     """Ten arrays (instances, 28, 28) uint8, white on black; ``digits[d]`` holds the instances of digit d."""
 
     def share(self, split: str) -> DigitPool:
-        """Take the instances of one split: three fifths are for training, one each to calibrate and to test.
+        """Take the instances of one split: three fifths to train, one to calibrate and validate, one to test.
 
-        The shares are disjoint and do not depend on any seed, so a model trained on one draw has never seen a
+        These shares are disjoint and do not depend on any seed, so a model trained on one draw has never seen a
         digit of another draw's test split. Neighbours are dealt to different shares: a writer may be in all.
         """
         if split not in FIFTHS:
@@ -210,6 +210,7 @@ def write(
     calibration: int = 200,
     test: int = 300,
     per_kind: int = 100,
+    validation: int = 40,
     seed: int = 0,
     mnist: Path | None = None,
 ) -> pd.DataFrame:
@@ -217,19 +218,21 @@ def write(
 
     Digits are scikit-learn's, or those of the MNIST files in the folder ``mnist`` (see ``pool``). ``train``,
     ``calibration`` and ``test`` count normal images; the test split holds ``per_kind`` images of each abnormal
-    kind as well. Each split draws from its own share of the digits (see ``DigitPool.share``). The same seed
+    kind as well, and the validation split ``validation`` of each kind and as many normal ones. Each split draws
+    from its own share of the digits, but for validation, which shares that of calibration. The same seed
     gives the same bytes, and image i of a split and kind does not depend on how many others are drawn. The
     folder appears whole or not at all.
 
     Raises ValueError for a negative count or seed, and FileExistsError where ``folder`` holds anything but an
     earlier DigitAnatomy, because writing replaces the folder.
     """
-    wanted = {"train": train, "calibration": calibration, "test": test, "per_kind": per_kind, "seed": seed}
-    made.check_counts(**wanted)
+    wanted = {"train": train, "calibration": calibration, "test": test, "validation": validation}
+    made.check_counts(**wanted, per_kind=per_kind, seed=seed)
     folder = folder.resolve()
     made.check_replaceable(folder, SOURCE, "DigitAnatomy")
     digits, source = pool(mnist), SOURCE if mnist is None else f"{SOURCE}_mnist"
-    plan = [(split, "normal", wanted[split]) for split in FIFTHS] + [("test", kind, per_kind) for kind in ABNORMAL]
+    plan = [(split, "normal", wanted[split]) for split in FIFTHS]
+    plan += [(s, kind, n) for s, n in (("test", per_kind), ("validation", validation)) for kind in ABNORMAL]
     with replacing(folder) as new:
         rows = [row for part in plan for row in _write_kind(new, digits, source, *part, seed)]
         manifest.write(pd.DataFrame(rows), new / "manifest.csv")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 QUICK = 300.0
-"""Seconds of training on one thread that a method may take to count as quick."""
+"""Seconds of CPU that the training of a method may take to count as quick."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Benchmark:
 def write(found: Benchmark, folder: Path) -> Path:
     """Write all files of a benchmark to a folder; return the path of benchmark.html."""
     for name in ("cells", "summary", "pairs", "alarms", "robustness"):
-        write_csv(getattr(found, name), folder / f"{name}.csv")
+        table, path = getattr(found, name), folder / f"{name}.csv"
+        write_csv(table, path) if len(table) else path.unlink(missing_ok=True)
     drawn = draw(found)
     values = {
         "notice": words.NOTICE,
@@ -57,6 +58,7 @@ def write(found: Benchmark, folder: Path) -> Path:
         **{n: _records(getattr(found, n)) for n in ("cells", "summary", "pairs", "alarms", "robustness")},
         "ranks": found.ranks,
         "critical_difference": None if np.isnan(found.critical) else found.critical,
+        "friedman_p": None if np.isnan(found.friedman) else found.friedman,
     }
     texts = {
         "benchmark.json": json.dumps(values, indent=1),
@@ -87,7 +89,7 @@ def answers(summary: pd.DataFrame) -> list[dict[str, Any]]:
     """Return for each data set the best method by clean AUC, and the best of those that train in `QUICK` seconds."""
     found = []
     for name, rows in summary.groupby("dataset") if len(summary) else ():
-        quick = rows[rows["train_seconds"] <= QUICK]
+        quick = rows[rows["train_cpu_seconds"] <= QUICK]
         best = [part["method"].iloc[int(part["auc"].argmax())] if len(part) else None for part in (rows, quick)]
         found.append({"dataset": name, "best": best[0], "best_quick": best[1]})
     return found

@@ -45,13 +45,13 @@ def pareto(cost: pd.Series[float], auc: pd.Series[float]) -> list[int]:
 
 @figures.styled
 def cost(summary: pd.DataFrame) -> Figure:
-    """Draw the AUC against seconds of training and milliseconds of scoring an image, a row a data set, with fronts."""
+    """Draw the AUC against CPU seconds to train and milliseconds to score an image, a row a data set, with fronts."""
     sets, marks = sorted(set(summary["dataset"])), style(list(summary["method"].unique()))
     figure, panels = figures.panels(2 * len(sets), 2, 4.6, 3.4)
     for i, name in enumerate(sets):
         rows = summary[summary["dataset"] == name].reset_index(drop=True)
-        prices = rows["train_seconds"].clip(lower=0.01), 1000 / rows["score_images_per_s"]
-        for axes, price, title in zip(panels[2 * i :], prices, ("training (s, one thread)", "scoring an image (ms)")):  # noqa: B905
+        prices = rows["train_cpu_seconds"].clip(lower=0.01), 1000 / rows["score_images_per_s"]
+        for axes, price, title in zip(panels[2 * i :], prices, ("training (s of CPU)", "scoring an image (ms)")):  # noqa: B905
             _fronted(axes, price, rows, marks)
             axes.set(title=name, xlabel=title, ylabel="AUC (clean)")
             _logarithmic(axes)
@@ -121,17 +121,24 @@ def cliques(places: list[float], critical: float) -> list[tuple[int, int]]:
 @figures.styled
 def false_alarms(table: pd.DataFrame) -> Figure:
     """Draw the observed against the nominal false-alarm rate, a panel a data set, with the span that chance allows."""
+    from matplotlib.ticker import FixedLocator, StrMethodFormatter
+
     sets, marks = sorted(set(table["dataset"])), style(list(table["method"].unique()))
-    figure, panels = figures.panels(len(sets), 2, 4.6, 4.0)
+    figure, panels = figures.panels(len(sets), min(2, len(sets)), 4.6, 4.0)
     for axes, name in zip(panels, sets, strict=True):
         rows = table[table["dataset"] == name]
         band = rows.groupby("nominal")[["low", "high"]].agg({"low": "min", "high": "max"})
         axes.fill_between(100 * band.index, 100 * band["low"], 100 * band["high"], color="#555555", alpha=0.15)
-        axes.plot((0, 50), (0, 50), color="#777777", linestyle=":")
+        axes.plot(100 * band.index, 100 * band.index, color="#777777", linestyle=":")
         for method, part in rows.groupby("method"):
             means = part.groupby("nominal")["observed"].mean()
             axes.plot(100 * means.index, 100 * means, **marks[str(method)])
         axes.set(title=name, xlabel="nominal false-alarm rate (%)", ylabel="test normals flagged (%)")
+        _logarithmic(axes)
+        axes.set_yscale("symlog", linthresh=1)  # none flagged is on it, too
+        axes.yaxis.set_major_locator(FixedLocator([0, 1, 2, 5, 10, 20, 50, 100]))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.set_ylim(0)
     figure.legend(*_named(marks), loc="outside upper center", ncols=5)
     return figure
 

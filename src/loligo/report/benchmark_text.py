@@ -32,7 +32,7 @@ def short(value: Any, unit: float = 1.0) -> str:
     )
 
 
-HEAD = ("Method", "AUC", "95 % interval", "AP", "Acc", "F1", "Sens. at 95 % spec.", "Paper AUC", "Gap", "Training (s)")
+HEAD = ("Method", "AUC", "95 % interval", "AP", "Acc", "F1", "Sens. at 95 % spec.", "Paper AUC", "Gap", "CPU s")
 PUBLISHED_HEAD = ("Method", "AUC", "Acc", "F1", "Source")
 DETAILS = "AUC by kind of anomaly, each against all normal images, and of heat maps by pixel."
 
@@ -45,10 +45,11 @@ def _table(summary: pd.DataFrame, name: str) -> list[tuple[str, ...]]:
             row["method"],
             spread(row, "auc"),
             interval(row, "auc"),
-            *(spread(row, key) for key in ("ap", "accuracy", "f1", "sensitivity_at_95")),
+            *(spread(row, key) for key in ("ap", "accuracy", "f1")),
+            f"{spread(row, 'sensitivity_at_95')} ({interval(row, 'sensitivity_at_95')})",
             spread(row, "paper_auc"),
             f"{row['gap']:+.3f}",
-            short(row["train_seconds"]),
+            short(row["train_cpu_seconds"]),
         )
         for row in rows.to_dict("records")
     ]
@@ -96,9 +97,8 @@ def conditions(about: dict[str, Any]) -> str:
     if about["budget_seconds"]:
         budget = f"a budget of {about['budget_seconds']:g} s, turned into epochs by timing a few batches of each phase"
     preset = f"preset {about['preset']}" if about["preset"] else "no preset"
-    return (
-        f"{about['seeds']} seed(s), {budget}, {preset}; {about['machine']}; loligo {about['loligo']} {about['commit']}."
-    )
+    made = f"loligo {about['loligo']} {about['commit']}"
+    return f"{about['seeds']} seed(s), {budget}, {preset}; {about['machine']}; {made}."
 
 
 def said(answer: dict[str, Any], summary: pd.DataFrame) -> str:
@@ -106,12 +106,13 @@ def said(answer: dict[str, Any], summary: pd.DataFrame) -> str:
     rows = summary[summary["dataset"] == answer["dataset"]].set_index("method")
     best = rows.loc[answer["best"]]
     text = f"Best by AUC: {answer['best']}, {spread(best, 'auc')} (95 % interval {interval(best, 'auc')})."
+    rate = f" Clean threshold: {short(100 * best['false_alarm_rate'])} % false alarms among held-out normals."
     if not answer["best_quick"]:
-        return text + " No method trained in under 5 minutes of CPU."
+        return text + " No method trained in under 5 minutes of CPU." + rate
     quick = rows.loc[answer["best_quick"]]
     return text + (
         f" Best under 5 minutes of CPU: {answer['best_quick']}, {spread(quick, 'auc')}, "
-        f"in {short(quick['train_seconds'])} s."
+        f"in {short(quick['train_cpu_seconds'])} s.{rate}"
     )
 
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 REQUIRED = ("path", "score", "anomaly_score", "p_value", "flag")
 NUMBERS = ("score", "anomaly_score", "p_value", "flag", "label")
 OPTIONAL = ("split", "label", "map", "reconstruction", "mask", "patient", "kind")
-NOT_LOSSES = ("epoch", "phase", "seconds", "images_per_s")
+NOT_LOSSES = ("epoch", "phase", "seconds", "cpu_seconds", "images_per_s")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ METRICS = {
 PIXEL = {"auroc": "Pixel AUC", "ap": "Pixel average precision", "best_dice": "Best Dice", "images": "Images"}
 COST = {
     "train_seconds": "training time",
+    "train_cpu_seconds": "training time, of processors",
     "images_per_s": "images per second in training",
     "peak_memory_bytes": "peak memory",
 }
