@@ -29,6 +29,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "all slots": {"shrinkage": "none"},
 }
 PRESETS = {"digit_anatomy": "digits", "zhanglab": None}
+BASES: dict[str, dict[str, Any]] = {"digit_anatomy": {"memory_levels": 2}, "zhanglab": {}}
+"""What all trainings on a data set have; the preset ``digits`` has a single grid, which leaves no hierarchy to take."""
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def main() -> None:
             given.data,
             folder,
             preset=PRESETS[given.dataset],
-            options=CHANGES[change],
+            options=BASES[given.dataset] | CHANGES[change],
             train={"epochs": given.epochs, "seed": given.seed},
         )
         cost = Run.load(folder).about["cost"]
@@ -61,7 +63,7 @@ def main() -> None:
             **{name: round(found["clean"][name], 4) for name in ("auc", "auc_low", "auc_high")},
             "pixel_auroc": round(found["pixel"]["auroc"], 4) if "pixel" in found else None,
             **{name: cost[name] for name in ("train_seconds", "machine")},
-            "commit": results.commit(),
+            "commit": cost["commit"],
         }
         print(row, flush=True)
         results.replace(RESULTS, pd.DataFrame([row]), key)

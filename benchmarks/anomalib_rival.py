@@ -5,7 +5,10 @@
 All training normals of ZhangLab and its official test split, 224x224. anomalib is installed from PyPI into an
 environment of its own in the work folder. Each measurement, theirs and ours, is a process of its own, so that its peak
 memory is its own, and theirs and ours take turns. Both read images that were resized beforehand: anomalib PNG files,
-loligo its cache. Times are those of fit and of predict, reading included, imports and set-up not.
+loligo its cache. Times are those of fit and of predict, reading included, imports and set-up not. anomalib computes in
+float32, as it does unless told otherwise; loligo is measured in float32 and in its own choice (auto: bfloat16 where the
+processor has it). PatchCore's coreset of 1 % is chosen greedily by both: by anomalib among all features, by loligo
+among 100,000 of them at most, drawn at random (its option).
 """
 
 from __future__ import annotations
@@ -71,14 +74,16 @@ def main() -> None:
     images = given.work / "images"
     pictures(given.data, images)
     theirs = rival(given.work)
-    subprocess.run([sys.executable, HERE / "rival_ours.py", "padim", images], check=True)  # fills the cache
+    subprocess.run([sys.executable, HERE / "rival_ours.py", "padim", images, "auto"], check=True)  # fills the cache
     runs = []
     for _ in range(given.rounds):
         for method in given.methods:
-            for name, python in {"anomalib": theirs, "loligo": Path(sys.executable)}.items():
-                script = HERE / ("rival_theirs.py" if name == "anomalib" else "rival_ours.py")
-                out = subprocess.run([python, script, method, images], check=True, capture_output=True, text=True)
-                runs.append({"method": method, "library": name, **json.loads(out.stdout.splitlines()[-1])})
+            for name, precision in (("loligo", "auto"), ("anomalib", "float32"), ("loligo", "float32")):
+                python, script = (theirs, "theirs") if name == "anomalib" else (Path(sys.executable), "ours")
+                command = [python, HERE / f"rival_{script}.py", method, images, precision]
+                out = subprocess.run(command, check=True, capture_output=True, text=True)
+                key = {"method": method, "library": name, "precision": precision}
+                runs.append(key | json.loads(out.stdout.splitlines()[-1]))
                 print(runs[-1], flush=True)
                 about = {"machine": machine(), "threads": os.environ.get("OMP_NUM_THREADS", ""), "commit": commit()}
                 text = json.dumps({**about, "packages": PACKAGES, "runs": runs}, indent=1)

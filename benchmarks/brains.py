@@ -30,7 +30,7 @@ from loligo.files import replacing
 from loligo.io import nifti, planes
 from loligo.methods.vqvae_restoration import smooth_slices
 from loligo.runs import Run
-from recorder import scored
+from recorder import commits, scored
 from speed import machine
 
 RESULTS = Path(__file__).parent / "results"
@@ -150,7 +150,7 @@ def measured(run: Run, cost: dict[str, Any]) -> list[dict[str, Any]]:
             rows.append({"set": what, "level": "voxel", "score": name} | found)
         print({kind: round(ap, 3) for kind, ap in by_kind(heat, masks, table["kind"]).items()}, flush=True)
     about = {"train_seconds": run.about["cost"]["train_seconds"], "seconds_per_slice": cost["seconds_per_image"]["all"]}
-    about |= {"seconds_per_volume": cost["seconds_per_row"], "machine": machine(), "commit": results.commit()}
+    about |= {"seconds_per_volume": cost["seconds_per_row"], "machine": machine(), "commit": commits(run, cost)}
     rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     return [row | counts[row["set"]] | about for row in rounded]
 
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--test-normal", type=int, default=8)
     parser.add_argument("--test-abnormal", type=int, default=18)
     parser.add_argument("--epochs", type=int, default=12, help="of the VQ-VAE, half of them of the autoencoder")
-    parser.add_argument("--vae-epochs", type=int, default=10)
+    parser.add_argument("--vae-epochs", type=int, default=38, help="take about as long as those of the VQ-VAE")
     parser.add_argument("--restorations", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)

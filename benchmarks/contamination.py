@@ -20,6 +20,7 @@ from PIL import Image
 from loligo import results
 from loligo.contaminate import KEY, SHARES, contaminate, draw
 from loligo.data import digit_anatomy, manifest
+from loligo.experiment import DATASETS
 from loligo.files import replacing, write_csv
 from loligo.report import figures
 
@@ -41,12 +42,13 @@ def write_abnormal(folder: Path, count: int, seed: int, mnist: Path | None) -> N
 
 
 def keep(table: pd.DataFrame, folder: Path) -> None:
-    """Add rows to contamination.csv of a folder, in place of those of the same runs, and draw the curves anew."""
-    path = folder / "contamination.csv"
+    """Add rows to contamination.csv of a folder, in place of those of the same runs, and draw their set's curves."""
+    path, sets = folder / "contamination.csv", ["dataset", "preset"]
+    whole = table
     if path.exists():
-        table = pd.concat([results.read(path), table]).drop_duplicates(KEY, keep="last")
-    write_csv(table.sort_values(KEY), path)
-    figures.save({"contamination": draw(table)}, folder)
+        whole = pd.concat([results.read(path), table]).drop_duplicates([*KEY, *sets], keep="last")
+    write_csv(whole.sort_values([*sets, *KEY]), path)
+    figures.save({"contamination": draw(whole.merge(table[sets].drop_duplicates()))}, folder)
 
 
 def main() -> None:
@@ -60,12 +62,11 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path, help="folder with MNIST idx files; else scikit-learn's digits")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    data, abnormal = given.out / "digits", given.out / "abnormal"
-    if not data.exists():
-        digit_anatomy.write(data, mnist=given.mnist)
+    data = DATASETS["digit_anatomy"](given.out / "digits", mnist=given.mnist)  # ValueError where others stand there
+    abnormal = given.out / "abnormal"
     if not abnormal.exists():
         write_abnormal(abnormal, 800, 1, given.mnist)
-    data, abnormal = data / "manifest.csv", abnormal / "manifest.csv"
+    abnormal /= "manifest.csv"
     for method in given.methods:
         sets = {"shares": given.shares, "seeds": given.seeds}
         keep(contaminate(method, data, abnormal, given.out, preset=given.preset, **sets), given.results)

@@ -18,7 +18,7 @@ import torch
 
 from loligo import api, experiment, metrics, results
 from loligo.data.sources import zhanglab
-from recorder import scored
+from recorder import commits, scored
 from speed import machine
 
 RESULTS = Path(__file__).parent / "results"
@@ -63,7 +63,11 @@ def main() -> None:
             ap = metrics.average_precision(table["label"], table[name])
             found.append(key | {"score": name} | {"auc": auc, "auc_low": low, "auc_high": high, "ap": ap})
         about = {f"seconds_{name}": value for name, value in cost["seconds_per_image"].items()}
-        about |= {"train_seconds": run.about["cost"]["train_seconds"], "machine": machine(), "commit": results.commit()}
+        about |= {
+            "train_seconds": run.about["cost"]["train_seconds"],
+            "machine": machine(),
+            "commit": commits(run, cost),
+        }
         shown = pd.DataFrame(found).round(4).assign(**about)
         print(shown.drop(columns=["machine", "commit"]).to_string(), flush=True)
         results.replace(given.results / "density.csv", shown, key)

@@ -16,6 +16,7 @@ from loligo.config import Precision
 from loligo.files import replacing, write_csv
 from loligo.methods.base import Method
 from loligo.methods.vqvae_restoration import VqvaeRestoration
+from loligo.results import commit
 from loligo.runs import Run
 from loligo.score import Scorer, by_row, score_table
 from loligo.types import Scores
@@ -84,6 +85,12 @@ class Recorder(Scorer):
         return {name: round(seconds / max(1, self.images), 5) for name, seconds in found.items()}
 
 
+def commits(run: Run, cost: dict[str, Any]) -> str:
+    """Return the commit that trained a run, and that which scored it where it is another one."""
+    trained, scoring = run.about["cost"]["commit"], cost["commit"]
+    return trained if trained == scoring else f"{trained}, scored by {scoring}"
+
+
 def scored(run: Run, maps: bool) -> dict[str, Any]:
     """Score the test split into the run folder, unless that was done; return what it took and the scores' names.
 
@@ -100,6 +107,7 @@ def scored(run: Run, maps: bool) -> dict[str, Any]:
         write_csv(table.assign(**parts), run.folder / "scores.csv")
         found = {"seconds_per_image": recorder.seconds_per_image(), "seconds_per_row": round(seconds, 4)}
         with replacing(cost) as path:
-            path.write_text(json.dumps(found | {"scores": list(parts)}), encoding="utf-8")
+            found |= {"scores": list(parts), "commit": commit()}
+            path.write_text(json.dumps(found), encoding="utf-8")
     values: dict[str, Any] = json.loads(cost.read_text(encoding="utf-8"))
     return values

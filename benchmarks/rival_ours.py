@@ -1,4 +1,4 @@
-"""Measure PaDiM or PatchCore of loligo for `anomalib_rival.py`; print one line of JSON."""
+"""Measure PaDiM or PatchCore of loligo for `anomalib_rival.py`, in float32 or auto precision; print a line of JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from loligo.train import fit
 
 def main() -> None:
     """Fit on all training images and score those of test."""
-    method, images = sys.argv[1], Path(sys.argv[2])
+    method, images, precision = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     config = {"padim": PadimConfig(layers=(1, 2, 3)), "patchcore": PatchcoreConfig(layers=(2, 3))}[method]
     parts = {}
     for name in ("train", "test_normal", "test_abnormal"):
@@ -33,9 +33,9 @@ def main() -> None:
     torch.manual_seed(0)
     model = get(method)(config)
     start = time.perf_counter()
-    fit(model, parts["train"], TrainConfig(batch_size=32), images / "unused")
+    fit(model, parts["train"], TrainConfig(batch_size=32, precision=precision), images / "unused")
     fitted = time.perf_counter()
-    scorer = Scorer(model.eval())
+    scorer = Scorer(model.eval(), precision)
     scores = [raw_scores(scorer, parts[name], 32) for name in ("test_normal", "test_abnormal")]
     done = time.perf_counter()
     labels = np.repeat([0, 1], [len(part) for part in scores])

@@ -13,19 +13,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from loligo import api, metrics
+from loligo import api, metrics, results
 from loligo.data import cache
 from loligo.data.sources import zhanglab
-from loligo.files import write_csv
 from loligo.methods.base import Method
-from loligo.results import commit
 from loligo.runs import Run
 
 RESULTS = Path(__file__).parent / "results"
@@ -85,25 +82,21 @@ def main() -> None:
     settings = {"seed": given.seed, **({"epochs": given.epochs} if given.epochs else {})}
     run = api.plan("simsid_staged", given.out, "report", {}, settings)
     if not run.trained:
-        start = time.process_time()
-        run = api.train("simsid_staged", rows, given.out, preset="report", train=dataclasses.asdict(run.train))
-        run.about["cost"]["cpu_seconds"] = round(time.process_time() - start)  # of the last start, where it was cut off
-        run.save()
-    run = Run.load(given.out)
+        api.train("simsid_staged", rows, given.out, preset="report", train=dataclasses.asdict(run.train))
+    run, before = Run.load(given.out), (given.out / "metrics.json").exists()
     api.score(run)
-    found = api.evaluate(run, RESULTS / "results.csv")
+    found = api.evaluate(run, None if before else RESULTS / "results.csv")
     print(found["clean"], found["paper"], sep="\n")
     history = pd.read_csv(run.folder / "history.csv")
     cost = run.about["cost"]
     figures = table(run, rows).assign(
         epochs=" + ".join(str(n) for n in history.groupby("phase", sort=False).size()),
         **{key: round(found["clean"][key], 5) for key in ("auc", "auc_low", "auc_high")},
-        **{key: cost[key] for key in ("train_seconds", "cpu_seconds", "machine")},
-        commit=commit(),
+        **{key: cost[key] for key in ("train_seconds", "train_cpu_seconds", "machine", "commit")},
     )
     print(figures.to_string())
-    path = RESULTS / "simsid_staged.csv"
-    write_csv(pd.concat([pd.read_csv(path), figures], ignore_index=True) if path.exists() else figures, path)
+    key = {name: figures[name].iloc[0] for name in ("seed", "epochs")}
+    results.replace(RESULTS / "simsid_staged.csv", figures, key)
 
 
 if __name__ == "__main__":

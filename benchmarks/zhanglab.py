@@ -30,8 +30,6 @@ from loligo.nn.precision import autocast
 from loligo.score import Scorer
 
 RESULTS = Path(__file__).parent / "results"
-OWN = {"discriminator": "mean of judges", "pair": "mean of judges on both"}
-"""The variant that is the method's own score, by its option ``score``: the one that both protocols judge."""
 
 
 class Variants:
@@ -46,10 +44,11 @@ class Variants:
         for start in range(0, len(self.data), 16):
             x = self.data.batch(np.arange(start, min(start + 16, len(self.data))))
             with torch.inference_mode(), autocast(scorer.device, scorer.dtype):
-                found.append(judge(scorer.method, x.contiguous(memory_format=torch.channels_last)))
+                variants = judge(scorer.method, x.contiguous(memory_format=torch.channels_last))
+            found.append(variants | {"score": scorer(x).image.numpy()})
         table = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch)
         columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-        api.append_epoch(self.folder / "epochs.csv", table.assign(score=columns[OWN[model.config.score]]), epoch)
+        api.append_epoch(self.folder / "epochs.csv", table.assign(score=columns.pop("score")), epoch)
         api.append_epoch(self.folder / "variants.csv", table.assign(**columns), epoch)
 
 
@@ -102,8 +101,9 @@ def main() -> None:
         settings = dataclasses.asdict(run.train)
         watch = Variants(rows, folder, run.method_config.size)
         api.train(given.method, rows, folder, options=options, train=settings, watch=watch)
+    before = (folder / "metrics.json").exists()
     api.score(run)
-    found = api.evaluate(run, None if given.set else RESULTS / "results.csv")
+    found = api.evaluate(run, None if given.set or before else RESULTS / "results.csv")
     print(found["clean"], found["paper"], sep="\n")
     results.replace(RESULTS / "zhanglab_epochs.csv", auc_by_epoch(folder, key), key)
 

@@ -29,6 +29,7 @@ from loligo.io import is_volume
 from loligo.methods.base import Method
 from loligo.names import nearest
 from loligo.report import sheet as sheets
+from loligo.results import append, commit
 from loligo.runs import Run, build
 from loligo.score import (
     Scorer,
@@ -217,8 +218,6 @@ def evaluate(run: Run | str | Path, results: str | Path | None = None) -> dict[s
     folder = run.folder if isinstance(run, Run) else Path(run)
     found = evaluation.evaluate(folder)
     if results:
-        from loligo.results import append
-
         append(Path(results), Run.load(folder), found)
     return found
 
@@ -324,5 +323,6 @@ def _cost(history: pd.DataFrame) -> dict[str, Any]:
         "images_per_s": round(float(history["images_per_s"].median()), 2) if len(history) else None,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "commit": commit(),
     }
     return cost

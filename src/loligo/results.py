@@ -67,8 +67,7 @@ def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
         "seed": run.train.seed,
         "epochs": found[protocol].get("epoch") or trained,
         **measured,
-        **{key: cost[key] for key in ("train_seconds", "images_per_s", "machine")},
-        "commit": commit(),
+        **{key: cost[key] for key in ("train_seconds", "images_per_s", "machine", "commit")},
     }
 
 

@@ -196,6 +196,11 @@ def test_missing_weights_name_the_ways_to_get_them(monkeypatch: pytest.MonkeyPat
         Backbone(LITE, (1,)).load("auto")
     with pytest.raises(ValueError, match=r"there is no file of weights .*none\.pth"):
         Backbone(LITE, (1,)).load(str(tmp_path / "none.pth"))
+    for name in ("bad.pth", "bad.safetensors"):
+        for content in (b"", bytes(range(256))):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(ValueError, match=rf"{name} holds no weights that can be read"):
+                Backbone(LITE, (1,)).load(str(tmp_path / name))
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

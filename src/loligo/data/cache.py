@@ -130,7 +130,7 @@ def load(
     masks = rows["mask"].astype("string").fillna("") if "mask" in rows else [""] * len(rows)
     pairs = [(str(path), str(mask)) for path, mask in zip(rows["path"], masks, strict=True)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        entry = folder / _key(pool, pairs, size, cut)
+        entry = folder / _key(pool, pairs, size, cut, progress)
         found = _open(entry, size) or _build(pool, pairs, size, cut, entry, progress)
     return _dataset(rows.reset_index(drop=True), found, strict, cut.position)
 
@@ -173,13 +173,17 @@ def _dataset(rows: pd.DataFrame, entry: _Entry, strict: bool, position: bool) ->
     return Dataset(accepted, pixels, bad, tuple(counts) if sliced else None, position)
 
 
-def _key(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, cut: Cut) -> str:
+def _key(pool: ThreadPoolExecutor, pairs: list[_Row], size: int, cut: Cut, progress: bool) -> str:
     """Name a cache entry by all that decides its content."""
     whole = hashlib.sha256(f"{FORMAT_VERSION} {size} {len(pairs)}".encode())
     if any(io.is_volume(Path(path)) for path, _ in pairs):
         whole.update(f" {cut.axis} {cut.window}{cut.spacing or ''}".encode())
-    for image, mask in zip(*(pool.map(digest, paths) for paths in _columns(pairs)), strict=True):
-        whole.update(f"\n{image} {mask}".encode())
+    with tqdm(total=len(pairs), desc="read", unit="image", disable=None if progress else True) as bar:
+        for start in range(0, len(pairs), _AT_ONCE):  # all at once would take some kB an image
+            part = pairs[start : start + _AT_ONCE]
+            for image, mask in zip(*(pool.map(digest, paths) for paths in _columns(part)), strict=True):
+                whole.update(f"\n{image} {mask}".encode())
+            bar.update(len(part))
     return whole.hexdigest()[:32]
 
 

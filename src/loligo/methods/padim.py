@@ -127,6 +127,6 @@ def check(config: PadimConfig, needed: int) -> None:
         )
     if needed > size_in_bytes(config.memory_limit):
         raise ValueError(
-            f"padim's covariances need {needed / 2**30:.2f} GiB at size {config.size} and {config.dimensions} "
+            f"padim's covariances need {needed / 2**20:.0f} MiB at size {config.size} and {config.dimensions} "
             f"dimensions; memory_limit is {config.memory_limit}: raise it, or lower size or dimensions"
         )

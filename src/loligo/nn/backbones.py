@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import importlib.util
 import itertools
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -242,7 +244,13 @@ def _cached(name: str) -> Path | None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = (
-        load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    )
+    """Read weights; ValueError, which names the file, where it holds none."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(
+            f"{path} holds no weights that can be read ({type(error).__name__}); give timm's .safetensors or .pth"
+        ) from error
     return found
