@@ -3,8 +3,8 @@
     python benchmarks/one_number.py --data chest_xray/
 
 Each image of 128x128 is one number: its mean, its standard deviation, or the mean length of its gradient after a
-Gaussian of one pixel. It scores by how many standard deviations it lies from the training normals' mean, to either side:
-no label, no training. AUC of the official test split, and with the held-out normals of the train folder in place of the
+Gaussian of one pixel. It scores by how many standard deviations it lies from the training normals' mean, to either
+side: no label, no training. AUC of the official test split, and with the held-out normals of the train folder in place of the
 test folder's. Rows go to results/one_number.csv.
 """
 
