@@ -4,8 +4,8 @@
 
 Each image of 128x128 is one number: its mean, its standard deviation, or the mean length of its gradient after a
 Gaussian of one pixel. It scores by how many standard deviations it lies from the training normals' mean, to either
-side: no label, no training. AUC of the official test split, and with the held-out normals of the train folder in place of the
-test folder's. Rows go to results/one_number.csv.
+side: no label, no training. AUC of the official test split, and with the held-out normals of the train folder in place
+of the test folder's. Rows go to results/one_number.csv.
 """
 
 from __future__ import annotations
