@@ -36,4 +36,6 @@ def test_a_package_below_another_checkout_has_no_commit(tmp_path: Path, monkeypa
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     (tmp_path / "results.py").touch()
     monkeypatch.setattr(results, "__file__", str(tmp_path / "results.py"))
+    results.commit.cache_clear()
     assert results.commit() == ""
+    results.commit.cache_clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,12 @@ def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def commit() -> str:
     """Return the short commit of the code that runs, with a + where it was changed since; empty outside a checkout.
 
-    A package that is installed below another project's checkout is not of that project.
+    It is looked up once a process: what is loaded stays as it is. A package that is installed below another project's
+    checkout is not of that project.
     """
     here = Path(__file__)
     try:

@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from loligo import api
+from loligo import api, results
 from loligo import train as training
 from loligo.benchmark import cost, guard, hidden
 from loligo.benchmark.cells import Plan
@@ -51,6 +51,7 @@ def stage(work: Callable[..., None], plan: Plan, rows: pd.DataFrame, closed: tup
     os.dup2(log, 1)
     os.dup2(log, 2)
     torch.set_num_threads(1)
+    results.commit()  # now: it asks git, and programs are closed from here on
     guard.close(closed, rows["path"], [str(plan.folder), str(decoded)])
     try:
         work(plan, rows, *options)
