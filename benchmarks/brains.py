@@ -193,7 +193,7 @@ def main() -> None:
         table = pd.DataFrame([key | row for row in measured(run, cost)])
         print(table.drop(columns=["machine", "commit"]).to_string(), flush=True)
         results.replace(given.results / "brains.csv", table, key)
-        about = {"machine": machine(), "commit": results.commit(), "date": time.strftime("%F")}
+        about = {"machine": machine(), "commit": commits(run, cost), "date": time.strftime("%F")}
         seconds = {"seconds_per_slice": cost["seconds_per_image"], "seconds_per_volume": cost["seconds_per_row"]}
         found = json.loads(parts.read_text(encoding="utf-8")) if parts.exists() else {}
         with replacing(parts) as path:

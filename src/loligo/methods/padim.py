@@ -30,8 +30,6 @@ from loligo.types import Scores
 COPIES = 3
 """Times that all covariances lie in memory at once, at most: those of a method that was fitted, of the same one loaded
 from its file, and of that file. Fitting works in place."""
-
-
 AT_ONCE = 8
 """Images that go through the network at once: their maps fit a processor's cache, and memory stays small."""
 
