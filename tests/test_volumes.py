@@ -341,3 +341,19 @@ def test_the_shape_of_slices_is_known_without_the_voxels(tmp_path: Path) -> None
     ]
     huge = replace(header, shape=(1 << 20, 1 << 20, 1 << 20))
     assert volumes.shape(huge, "axial") == (1 << 20, 1 << 20, 1 << 20)
+
+
+def test_files_that_no_scoring_wrote_are_kept(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
+    """A set may lie in a folder named pixel, beside the scores; and MOOD's labels have the names of its layout."""
+    mine = tmp_path / "pixel" / "a.nii.gz"
+    mine.parent.mkdir()
+    shutil.copy(manifest["path"][0], mine)
+    for _ in range(2):
+        api.score(run, mine, tmp_path, maps=False)
+    before = mine.read_bytes()
+    with pytest.raises(ValueError, match=r"pixel/a\.nii\.gz was not written by a scoring; choose another folder"):
+        api.score(run, mine, tmp_path, layout="mood")
+    assert mine.read_bytes() == before
+    api.score(run, mine, tmp_path / "out", layout="mood")
+    api.score(run, mine, tmp_path / "out", layout="mood")  # over its own
+    assert (tmp_path / "out" / "pixel" / "a.nii.gz").exists() and mine.read_bytes() == before

@@ -18,6 +18,7 @@ import torch
 from loligo import evaluate as evaluation
 from loligo import gather, methods
 from loligo import report as reports
+from loligo import train as training
 from loligo.calibrate import HEADROOM, Calibration
 from loligo.config import TrainConfig
 from loligo.data import manifest, volumes
@@ -90,8 +91,6 @@ def train(
     rejected = pd.concat(unread, ignore_index=True)
     write_csv(rejected.assign(during="training"), run.folder / "rejected.csv")
     run.save()
-    from loligo import train as training  # here, so that scoring imports no Lightning
-
     history = training.fit(model, normals, run.train, run.folder, watch or looks, held_out)
     run.save_model(model)
     run.about["cost"] = _cost(history)
@@ -195,7 +194,7 @@ def score(
     if rows.empty:
         raise ValueError(f"there is nothing to score: the manifest has no image in {', '.join(splits or SPLITS)}")
     if layout == "mood":
-        check_mood(rows, maps)
+        check_mood(rows, maps, folder)
     try:
         images = run.images(rows, strict)
     except AllRejected as error:
@@ -205,6 +204,8 @@ def score(
     table = score_table(scorer, images, calibration, folder / "maps" if maps else None, batch_size, run.train.axis)
     (folder / "metrics.json").unlink(missing_ok=True)  # it is of the scores before
     sweep_mood(folder)
+    if layout == "mood":
+        table["mood"] = table["path"].map(lambda path: Path(path).name)  # a later scoring may remove what is ours alone
     write_csv(table, folder / "scores.csv")
     sweep(folder / "maps", table)
     _keep_rejected(folder / "rejected.csv", images.rejected)

@@ -151,8 +151,11 @@ def save_volume(folder: Path, row: int, header: VolumeHeader, voxels: npt.NDArra
     return f"{folder.name}/{name}"
 
 
-def check_mood(rows: pd.DataFrame, maps: bool) -> None:
-    """Raise ValueError where `mood_layout` cannot be written: no volumes, no maps, or two volumes of one name."""
+def check_mood(rows: pd.DataFrame, maps: bool, folder: Path) -> None:
+    """Raise ValueError where `mood_layout` cannot be written to ``folder``.
+
+    That is where there are no volumes, no maps, two volumes of one name, or files in its place that no scoring wrote.
+    """
     names = rows["path"].map(lambda path: Path(path).name)
     if odd := [name for name in names if not is_volume(Path(name))]:
         raise ValueError(f"{odd[0]} is no NIfTI volume; the MOOD layout is for volumes alone")
@@ -160,6 +163,22 @@ def check_mood(rows: pd.DataFrame, maps: bool) -> None:
         raise ValueError("the MOOD layout holds the maps of volumes; score with maps")
     if (twice := names.duplicated()).any():
         raise ValueError(f"two volumes are named {names[twice].iloc[0]}; the MOOD layout knows volumes by their name")
+    ours = _mood_files(folder)
+    if foreign := [file for name in names for file in mood_pair(folder, name) if file.exists() and file not in ours]:
+        raise ValueError(f"{foreign[0]} was not written by a scoring; choose another folder with --out")
+
+
+def mood_pair(folder: Path, name: str) -> tuple[Path, Path]:
+    """Return where the MOOD layout has the score and the map of the volume ``name``."""
+    return folder / "sample" / f"{name}.txt", folder / "pixel" / name
+
+
+def _mood_files(folder: Path) -> set[Path]:
+    """Return the files of the MOOD layout that the table in ``folder`` says were written; no others are ours."""
+    if not (folder / "scores.csv").is_file():
+        return set()
+    table = pd.read_csv(folder / "scores.csv", dtype=str, keep_default_na=False)
+    return {file for name in table.get("mood", []) for file in mood_pair(folder, name)}
 
 
 def mood_layout(table: pd.DataFrame, folder: Path, calibration: Calibration) -> None:
@@ -171,18 +190,17 @@ def mood_layout(table: pd.DataFrame, folder: Path, calibration: Calibration) -> 
 
     for path, file, score in zip(table["path"], table["map"], table["score"], strict=True):
         name, heat = Path(path).name, nifti.read(folder / file)
-        with replacing(folder / "sample" / f"{name}.txt") as new:
+        sample, pixel = mood_pair(folder, name)
+        with replacing(sample) as new:
             new.write_text(f"{bounded((score - calibration.mean) / calibration.std)}\n", encoding="utf-8")
         voxels = bounded(heat.voxels.astype(np.float64) / calibration.map_scale)  # float32 would not rise steadily
-        nifti.write(folder / "pixel" / name, voxels.astype(np.float32), heat)
+        nifti.write(pixel, voxels.astype(np.float32), heat)
 
 
 def sweep_mood(folder: Path) -> None:
-    """Remove what `mood_layout` wrote of the volumes that an earlier table in ``folder`` lists."""
-    if (folder / "scores.csv").is_file():
-        for path in pd.read_csv(folder / "scores.csv", dtype={"path": str}, keep_default_na=False)["path"]:
-            (folder / "sample" / f"{Path(path).name}.txt").unlink(missing_ok=True)
-            (folder / "pixel" / Path(path).name).unlink(missing_ok=True)
+    """Remove what `mood_layout` wrote, by the earlier table in ``folder``."""
+    for file in _mood_files(folder):
+        file.unlink(missing_ok=True)
 
 
 def bounded(x: Any) -> Any:

@@ -10,12 +10,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,6 +28,9 @@ from loligo.files import replacing, sweep, write_csv
 from loligo.methods.base import Method, Phase, Turn
 from loligo.nn.precision import autocast, pick_dtype
 from loligo.types import Again
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Watch = Callable[[Method, int], None]
 """Called after each epoch with a copy of the method, finished as if that were the last, and the epoch."""
@@ -51,6 +53,8 @@ def fit(
     ``history.csv`` and ``checkpoint/last.safetensors``, both written after each epoch; where the checkpoint stands
     already, training goes on from it. ``watch`` looks on after each epoch; it changes nothing.
     """
+    from lightning_fabric import Fabric  # not above: it takes 3 s, which scoring and reports do without
+
     torch.set_flush_denormal(True)
     try:
         fabric = Fabric(accelerator=config.device, devices=1)

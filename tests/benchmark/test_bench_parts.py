@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import anatomy, dataset
 from loligo import methods
-from loligo.benchmark import compare, cost, guard, table_text, work
+from loligo.benchmark import compare, cost, guard, runner, table_text, work
 from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
 from loligo.cli import main
 from loligo.methods.base import Method
@@ -48,6 +50,13 @@ def test_corruptions_by_hand() -> None:
     assert corrupt(step, "blur", 5, [0])[0, 16, 15] > 0.2
     with pytest.raises(ValueError, match="corruption is 'fog', 1; allowed: noise, blur"):
         corrupt(half, "fog", 1, [0])
+
+
+def test_no_process_that_ended_well_is_taken_for_dead() -> None:
+    context = multiprocessing.get_context("forkserver")
+    with ThreadPoolExecutor(4) as pool:  # plain start and join read 255 about one time in fifteen
+        codes = list(pool.map(lambda i: runner.exitcode(context, sys.exit, (7 * (i % 2),)), range(200)))
+    assert codes == [0, 7] * 100
 
 
 class Product(Method):

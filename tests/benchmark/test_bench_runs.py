@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,9 @@ from loligo import api
 from loligo.benchmark import Request, compare, hidden, run, runner
 from loligo.benchmark.corruption import STEPS
 from loligo.benchmark.request import ROBUSTNESS, planned
+from loligo.cli import main
 
+Command = Callable[[list[str]], None]
 HERE = Path(__file__).parent
 TIMES = [
     "train_seconds",
@@ -127,36 +130,37 @@ def test_everything_to_repeat_a_cell_is_in_the_json(planted: Path) -> None:
     assert "not a medical device" in values["notice"]
 
 
-def command(words: list[str], folder: Path) -> None:
-    code = "import sys; from loligo.cli import main; main(sys.argv[1:])"
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Give a command line to loligo, in the test's folder; cells of all tests share one server to fork from."""
+    monkeypatch.chdir(tmp_path)
+    return main
 
 
-def test_a_budget_becomes_epochs_and_the_printed_command_repeats_the_cell(tmp_path: Path) -> None:
+def test_a_budget_becomes_epochs_and_the_printed_command_repeats_the_cell(tmp_path: Path, command: Command) -> None:
     bench_data.write(tmp_path)
     words = ["benchmark", "--methods", "ae", "--datasets", "m.csv", "--preset", "tiny", "--budget", "2s"]
-    command([*words, "--out", "out"], tmp_path)
+    command([*words, "--out", "out"])
     cells = pd.read_csv(tmp_path / "out" / "cells.csv").set_index("protocol")
     (measured,) = (tmp_path / "out" / "cells" / "m" / "ae").glob("seed_0-*/budget.json")
     budget = json.loads(measured.read_text())
     assert cells.loc["clean", "epochs"] == budget["epochs"] == max(1, int(2 / budget["seconds_per_epoch"]))
     assert cells.loc["clean", "budget_seconds"] == 2
-    command(cells.loc["clean", "command"].split()[1:], tmp_path)
+    command(cells.loc["clean", "command"].split()[1:])
     table = compare(tmp_path / "out", tmp_path / "again" / "m" / "ae" / "seed_0")
     assert table["protocol"].tolist() == ["clean", "paper"] and table["within"].all()
     assert (table["difference"] == 0).all() and (table["changed"] == "").all()
 
 
-def test_every_curve_and_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
+def test_every_curve_and_what_is_finished_is_not_run_again(tmp_path: Path, command: Command) -> None:
     data = bench_data.write(tmp_path)
     asked = Request(("gaussian",), (str(data),), tmp_path / "out", preset="tiny", robustness=ROBUSTNESS)
     words = ["benchmark", "--methods", "gaussian", "--datasets", str(data), "--preset", "tiny", "--out", "out"]
-    command([*words, "--robustness", "contamination,sizes"], tmp_path)
+    command([*words, "--robustness", "contamination,sizes"])
     before = pd.read_csv(tmp_path / "out" / "cells.csv")
     (whole,) = (tmp_path / "out" / "cells" / "m" / "gaussian").glob("seed_0-*")
     (whole / "raw" / "maps").mkdir()  # as a kill leaves it
-    command([*words, "--robustness", "contamination,sizes", "corruptions"], tmp_path)
+    command([*words, "--robustness", "contamination,sizes", "corruptions"])
     after, changed = pd.read_csv(tmp_path / "out" / "cells.csv"), ["seconds", "command"]
     pd.testing.assert_frame_equal(before.drop(columns=changed), after.drop(columns=changed))
     assert (after["seconds"] >= before["seconds"]).all() and after["pixel_auroc"].notna().any()
@@ -180,7 +184,7 @@ def test_every_curve_and_what_is_finished_is_not_run_again(tmp_path: Path) -> No
     assert tables and not any(table.get("label", pd.Series(dtype=float)).notna().any() for table in tables)
 
 
-def test_data_may_move_and_its_columns_stand_in_for_no_score(tmp_path: Path) -> None:
+def test_data_may_move_and_its_columns_stand_in_for_no_score(tmp_path: Path, command: Command) -> None:
     path = bench_data.write(tmp_path / "here")
     pd.read_csv(path).assign(score=1.0, flag=0, epoch=3).to_csv(path, index=False)
     (tmp_path / "here" / "test" / "0" / "003.png").write_text("no image")
@@ -188,11 +192,11 @@ def test_data_may_move_and_its_columns_stand_in_for_no_score(tmp_path: Path) -> 
     (tmp_path / "here" / "test" / "0" / "004.png").mkdir()
     asked = {"preset": "tiny", "out": tmp_path / "out"}
     words = ["benchmark", "--preset", "tiny", "--out", "out", "--datasets"]
-    command([*words, "one=here/m.csv", "--methods", "gaussian"], tmp_path)
+    command([*words, "one=here/m.csv", "--methods", "gaussian"])
     (tmp_path / "here").rename(tmp_path / "there")
     moved = tmp_path / "there" / "m.csv"
     moved.write_text(moved.read_text().replace(str(tmp_path / "here"), str(tmp_path / "there")))
-    command([*words, "one=there/m.csv", "--methods", "gaussian,ae", "--set", "ae.train.epochs=1"], tmp_path)
+    command([*words, "one=there/m.csv", "--methods", "gaussian,ae", "--set", "ae.train.epochs=1"])
     cells = pd.read_csv(tmp_path / "out" / "cells.csv").query("protocol == 'clean'").set_index("method")
     assert (cells["status"] == "done").all() and cells["n_normal"].tolist() == [18, 18]
     assert cells["rejected_test"].tolist() == [2, 2] and cells.loc["gaussian", "auc"] > 0.6

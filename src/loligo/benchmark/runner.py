@@ -7,9 +7,11 @@ import math
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from loligo.runs import Run
 
 START = "forkserver"
 """How a stage's process begins: without the memory of this one, where the labels are."""
+
+_ASKING = threading.Lock()
 
 
 def run(jobs: list[Job], request: Request, tell: Callable[[str], None] = print) -> None:
@@ -41,7 +45,7 @@ def run(jobs: list[Job], request: Request, tell: Callable[[str], None] = print) 
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     context: Any = multiprocessing.get_context(START)
     if START == "forkserver":
-        context.set_forkserver_preload(["loligo.benchmark.work"])
+        context.set_forkserver_preload(["loligo.benchmark.work", "lightning_fabric"])  # once, not in each cell
     with ThreadPoolExecutor(workers) as pool:
         futures = {pool.submit(_run, job, request, context): job for job in left}
         try:
@@ -88,13 +92,11 @@ def _bring(job: Job, made: Plan, request: Request, context: Any, begun: float) -
     stages = ((work.train, hidden.for_training, (labelled,)), (work.score, hidden.for_scoring, (corruptions, masks)))
     for function, see, options in stages:
         given = (function, made, see(job, made), closed, *options)
-        process = context.Process(target=work.stage, args=given, daemon=True)
-        process.start()
-        process.join()
-        if process.exitcode and not (made.folder / "failed.json").exists():
-            died = f"its process ended with {process.exitcode}: {_DIED.get(process.exitcode, _BEGAN)}"
+        ended = exitcode(context, work.stage, given)
+        if ended and not (made.folder / "failed.json").exists():
+            died = f"its process ended with {ended}: {_DIED.get(ended, _BEGAN)}"
             _write(made.folder / "failed.json", {"stage": function.__name__, "reason": died})
-        if process.exitcode:
+        if ended:
             return f"failed: {reason(made)}"
     found, finish = hidden.reveal(job, made), made.folder / "cell.json"
     before = json.loads(finish.read_text(encoding="utf-8")) if finish.exists() else {}  # then corruptions are new
@@ -112,6 +114,21 @@ def _bring(job: Job, made: Plan, request: Request, context: Any, begun: float) -
     _write(finish, record)  # where it stands, the cell is finished
     shutil.rmtree(made.folder / "raw" / "maps", ignore_errors=True)  # large, and measured
     return f"AUC {found['clean']['auc']:.3f}"
+
+
+def exitcode(context: Any, function: Callable[..., None], given: tuple[Any, ...]) -> int:
+    """Call ``function`` in a process of its own; return the code with which that ended.
+
+    Starting a process also asks after those of other threads, and a forkserver tells each code once: who asks beside
+    another reads nothing, which Python makes 255. So one thread asks at a time.
+    """
+    process = context.Process(target=function, args=given, daemon=True)
+    with _ASKING:
+        process.start()
+    wait([process.sentinel])
+    with _ASKING:
+        process.join()
+    return int(process.exitcode)
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

@@ -145,10 +145,14 @@ def false_alarms(table: pd.DataFrame) -> Figure:
 
 @figures.styled
 def robustness(table: pd.DataFrame, curves: list[str], quantity: str, title: str) -> Figure:
-    """Draw a quantity along each of ``curves``, a row a data set: a line a method, the mean of its seeds."""
+    """Draw a quantity along each of ``curves``, a row a data set: a line a method, the mean of its seeds.
+
+    A band about an AUC is the 95 % interval over the test's cases, in the mean of the seeds, where it is known: not of
+    spoilt images.
+    """
     sets, marks = sorted(set(table["dataset"])), style(list(table["method"].unique()))
     figure, panels = figures.panels(len(sets) * len(curves), len(curves), 2.4 if len(curves) > 1 else 5.0, 2.6)
-    low, high = table[quantity].min(), table[quantity].max()
+    low, high = table["auc_low" if quantity == "auc" else quantity].min(), table[quantity].max()
     span = (min(0.45, low - 0.02), 1.01) if quantity == "auc" else (-0.01, max(0.2, 1.05 * high))
     for axes, (name, curve) in zip(panels, ((s, c) for s in sets for c in curves), strict=True):
         rows = table[(table["dataset"] == name) & (table["curve"] == curve)]
@@ -156,6 +160,10 @@ def robustness(table: pd.DataFrame, curves: list[str], quantity: str, title: str
             means = part.groupby("level")[quantity].mean()
             x = 100 * means.index if curve == "contamination" else means.index
             axes.plot(x, means, markersize=4, **marks[str(method)])
+            if quantity == "auc":
+                band = part.groupby("level")[["auc_low", "auc_high"]].mean()
+                colour = marks[str(method)]["color"]
+                axes.fill_between(x, band["auc_low"], band["auc_high"], color=colour, alpha=0.15, linewidth=0)
         axes.set(title=name, xlabel=TITLES[curve], ylabel=title if curve == curves[0] else "", ylim=span)
         if curve == "sizes":
             _logarithmic(axes)
