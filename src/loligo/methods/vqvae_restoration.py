@@ -6,7 +6,7 @@ very unlikely they are drawn anew from the prior, several times over, and what r
 
 Departures: images in [0, 1] rather than z-scores. The prior learns what is usual at each place of the grid: anatomy
 stands still. Codes are drawn by one fixed uniform number a place and restoration, so that a score is the image's own;
-restoration is exact and computes one row at a time (see `nn.autoregressive`). Entries of the codebook that are hardly
+restoration is exact and computes each place once (see `nn.autoregressive`). Entries of the codebook that are hardly
 used are drawn anew from features (see `nn.quantize`), and the rates fall by a cosine. All slices of a volume train it,
 those of air too: a volume's score sums over all, and the prior must know that nothing is to be expected there.
 """
@@ -238,7 +238,7 @@ class VqvaeRestoration(Method):
         image, condition = self.config.split(x)
         surprises, codes = seen or self._surprise(x)
         density = (surprises * (surprises > self.limits[0])).sum((1, 2))
-        restored, _ = resample(self.prior, codes, float(self.limits[1]), self.uniforms, condition)
+        restored = resample(self.prior, codes, float(self.limits[1]), self.uniforms, condition)
         images = self.decoder(self.quantize.lookup(restored.flatten(0, 1))).float().clamp(0, 1)
         images = images.view(len(x), -1, *image.shape[1:])  # (N, J, 1, H, W)
         apart = (image[:, None] - images).abs()

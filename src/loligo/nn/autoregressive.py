@@ -1,8 +1,8 @@
 """PixelSNAIL, an autoregressive prior over a grid of codes, and what causality lets it keep (Chen et al. 2018).
 
 Paper: 1712.09763. Codes are read in raster order; the distribution of each depends on those before it only, by causal
-convolutions and causal attention. So a change of one code leaves all before it as they were: `Memo` keeps what every
-layer saw, and a single row is computed anew instead of all.
+convolutions and causal attention. So what a layer sees at a place is settled once all codes before it are: `Memo` keeps
+it, and to go on in raster order each place is computed once, alone.
 """
 
 from __future__ import annotations
@@ -13,41 +13,53 @@ from torch import Tensor, nn
 
 
 class Memo:
-    """What each layer saw of E grids, by rows; made by a full pass, changed by passes over one row of each.
+    """What each layer saw of E grids: made by a full pass, then renewed place by place in raster order.
 
-    ``grids`` (n,) and ``rows`` (n,) int64 say which row of which grid a pass is over. What is kept, (E, H, W, C), has
-    its channels last, so that a row lies in one piece: rows are taken out and put back all the time.
+    A pass over one place is over that of the first grids, as many as it is given. What is kept, (E, H, W, C), has its
+    channels last, so that a place lies in one piece.
     """
 
     def __init__(self) -> None:
         self.seen: dict[nn.Module, Tensor] = {}
-        self.grids: Tensor | None = None
-        self.rows: Tensor | None = None
+        self.weights: dict[nn.Module, Tensor] = {}
+        self.place: tuple[int, int] | None = None
 
-    def repeat(self, times: int) -> None:
-        """Have every grid ``times`` times: grid i becomes i * times to (i + 1) * times - 1."""
-        self.seen = {layer: kept.repeat_interleave(times, 0) for layer, kept in self.seen.items()}
+    def take(self, grids: Tensor) -> None:
+        """Have these grids (E',) int64, as often as they are named, instead of those there are."""
+        self.seen = {layer: kept[grids] for layer, kept in self.seen.items()}
 
-    def at(self, grids: Tensor, rows: Tensor) -> Memo:
-        """Have the next pass be over these rows."""
-        self.grids, self.rows = grids, rows
+    def at(self, row: int, column: int) -> Memo:
+        """Have the next pass be over this place."""
+        self.place = row, column
         return self
 
-    def keep(self, layer: nn.Module, x: Tensor) -> None:
-        """Keep what a layer saw in a full pass, (E, C, H, W)."""
-        self.seen[layer] = x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+    def keep(self, layer: nn.Module, x: Tensor, reach: int = 0) -> None:
+        """Keep what a layer saw in a full pass, (E, C, H, W), with ``reach`` zeros above and on both sides."""
+        self.seen[layer] = (
+            F.pad(x, (reach, reach, reach, 0)).permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+        )
 
-    def update(self, layer: nn.Module, x: Tensor, above: int) -> Tensor:
-        """Take in the rows (n, C, 1, W); return them with the ``above`` ones over them, (n, C, above + 1, W)."""
-        kept = self.seen[layer]  # (E, above + H, W, C), zeros on top
-        assert self.grids is not None and self.rows is not None
-        kept[self.grids, self.rows + above] = x[:, :, 0].transpose(1, 2).to(kept.dtype)
-        window = self.rows[:, None] + torch.arange(above + 1, device=x.device)
-        return kept[self.grids[:, None], window].permute(0, 3, 1, 2)
+    def around(self, layer: nn.Module, x: Tensor, reach: int, places: int) -> Tensor:
+        """Take in what a layer sees at the place, (n, C, 1, 1); return so many places around it, (n, places * C).
 
-    def whole(self, layer: nn.Module) -> Tensor:
-        """Return all places (n, H * W, C) of the grids that the pass is over."""
-        return self.seen[layer][self.grids].flatten(1, 2)
+        They are those of the window that reaches up and to both sides, in raster order.
+        """
+        assert self.place is not None
+        (row, column), kept = self.place, self.seen[layer]
+        kept[: len(x), row + reach, column + reach] = x[:, :, 0, 0].to(kept.dtype)
+        window = kept[: len(x), row : row + reach + 1, column : column + 2 * reach + 1]
+        return window.flatten(1, 2)[:, :places].flatten(1)
+
+    def change(self, layer: nn.Module, grids: Tensor, place: tuple[int, int], x: Tensor, reach: int) -> None:
+        """Have a layer have seen x (n, C) at a place of these grids (n,)."""
+        self.seen[layer][grids, place[0] + reach, place[1] + reach] = x.to(self.seen[layer].dtype)
+
+    def before(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """Take in what a layer sees at the place, (n, C, 1, 1); return that and all before it, (n, places, C)."""
+        assert self.place is not None
+        (row, column), kept = self.place, self.seen[layer]
+        kept[: len(x), row, column] = x[:, :, 0, 0].to(kept.dtype)
+        return kept[: len(x)].flatten(1, 2)[:, : row * kept.shape[2] + column + 1]
 
 
 class CausalConv(nn.Module):
@@ -64,14 +76,18 @@ class CausalConv(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x: Tensor, memo: Memo | None = None) -> Tensor:
-        """Map (N, C, H, W) to (N, D, H, W); with a memo of rows, (n, C, 1, W) to (n, D, 1, W)."""
-        if memo is not None and memo.rows is not None:
-            x = memo.update(self, x, self.reach)
-        else:
-            x = F.pad(x, (0, 0, self.reach, 0))
-            if memo is not None:
-                memo.keep(self, x)
-        return F.conv2d(x, self.conv.weight * self.mask, self.conv.bias, padding=(0, self.reach))
+        """Map (N, C, H, W) to (N, D, H, W); with a memo at a place, (n, C, 1, 1) to (n, D, 1, 1)."""
+        if memo is not None and memo.place:
+            if self not in memo.weights:
+                memo.weights[self] = self.conv.weight.permute(0, 2, 3, 1)[:, self.mask[0, 0] > 0].flatten(1)
+            weight = memo.weights[self]  # (D, places * C)
+            window = memo.around(self, x, self.reach, weight.shape[1] // x.shape[1])
+            return F.linear(window, weight, self.conv.bias)[:, :, None, None]
+        if memo is not None:
+            memo.keep(self, x, self.reach)
+        return F.conv2d(
+            F.pad(x, (0, 0, self.reach, 0)), self.conv.weight * self.mask, self.conv.bias, padding=(0, self.reach)
+        )
 
 
 class GatedResidual(nn.Module):
@@ -100,22 +116,17 @@ class CausalAttention(nn.Module):
         self.query, self.key, self.value = (nn.Conv2d(channels, size, 1) for size in (key, key, value))
 
     def forward(self, x: Tensor, memo: Memo | None = None) -> Tensor:
-        """Map (N, C, H, W) to (N, value, H, W), rows alone with a memo of rows."""
-        n, _, rows, width = x.shape
+        """Map (N, C, H, W) to (N, value, H, W); with a memo at a place, (n, C, 1, 1) to (n, value, 1, 1)."""
         key, value = self.key(x), self.value(x)
         q, k, v = (t.flatten(2).transpose(1, 2) for t in (self.query(x), key, value))  # (n, places, channels)
-        at = torch.arange(rows * width, device=x.device).expand(n, -1)  # (n, q): each query's place in raster order
-        if memo is not None and memo.rows is not None:
-            memo.update(self.key, key, 0)
-            memo.update(self.value, value, 0)
-            k, v = memo.whole(self.key), memo.whole(self.value)
-            at = at + memo.rows[:, None] * width
+        alone = memo is not None and memo.place is not None
+        if memo is not None and alone:
+            k, v = memo.before(self.key, key).to(q.dtype), memo.before(self.value, value).to(q.dtype)
         elif memo is not None:
             memo.keep(self.key, key)
             memo.keep(self.value, value)
-        mask = torch.arange(k.shape[1], device=x.device) <= at[:, :, None]
-        read = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype), mask)
-        return read.transpose(1, 2).reshape(n, -1, rows, width)
+        read = F.scaled_dot_product_attention(q, k, v, is_causal=not alone)
+        return read.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
 
 
 class Block(nn.Module):
@@ -167,7 +178,7 @@ class PixelSnail(nn.Module):
     def forward(self, codes: Tensor, condition: Tensor | None = None, memo: Memo | None = None) -> Tensor:
         """Map codes (N, H, W) int64 to logits (N, K, H, W) float32 of each given those before it.
 
-        ``condition`` is (N, conditions) float32. With a memo of rows, codes are (n, 1, W) and so are the logits.
+        ``condition`` is (N, conditions) float32. With a memo at a place, codes are (n, 1, 1) and logits (n, K, 1, 1).
         """
         with torch.autocast(codes.device.type, enabled=self.training and torch.is_autocast_enabled(codes.device.type)):
             return self._logits(codes, condition, memo)
@@ -178,16 +189,12 @@ class PixelSnail(nn.Module):
         if self.condition is not None and condition is not None:
             x = x + self.condition(condition)[:, :, None, None]
         if self.places is not None:
-            x = x + (self.places if memo is None or memo.rows is None else self._places_of(memo.rows))
+            row, column = memo.place if memo is not None and memo.place else (..., ...)
+            x = x + self.places[..., row, column].view(1, -1, *x.shape[2:])
         for block in self.blocks:
             x = block(x, memo)
         out: Tensor = self.out(F.elu(x)).float()
         return out
-
-    def _places_of(self, rows: Tensor) -> Tensor:
-        """Return what is learnt of the places of rows (n,), as (n, C, 1, W)."""
-        assert self.places is not None
-        return self.places[0, :, rows].transpose(0, 1)[:, :, None]
 
 
 def surprise(logits: Tensor, codes: Tensor) -> Tensor:
@@ -198,37 +205,34 @@ def surprise(logits: Tensor, codes: Tensor) -> Tensor:
 @torch.no_grad()
 def resample(
     prior: PixelSnail, codes: Tensor, limit: float, uniforms: Tensor, condition: Tensor | None = None
-) -> tuple[Tensor, int]:
+) -> Tensor:
     """Replace codes that surprise the prior by samples from it, in raster order, several times over.
 
     ``codes`` (N, H, W) int64; ``uniforms`` (J, H, W) float32 in [0, 1) holds the chance of each of J restorations at
     each place. A code whose surprise, given those before it as they now are, exceeds ``limit`` is drawn anew by the
-    inverse of its cumulative distribution. Returns (N, J, H, W) int64, and how many passes over a row of each grid it
-    took. All restorations go through together; each starts at its first surprising row and computes a row again
-    only after a replacement in it.
+    inverse of its cumulative distribution. Returns (N, J, H, W) int64. All restorations go through together; each
+    place after a restoration's first surprising one is computed once.
     """
     (n, height, width), times = codes.shape, len(uniforms)
     memo = Memo()
-    high = surprise(prior(codes, condition, memo), codes) > limit  # (N, H, W)
-    memo.repeat(times)
-    codes, uniforms = codes.repeat_interleave(times, 0), uniforms.repeat(n, 1, 1)
-    condition = None if condition is None else condition.repeat_interleave(times, 0)
-    surprising = high.any(2)
-    row = torch.where(surprising.any(1), surprising.int().argmax(1), height).repeat_interleave(times)
-    column = torch.zeros_like(row)  # all before it in its row are settled
-    places, passes = torch.arange(width, device=codes.device), 0
-    while (active := (row < height).nonzero()[:, 0]).numel():
-        r, passes = row[active], passes + 1
-        here = codes[active, r]  # (n, W)
-        told = None if condition is None else condition[active]
-        logits = prior(here[:, None], told, memo.at(active, r))[:, :, 0]  # (n, K, W)
-        high = (F.cross_entropy(logits, here, reduction="none") > limit) & (places >= column[active, None])
-        found, at = high.any(1), high.int().argmax(1)
-        hit, r_hit, c_hit = active[found], r[found], at[found]
-        cumulative = logits[found, :, c_hit].softmax(1).cumsum(1)
-        drawn = torch.searchsorted(cumulative, uniforms[hit, r_hit, c_hit, None], right=True)[:, 0]
-        codes[hit, r_hit, c_hit] = drawn.clamp(max=prior.codes - 1)
-        column[hit] = c_hit + 1
-        row[active[~found]] += 1
-        column[active[~found]] = 0
-    return codes.view(n, times, height, width), passes
+    given = prior(codes, condition, memo)  # (N, K, H, W): the last word on what lies before the first surprising place
+    high = (surprise(given, codes) > limit).flatten(1)
+    first = torch.where(high.any(1), high.int().argmax(1), height * width).repeat_interleave(times)
+    first, order = first.sort(stable=True)  # those that have begun at a place are the first grids
+    images = order // times
+    memo.take(images)
+    found, uniforms = codes[images], uniforms[order % times]
+    condition = None if condition is None else condition[images]
+    for place in range(int(first.min()), height * width):
+        row, column = divmod(place, width)
+        begun, starting = (int(torch.searchsorted(first, place, right=right)) for right in (False, True))
+        logits = given[images[:starting], :, row, column]
+        if begun:
+            told = None if condition is None else condition[:begun]
+            logits[:begun] = prior(found[:begun, row, column, None, None], told, memo.at(row, column))[:, :, 0, 0]
+        hit = (F.cross_entropy(logits, found[:starting, row, column], reduction="none") > limit).nonzero()[:, 0]
+        cumulative = logits[hit].softmax(1).cumsum(1)
+        drawn = torch.searchsorted(cumulative, uniforms[hit, row, column, None], right=True)[:, 0]
+        found[hit, row, column] = drawn = drawn.clamp(max=prior.codes - 1)
+        memo.change(prior.first, hit, (row, column), F.one_hot(drawn, prior.codes), prior.first.reach)
+    return torch.empty_like(found).index_copy_(0, order, found).view(n, times, height, width)
