@@ -141,11 +141,16 @@ def test_the_local_score_is_of_the_window_that_is_most_unusual_for_its_place() -
         places = ready.places.clone()
         ready.calibrate([X[:1]])
         assert torch.equal(ready.places, places)  # else the images of p-values would count in their own deviation
-        surprises, codes = ready._surprise(X)
-        local = torch.zeros(3, 8, 8)
+        codes = ready._codes(X)
+        logits, local = ready.prior(codes), torch.zeros(3, 8, 8)
         for i in range(8):
             for j in range(8):
-                local[:, i, j] = surprises[:, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].mean((1, 2))
+                rows, columns = slice(max(i - 1, 0), i + 2), slice(max(j - 1, 0), j + 2)
+                prior = torch.distributions.Categorical(logits=logits[:, :, rows, columns].permute(0, 2, 3, 1))
+                nats = -prior.logits
+                variance = (prior.probs * (nats - prior.entropy()[..., None]).square()).sum(-1).mean((1, 2))
+                over = -prior.log_prob(codes[:, rows, columns]) - prior.entropy()
+                local[:, i, j] = over.mean((1, 2)) / (variance + 0.02).sqrt()
         deviation = local.std(0, correction=0)
         unusual = (local - local.mean(0)) / (deviation + 0.1 * deviation.mean())
         scores = ready.score(X)
@@ -164,7 +169,7 @@ def test_restorations_are_weighed_by_how_near_they_stay() -> None:
 
     with torch.no_grad():
         codes = ready._codes(X)
-        restored, _ = resample(ready.prior, codes, 0.0, ready.uniforms)
+        restored = resample(ready.prior, codes, 0.0, ready.uniforms)
         total, weights = torch.zeros(3, 1, 64, 64), torch.zeros(3, 4)
         apart = [(X - ready.decoder(ready.quantize.lookup(restored[:, j])).clamp(0, 1)).abs() for j in range(4)]
         for j in range(4):

@@ -23,11 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.methods.base import Method, Phase, SliceConfig, Turn, check_shares
-from loligo.nn.autoregressive import PixelSnail, resample, surprise
+from loligo.nn.autoregressive import PixelSnail, excess, resample, surprise
 from loligo.nn.heat import smooth
 from loligo.nn.places import usual
 from loligo.nn.quantize import Quantize
 from loligo.types import Scores
+
+SURE = 0.02
+"""Variance of surprise (nats squared) that is added to a window's: no prior is sure without end."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ class VqvaeRestorationConfig(SliceConfig):
     score: Literal["density", "restoration", "both", "local"] = "both"
     """Image score: the sum of surprises above the limit; the mean over pixels of how much farther from the image the
     restored one lies than the one that its own codes rebuild, for that alone is mending; or the sum of both, each in
-    standard deviations of held-out normals. Or, for small anomalies, the largest mean surprise of any window of a third
-    of the grid, as unusual as it is there, which is also the map then; nothing is restored."""
+    standard deviations of held-out normals. Or, for small anomalies, by how many deviations the surprise of any window
+    of a third of the grid exceeds what the prior expects, as unusual as it is there; that is also the map then, and
+    nothing is restored."""
     prior_share: float = 1.0
     """Epochs of the prior for each of the autoencoder."""
     learning_rate: float = 1e-4
@@ -136,6 +140,10 @@ class VqvaeRestoration(Method):
             **{"prior_pairs": 2, "dropout": 0.0, "prior_dropout": 0.2, "score": "local", "prior_share": 1.25},
             **{"learning_rate": 2e-3, "train.epochs": 18, "train.augment": False},
         },
+        "radiograph": {
+            **{"widths": (8, 16, 32, 64), "prior_channels": 64, "prior_blocks": 2, "prior_pairs": 2},
+            **{"learning_rate": 1e-3, "train.epochs": 40, "prior_share": 1.5},
+        },
         "tiny": {
             **{"size": 64, "widths": (8, 8, 16, 16), "codes": 16, "prior_channels": 16, "prior_blocks": 1},
             **{"prior_pairs": 1, "restorations": 3, "learning_rate": 5e-3},
@@ -201,22 +209,22 @@ class VqvaeRestoration(Method):
         return codes
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Measure the local surprise that is usual at each place, for the local score.
+        """Measure which local scores are usual at each place.
 
         Of training images: held-out ones, from which p-values come, would count in their own deviation.
         """
         if self.config.score == "local":
-            local = torch.cat([self._local(self._surprise(x)[0])[:, 0] for x in batches])
+            local = torch.cat([self._local(x)[0][:, 0] for x in batches])
             self.places.copy_(torch.cat(usual(local)))
 
     def calibrate(self, batches: Iterable[Tensor]) -> None:
         """Set both limits to percentiles of held-out normals' surprise, and note how large their scores usually are."""
+        if self.config.score == "local":
+            return
         seen = [self._surprise(x) for x in batches]
         values = torch.cat([surprises.flatten() for surprises, _ in seen])
         shares = torch.tensor([self.config.sample_percentile, self.config.pixel_percentile], device=values.device) / 100
         self.limits.copy_(torch.quantile(values[: 1 << 24], shares))
-        if self.config.score == "local":
-            return
         scores = torch.cat([torch.stack(self.parts(x, known)[:2], 1) for x, known in zip(batches, seen, strict=True)])
         deviation = scores.std(0, correction=0)
         self.usual.copy_(torch.stack([scores.mean(0), deviation.where(deviation > 0, 1)], 1))
@@ -226,9 +234,12 @@ class VqvaeRestoration(Method):
         codes = self._codes(x)
         return surprise(self.prior(codes, self.config.split(x)[1]), codes), codes
 
-    def _local(self, surprises: Tensor) -> Tensor:
-        """Return the mean surprise (N, 1, h, w) around each code, of (N, h, w)."""
-        return F.avg_pool2d(surprises[:, None], self.around, 1, self.around // 2, count_include_pad=False)
+    def _local(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return by how many deviations the codes around each surprise too much (N, 1, h, w), and the codes."""
+        codes = self._codes(x)
+        both = torch.stack(excess(self.prior(codes, self.config.split(x)[1]), codes), 1)
+        mean, variance = F.avg_pool2d(both, self.around, 1, self.around // 2, count_include_pad=False).split(1, 1)
+        return mean / (variance + SURE).sqrt(), codes
 
     def parts(self, x: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return density and restoration scores (N,), the map and the mean restored image (N, 1, H, W).
@@ -252,11 +263,11 @@ class VqvaeRestoration(Method):
     def score(self, x: Tensor) -> Scores:
         """Score by the likelihood of codes, by restoration, or by both; map what restored images differ in.
 
-        By the local likelihood, the map is that, and what is rebuilt is the image as its own codes have it.
+        By the local score, the map is that, and what is rebuilt is the image as its own codes have it.
         """
         if self.config.score == "local":
-            surprises, codes = self._surprise(x)
-            unusual = (self._local(surprises) - self.places[0]) / self.places[1]
+            local, codes = self._local(x)
+            unusual = (local - self.places[0]) / self.places[1]
             image = self.decoder(self.quantize.lookup(codes)).float().clamp(0, 1)
             return Scores(unusual.amax((1, 2, 3)), F.interpolate(unusual, x.shape[2:], mode="bilinear"), image)
         density, restoration, heat, image = self.parts(x)

@@ -202,6 +202,18 @@ def surprise(logits: Tensor, codes: Tensor) -> Tensor:
     return F.cross_entropy(logits, codes, reduction="none")
 
 
+def excess(logits: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return surprise less what the prior itself expects, its entropy, and the variance of that, both (N, H, W).
+
+    Were the codes drawn from the prior, their sum over any places would have mean 0 and the sum of these variances: by
+    it what is typical is told from what is merely likely (Nalisnick et al. 2019, 1906.02994).
+    """
+    logs = logits.log_softmax(1)
+    shares, nats = logs.exp(), -logs
+    entropy = (shares * nats).sum(1)
+    return surprise(logits, codes) - entropy, (shares * nats.square()).sum(1) - entropy.square()
+
+
 @torch.no_grad()
 def resample(
     prior: PixelSnail, codes: Tensor, limit: float, uniforms: Tensor, condition: Tensor | None = None
