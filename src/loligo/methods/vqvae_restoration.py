@@ -238,7 +238,7 @@ class VqvaeRestoration(Method):
         """Return by how many deviations the codes around each surprise too much (N, 1, h, w), and the codes."""
         codes = self._codes(x)
         both = torch.stack(excess(self.prior(codes, self.config.split(x)[1]), codes), 1)
-        mean, variance = F.avg_pool2d(both, self.around, 1, self.around // 2, count_include_pad=False).split(1, 1)
+        mean, variance = F.avg_pool2d(both, self.around, 1, self.around // 2, count_include_pad=False).chunk(2, 1)
         return mean / (variance + SURE).sqrt(), codes
 
     def parts(self, x: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
