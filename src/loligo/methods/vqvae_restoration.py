@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from loligo.methods.base import Method, Phase, SliceConfig, Turn, check_shares
 from loligo.nn.autoregressive import PixelSnail, excess, resample, surprise
+from loligo.nn.elu import Elu
 from loligo.nn.heat import smooth
 from loligo.nn.places import usual
 from loligo.nn.quantize import Quantize
@@ -96,10 +97,10 @@ class GatedResidual(nn.Module):
         super().__init__()
         self.branch = nn.Sequential(
             nn.BatchNorm2d(channels),
-            nn.ELU(inplace=True),
+            Elu(),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.BatchNorm2d(channels),
-            nn.ELU(inplace=True),
+            Elu(),
             nn.Dropout2d(dropout),
             Gated(channels),
         )

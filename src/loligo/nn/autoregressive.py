@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loligo.nn.elu import elu
+
 
 class Memo:
     """What each layer saw of E grids: made by a full pass, then renewed place by place in raster order.
@@ -102,10 +104,10 @@ class GatedResidual(nn.Module):
 
     def forward(self, x: Tensor, memo: Memo | None = None, told: Tensor | None = None) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
-        h = self.first(F.elu(x), memo)
+        h = self.first(elu(x), memo)
         if self.told is not None and told is not None:
-            h = h + self.told(F.elu(told))
-        return x + F.glu(self.second(self.dropout(F.elu(h)), memo), 1)
+            h = h + self.told(elu(told))
+        return x + F.glu(self.second(self.dropout(elu(h)), memo), 1)
 
 
 class CausalAttention(nn.Module):
@@ -193,7 +195,7 @@ class PixelSnail(nn.Module):
             x = x + self.places[..., row, column].view(1, -1, *x.shape[2:])
         for block in self.blocks:
             x = block(x, memo)
-        out: Tensor = self.out(F.elu(x)).float()
+        out: Tensor = self.out(elu(x)).float()
         return out
 
 
