@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -22,13 +21,7 @@ from recorder import commits, scored
 from speed import machine
 
 RESULTS = Path(__file__).parent / "results"
-METHODS: dict[str, dict[str, Any]] = {
-    "vqvae_restoration": {
-        **{"widths": [8, 16, 32, 64], "prior_channels": 64, "prior_blocks": 2, "prior_pairs": 2},
-        **{"prior_share": 3.0, "dropout": 0.0, "learning_rate": 1e-3},
-    },
-    "vae": {},
-}
+PRESETS = {"vqvae_restoration": "radiograph", "vae": None}
 EPOCHS = {"vqvae_restoration": 40, "vae": 60}
 
 
@@ -37,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=list(PRESETS), choices=list(PRESETS))
     parser.add_argument("--epochs", type=int, help="of the VQ-VAE 40, a quarter of them of the autoencoder; VAE: 60")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, help="of each split and class at most, for a trial")
@@ -52,7 +45,7 @@ def main() -> None:
         key = {"method": method, "epochs": epochs, "seed": given.seed}
         folder = given.out / "_".join(map(str, key.values()))
         train = {"epochs": epochs, "batch_size": 8, "seed": given.seed}
-        run = experiment.complete(api.plan(method, folder, None, METHODS[method], train), rows)
+        run = experiment.complete(api.plan(method, folder, PRESETS[method], {}, train), rows)
         before = (folder / "metrics.json").exists()
         cost = scored(run, maps=False)
         api.evaluate(run, None if before else given.results / "results.csv")
