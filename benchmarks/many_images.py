@@ -4,7 +4,7 @@
 
 Draws images (smooth fields about a fixed anatomy, as PNG), trains by the command line on a hundredth of them and all,
 each in a process of its own whose memory is looked at every half second: its own (RssAnon), without pages of files that
-the system may drop. The training on all is killed half-way once and begun again.
+the system may drop. The training on all is killed once, half-way through the images, and begun again.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def own_memory(process: int) -> int:
     return sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon"))
 
 
-def train(command: list[str], log: Path, stop: float = float("inf")) -> tuple[int, float, int]:
-    """Run a command, killed after ``stop`` seconds; return its peak memory, seconds and exit code."""
+def train(command: list[str], log: Path, stop: str = "") -> tuple[int, float, int]:
+    """Run a command, killed once its log has the word ``stop``; return its peak memory, seconds and exit code."""
     start, peak = time.monotonic(), 0
     with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
         while process.poll() is None:
             peak = max(peak, own_memory(process.pid))
-            if time.monotonic() - start > stop:
+            if stop and stop in log.read_text(encoding="utf-8"):
                 process.send_signal(signal.SIGKILL)
             time.sleep(0.5)
     return peak, time.monotonic() - start, process.returncode
@@ -79,7 +79,7 @@ def measured(method: str, given: argparse.Namespace, count: int, table: pd.DataF
     row |= {"peak_bytes": peak, "seconds": round(seconds, 1), "exit": code}
     if count == given.images:
         shutil.rmtree(folder)
-        cut = train(command, log, seconds / 2)[2]
+        cut = train(command, log, "fitting:  50%")[2]
         try:
             Run.load(folder).model()
             row |= {"killed": cut, "half_written_model": "loads"}
