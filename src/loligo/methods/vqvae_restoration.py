@@ -143,7 +143,7 @@ class VqvaeRestoration(Method):
         },
         "radiograph": {
             **{"widths": (8, 16, 32, 64), "prior_channels": 64, "prior_blocks": 2, "prior_pairs": 2, "dropout": 0.0},
-            **{"prior_share": 3.0, "learning_rate": 1e-3, "train.epochs": 40, "train.batch_size": 8},
+            **{"restorations": 5, "prior_share": 3.0, "learning_rate": 1e-3, "train.epochs": 40, "train.batch_size": 8},
         },
         "tiny": {
             **{"size": 64, "widths": (8, 8, 16, 16), "codes": 16, "prior_channels": 16, "prior_blocks": 1},
