@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from loligo import api
-from loligo.runs import Run
+from loligo.runs import Run, build
 
 
 @pytest.fixture
@@ -81,3 +82,13 @@ def test_what_may_be_nothing_or_negative_is_taken(tmp_path: Path) -> None:
         api.plan("vae", tmp_path, None, {"widths": [0, 4]}, {})
     assert api.plan("simsid", tmp_path, None, {"memory_levels": 0, "skips": 0}, {"seed": 0}).method_config.skips == 0
     assert api.plan("cutpaste", tmp_path, None, {"layers": [-1], "head": []}, {}).method_config.layers == (-1,)
+
+
+def test_a_field_says_its_own_bound() -> None:
+    @dataclass(frozen=True)
+    class Config:
+        warm_up: int = field(default=5, metadata={"least": 0})
+
+    assert build(Config, {"warm_up": 0}) == Config(0)
+    with pytest.raises(ValueError, match="options has warm_up -1; it must be at least 0"):
+        build(Config, {"warm_up": -1})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Precision = Literal["auto", "bf16", "float32"]
@@ -18,7 +18,7 @@ class TrainConfig:
     """Passes over the training images, shared out among the method's phases."""
     batch_size: int = 16
     """Images a step, at most: an epoch's steps are of equal size."""
-    seed: int = 0
+    seed: int = field(default=0, metadata={"least": 0})
     """Of initial weights, order, augmentation and dropout."""
     augment: bool = True
     """Shift by up to 5 % and scale by 0.95 to 1.05 at random."""

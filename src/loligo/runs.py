@@ -30,8 +30,6 @@ T = TypeVar("T")
 
 TYPES: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str, "tuple[int, ...]": tuple}
 """What a value must be an instance of, by the annotation of its field."""
-NONE = ("seed", "skips", "frozen", "mining_steps", "least", "frequencies", "memory_levels")
-"""Whole numbers that may be 0; all others are at least 1."""
 
 
 @dataclass(frozen=True)
@@ -139,21 +137,23 @@ class Run:
 def build(kind: type[T], values: dict[str, Any], where: str = "options") -> T:
     """Make a configuration from a mapping; ValueError names an unknown key and the nearest known one, or a wrong value.
 
-    Lists become tuples: YAML knows no other sequence, and a configuration is compared with what was read back.
+    A whole number is at least 1 unless the metadata of its field has another ``least``. Lists become tuples: YAML knows
+    no other sequence, and a configuration is compared with what was read back.
     """
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    known = {field.name: str(field.type) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
     for key, value in values.items():
-        if key not in known:
-            raise ValueError(f"{where} has no {key!r}; {nearest(key, known)}")
-        if not isinstance(value, TYPES.get(known[key], object)) or (isinstance(value, bool) and known[key] != "bool"):
-            raise ValueError(f"{where} has {key} {value!r}; it must be {known[key]}")
+        if key not in fields:
+            raise ValueError(f"{where} has no {key!r}; {nearest(key, fields)}")
+        annotation, least = str(fields[key].type), fields[key].metadata.get("least", 1)
+        if not isinstance(value, TYPES.get(annotation, object)) or (isinstance(value, bool) and annotation != "bool"):
+            raise ValueError(f"{where} has {key} {value!r}; it must be {annotation}")
         if (choices := _choices(hints[key])) and value not in choices:
             raise ValueError(f"{where} has {key} {value!r}; {nearest(str(value), choices)}")
-        if known[key] == "tuple[int, ...]" and key != "layers" and any(number < 1 for number in value):
-            raise ValueError(f"{where} has {key} {value}; each must be at least 1")
-        if known[key] == "int" and value < (least := int(key not in NONE)):
+        if annotation == "tuple[int, ...]" and any(number < least for number in value):
+            raise ValueError(f"{where} has {key} {value}; each must be at least {least}")
+        if annotation == "int" and value < least:
             raise ValueError(f"{where} has {key} {value}; it must be at least {least}")
     return kind(**values)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from loligo.nn.backbones import Backbone
 from loligo.nn.heat import Pooling
 from loligo.types import Inspection, Scores
+
+STAGES = {"least": -math.inf}
+"""Metadata of options that name stages: timm says which there are, and -1 is the last."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class FeatureConfig(MethodConfig):
     """Name of the network in timm."""
     weights: str = "auto"
     """Where its weights come from: auto, a package or the hub's cache; download; random; or a file in timm's names."""
-    layers: tuple[int, ...] = (1, 2, 3)
+    layers: tuple[int, ...] = field(default=(1, 2, 3), metadata=STAGES)
     """Stages whose maps are used: in most CNNs stage i has a stride of 2**(i + 1) pixels, in VGG half of that and in
     ConvNeXt twice; in a ViT they are blocks."""
     image_score: Pooling = "max"

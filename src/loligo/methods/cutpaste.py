@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.data import synthetic
-from loligo.methods.base import FeatureConfig, Method, Phase, Turn
+from loligo.methods.base import STAGES, FeatureConfig, Method, Phase, Turn
 from loligo.nn.density import GaussianDensity
 from loligo.nn.heat import Pooling, enlarge, pool
 from loligo.nn.small_maps import by_product
@@ -44,7 +44,7 @@ class CutpasteConfig(FeatureConfig):
     """Name of the network in timm."""
     weights: str = "random"
     """What it starts from: random, as in the paper; or auto, download or a file, see the methods on features."""
-    layers: tuple[int, ...] = (-1,)
+    layers: tuple[int, ...] = field(default=(-1,), metadata=STAGES)
     """The stage whose features are pooled: the last one."""
     image_score: Literal[Pooling, "distance"] = "distance"  # type: ignore[assignment]  # one more than others have
     """Image score: the distance; or the map's maximum, its mean, or the mean of its highest hundredth."""

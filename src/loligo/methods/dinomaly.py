@@ -13,14 +13,14 @@ of ours was measured with them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.methods.base import FeatureConfig, Method, Phase, Turn
+from loligo.methods.base import STAGES, FeatureConfig, Method, Phase, Turn
 from loligo.nn.cosine import place_distance, summed, whole_distance
 from loligo.nn.heat import Pooling, pool
 from loligo.types import Scores
@@ -35,7 +35,7 @@ class DinomalyConfig(FeatureConfig):
 
     backbone: str = "vit_small_patch14_reg4_dinov2"
     """Name of the vision transformer in timm."""
-    layers: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 9)
+    layers: tuple[int, ...] = field(default=(2, 3, 4, 5, 6, 7, 8, 9), metadata=STAGES)
     """Blocks whose features are rebuilt, the first is 0; the decoder has as many of its own."""
     image_score: Pooling = "top"
     """How a map becomes an image's score: its maximum, its mean, or the mean of its highest hundredth."""
@@ -47,7 +47,7 @@ class DinomalyConfig(FeatureConfig):
     """Share of the bottleneck's values that are dropped: of those that enter, that are hidden, and that leave."""
     mining: float = 0.9
     """Share of the places, the best rebuilt, that hardly count."""
-    mining_steps: int = 1000
+    mining_steps: int = field(default=1000, metadata={"least": 0})
     """Steps in which that share rises from none."""
     sigma: float = 4.0
     """Pixels of the Gaussian that smooths the map."""

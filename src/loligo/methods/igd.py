@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from loligo.methods.base import FeatureConfig, Method, Phase, Turn
+from loligo.methods.base import STAGES, FeatureConfig, Method, Phase, Turn
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.nn.discriminator import Discriminator
 from loligo.nn.heat import Pooling, pool
@@ -42,7 +42,7 @@ SHARPEN = 0.2
 class IgdConfig(FeatureConfig):
     """Options of IGD; the defaults are the paper's but for the network."""
 
-    layers: tuple[int, ...] = (4,)
+    layers: tuple[int, ...] = field(default=(4,), metadata=STAGES)
     """The stage whose features are encoded; one."""
     image_score: Literal[Pooling, "descriptor"] = "descriptor"  # type: ignore[assignment]  # one more than others have
     """Image score: error and improbability; or the map's maximum, its mean, or the mean of its highest hundredth."""

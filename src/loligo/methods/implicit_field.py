@@ -17,7 +17,7 @@ localises; an image's score is the mean of its map here.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -41,7 +41,7 @@ class ImplicitFieldConfig(MethodConfig):
     """Values of each hidden layer."""
     layers: int = 8
     """Hidden layers; code and coordinates enter the first and the middle one."""
-    frequencies: int = 10
+    frequencies: int = field(default=10, metadata={"least": 0})
     """Octaves of sines and cosines that describe a coordinate."""
     points: int = 1024
     """Pixels of each image that a training step looks at, chosen at random."""

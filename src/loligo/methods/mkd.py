@@ -12,13 +12,13 @@ falls by a cosine. EfficientNet-Lite0 as the teacher rather than VGG-16.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from loligo.methods.base import FeatureConfig, Method, Phase, Turn
+from loligo.methods.base import STAGES, FeatureConfig, Method, Phase, Turn
 from loligo.nn.conv import ConvNorm
 from loligo.nn.cosine import place_distance, summed, whole_distance
 from loligo.nn.heat import Pooling, pool
@@ -30,7 +30,7 @@ from loligo.types import Scores
 class MkdConfig(FeatureConfig):
     """Options of M-KD."""
 
-    layers: tuple[int, ...] = (1, 2, 3, 4)
+    layers: tuple[int, ...] = field(default=(1, 2, 3, 4), metadata=STAGES)
     """Stages that are imitated; those of the paper have strides of 4 to 32 pixels."""
     width: int = 32
     """Least channels of the student; a stage has half of the teacher's, if that is more."""

@@ -16,13 +16,13 @@ distance of each place's features from their mean over training images at that p
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from loligo.methods.base import FeatureConfig, Method, Phase, Turn
+from loligo.methods.base import STAGES, FeatureConfig, Method, Phase, Turn
 from loligo.nn.backbones import Backbone, exact_depthwise
 from loligo.nn.heat import Pooling, enlarge, pool
 from loligo.types import Scores
@@ -32,14 +32,14 @@ from loligo.types import Scores
 class PandaConfig(FeatureConfig):
     """Options of PANDA; the defaults are the paper's but for network and optimiser."""
 
-    layers: tuple[int, ...] = (4,)
+    layers: tuple[int, ...] = field(default=(4,), metadata=STAGES)
     """The stage whose mean describes an image; one."""
     image_score: Literal[Pooling, "knn"] = "knn"  # type: ignore[assignment]  # one more than others have
     """Image score: the mean squared distance from the nearest training images; or the map's maximum, its mean, or the
     mean of its highest hundredth."""
     neighbours: int = 2
     """Training images that an image is compared with, the nearest ones."""
-    frozen: int = 2
+    frozen: int = field(default=2, metadata={"least": 0})
     """The stage up to which the network is not adapted, its own included."""
     adaptation: Literal["early", "ewc"] = "early"
     """What keeps features from collapse: few steps alone, or elastic weight consolidation as well."""

@@ -13,7 +13,7 @@ the processor has them; the distance to the one that is found is exact.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loligo.config import size_in_bytes
-from loligo.methods.base import FeatureConfig, Method
+from loligo.methods.base import STAGES, FeatureConfig, Method
 from loligo.nn.backbones import Backbone
 from loligo.nn.coreset import Reservoir, greedy, room
 from loligo.nn.heat import enlarge, pool
@@ -36,7 +36,7 @@ LEAST = 100
 class PatchcoreConfig(FeatureConfig):
     """Options of PatchCore; the defaults are the paper's but for network and neighbours."""
 
-    layers: tuple[int, ...] = (2, 3)
+    layers: tuple[int, ...] = field(default=(2, 3), metadata=STAGES)
     """Stages whose maps are used; their strides are those of PaDiM's."""
     coreset: float = 0.01
     """Share of the training images' features that the bank keeps, up to half the sample."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -48,7 +48,7 @@ class SimsidConfig(MethodConfig):
     """Patches a side, and blocks a side of the coarsest memory; the grid of each finer memory is twice as fine."""
     memory: Literal["matrix", "queue", "none"] = "matrix"
     """Learnt slots, recent features as in SQUID, or the feature itself."""
-    memory_levels: int = 3
+    memory_levels: int = field(default=3, metadata={"least": 0})
     """Levels that read a memory, coarsest first; 1 is without hierarchy."""
     slots: int = 200
     """Slots of each place's memory."""
@@ -62,7 +62,7 @@ class SimsidConfig(MethodConfig):
     """Attend to the features read for the 8 neighbours, at the coarsest level."""
     shortcut_ratio: float = 1.0
     """Share of places at which training lets the in-painted feature through; 1 is without SQUID's masked shortcut."""
-    skips: int = 2
+    skips: int = field(default=2, metadata={"least": 0})
     """Decoder levels that take the encoder's features beside their own, before their memory is read."""
     distillation: bool = True
     """Train a teacher decoder and draw the student's features towards its own."""

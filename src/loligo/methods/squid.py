@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -62,7 +62,7 @@ class SquidConfig(MethodConfig):
     """Leave neighbours outside the image out of the attention; the reference lets them in as zeros."""
     shortcut_ratio: float = 0.95
     """Share of places at which training lets the in-painted feature through; the others keep the original."""
-    skips: int = 2
+    skips: int = field(default=2, metadata={"least": 0})
     """Decoder levels that take the encoder's features beside their own, 0 to 2; they let an anomaly past the memory."""
     decoder_memory: Literal["quadrant", "image", "none"] = "quadrant"
     """Position by which the decoder's matrices are indexed: within each patch (reference) or within the image."""
