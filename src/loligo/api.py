@@ -305,15 +305,11 @@ def _warn_of_dark(images: Dataset) -> None:
 
 
 def _keep_manifest(run: Run, rows: pd.DataFrame) -> None:
-    """Keep the manifest with the run; one that is resumed must be given the same training images."""
+    """Keep the manifest with the run; one that is resumed must be given the same images to learn from."""
     path = run.folder / "manifest.csv"
-    if run.begun and path.exists() and _training_paths(manifest.read(path)) != _training_paths(rows):
+    if run.begun and path.exists() and manifest.trained_on(manifest.read(path)) != manifest.trained_on(rows):
         raise ValueError(f"{run.folder} was begun on other training images; see {path}, or choose another folder")
     manifest.write(rows, path)
-
-
-def _training_paths(rows: pd.DataFrame) -> set[Path]:
-    return {manifest.absolute(Path(path)) for path in rows["path"][rows["split"] == "train"]}
 
 
 def _cost(history: pd.DataFrame) -> dict[str, Any]:

@@ -65,16 +65,11 @@ def complete(planned: Run, rows: pd.DataFrame, *, strict: bool = False) -> Run:
         api.train(
             planned.method, rows, planned.folder, preset=preset, options=options, train=planned.train, strict=strict
         )
-    elif trained_on(planned.manifest()) != trained_on(rows):
+    elif manifest.trained_on(planned.manifest()) != manifest.trained_on(rows):
         raise ValueError(f"{planned.folder} was trained on other images; choose another folder, or remove it")
     else:
         manifest.write(rows, planned.folder / "manifest.csv")
     return Run.load(planned.folder)
-
-
-def trained_on(rows: pd.DataFrame) -> set[str]:
-    """Return the paths of a manifest's images that train or calibrate."""
-    return set(rows.loc[rows["split"].isin(("train", "calibration")), "path"])
 
 
 def _digit_anatomy(root: Path, *, seed: int | None = None, mnist: Path | None = None) -> pd.DataFrame:

@@ -169,3 +169,14 @@ def test_resolve_refuses_what_it_cannot_take(tmp_path):
         manifest.resolve(tmp_path, purpose="score")
     with pytest.raises(ValueError, match="the manifest has no rows"):
         manifest.resolve([], purpose="score")
+
+
+def test_a_relative_and_an_absolute_path_of_one_image_are_the_same_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    split = ["train", "calibration", "test"]
+    relative = pd.DataFrame({"path": ["a.png", "d/../b.png", "c.png"], "split": split})
+    absolute = pd.DataFrame(
+        {"path": [str(tmp_path / name) for name in ("a.png", "b.png", "other.png")], "split": split}
+    )
+    assert manifest.trained_on(relative) == manifest.trained_on(absolute)
+    assert manifest.trained_on(relative) != manifest.trained_on(relative.assign(split=split[1::-1] + split[2:]))

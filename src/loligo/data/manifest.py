@@ -135,6 +135,12 @@ def _readable(path: str) -> bool:
     return True
 
 
+def trained_on(rows: pd.DataFrame) -> set[tuple[str, Path]]:
+    """Return split and absolute path of each image that trains or calibrates, by which two manifests are compared."""
+    chosen = rows[rows["split"].isin(("train", "calibration"))]
+    return {(split, absolute(Path(path))) for split, path in zip(chosen["split"], chosen["path"], strict=True)}
+
+
 def absolute(path: Path) -> Path:
     """Return the one way to write a path from the root: without ``.`` and ``..``, links as they are named."""
     return Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow links
