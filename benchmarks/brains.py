@@ -36,10 +36,10 @@ from speed import machine
 RESULTS = Path(__file__).parent / "results"
 METHODS: dict[str, dict[str, Any]] = {
     "vqvae_restoration": {
-        **{"position": True, "channels": 2, "widths": [8, 16, 32, 64], "prior_channels": 64, "prior_blocks": 2},
+        **{"position": True, "widths": [8, 16, 32, 64], "prior_channels": 64, "prior_blocks": 2},
         **{"prior_pairs": 2, "dropout": 0.0, "learning_rate": 1e-3},
     },
-    "vae": {"position": True, "channels": 2},
+    "vae": {"position": True},
 }
 """Options, but for the size; the prior is smaller than the paper's, so that a processor trains it."""
 BALLS = 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from loligo import api
@@ -42,6 +43,13 @@ def test_a_broken_configuration_is_named(text: str, message: str, run: Run) -> N
     assert "\n" not in str(found.value)
 
 
+def test_an_older_folder_whose_configuration_names_channels_is_read(run: Run) -> None:
+    values = yaml.safe_load((run.folder / "config.yaml").read_text())
+    values["method_config"]["channels"] = 1
+    (run.folder / "config.yaml").write_text(yaml.safe_dump(values))
+    assert Run.load(run.folder).method_config == run.method_config
+
+
 @pytest.mark.parametrize("share", [0, 0.5])
 def test_weights_that_are_cut_are_named(share: float, run: Run) -> None:
     path = run.folder / "model.safetensors"
@@ -65,7 +73,7 @@ def test_a_missing_tensor_is_named_in_one_line(run: Run) -> None:
     ("options", "message"),
     [
         ({"width": 0}, "ae has width 0; it must be at least 1"),
-        ({"channels": 0}, "ae has channels 0; it must be at least 1"),
+        ({"channels": 1}, "ae has no 'channels'"),
         ({"size": "64"}, "ae has size '64'; it must be int"),
         ({"size": True}, "ae has size True; it must be int"),
         ({"levels": 0}, "ae has levels 0; it must be at least 1"),

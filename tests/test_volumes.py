@@ -22,7 +22,7 @@ from loligo.io import nifti, planes
 from loligo.score import bounded
 
 SHAPE = (20, 24, 12)  # X, Y, Z
-OPTIONS = {"size": 32, "position": True, "channels": 2, "widths": [4, 8, 8], "restorations": 2}
+OPTIONS = {"size": 32, "position": True, "widths": [4, 8, 8], "restorations": 2}
 
 
 def brain(seed: int, shape: tuple[int, int, int] = SHAPE, lesion: bool = False) -> np.ndarray:

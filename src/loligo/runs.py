@@ -58,6 +58,7 @@ class Run:
             raise ValueError(f"{folder} is not a run folder: it has no config.yaml; {how}")
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values["method_config"].pop("channels", None)  # an option once; older runs name it
             config = build(methods.get(values["method"]).Config, values["method_config"], "method_config")
             train = build(TrainConfig, values["train"], "train")
             about = {k: values.get(k, {}) for k in ("data", "cost")}
@@ -84,8 +85,6 @@ class Run:
         """Load manifest rows as the method sees them; see `data.cache.load`."""
         mood.check_window(rows, self.train.window)
         told = isinstance(self.method_config, SliceConfig) and self.method_config.position
-        if (channels := self.method_config.channels) != 1 + told:
-            raise ValueError(f"channels is {channels}; an image has 1, and one more where position is true")
         spacing = self.about.get("data", {}).get("spacing")
         cut = Cut(self.train.axis, self.train.window, told, tuple(spacing) if spacing else None)
         return cache.load(rows, self.method_config.size, strict=strict, cut=cut)

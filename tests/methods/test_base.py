@@ -67,7 +67,6 @@ VIT = {"backbone": "vit_tiny_patch16_224", "size": 72}
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": 3}, "channels is 3; networks from timm take 1 here"),
         ({"layers": ()}, "layers is empty; name one stage or more"),
         ({"image_score": "loud"}, "image_score 'loud'"),
         (VIT, "size 72 must be a multiple of the patches of vit_tiny_patch16_224, 16"),

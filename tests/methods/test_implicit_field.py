@@ -107,7 +107,6 @@ def test_classes_are_equal_shares_of_grey() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": 2}, "channels is 2; the implicit field"),
         ({"window": 4}, "window 4 must be odd"),
         ({"steps": 0}, "steps is 0; it must be at least 1"),
         ({"points": 5000}, "an image of size 64 has 4096"),

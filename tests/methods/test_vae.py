@@ -55,7 +55,7 @@ def test_the_loss_is_the_bound_a_pixel_without_its_constant() -> None:
 
 
 def test_a_slice_is_told_where_it_lies() -> None:
-    model = vae(position=True, channels=2).eval()
+    model = vae(position=True).eval()
     low, high = (torch.cat([X, torch.full_like(X, p)], 1) for p in (-0.5, 0.5))
     with torch.no_grad():
         assert model.score(low).reconstruction.shape == X.shape
@@ -67,7 +67,6 @@ def test_a_slice_is_told_where_it_lies() -> None:
     ("options", "message"),
     [
         ({"size": 60}, "size 60 must be a multiple of 2"),
-        ({"position": True}, "channels is 1; an image has 1, and one"),
         ({"deviation": 0.0}, "deviation is 0.0; it must be more than 0"),
     ],
 )

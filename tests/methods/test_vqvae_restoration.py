@@ -29,7 +29,7 @@ def with_position(x: torch.Tensor, position: float) -> torch.Tensor:
 
 
 def test_the_network_has_the_papers_sizes() -> None:
-    brain = VqvaeRestoration(VqvaeRestorationConfig(size=160, position=True, channels=2)).eval()
+    brain = VqvaeRestoration(VqvaeRestorationConfig(size=160, position=True)).eval()
     with torch.no_grad():
         codes = brain._codes(torch.rand(1, 2, 160, 160))
     assert codes.shape == (1, 20, 20)
@@ -188,7 +188,7 @@ def test_smoothing_drops_thin_edges_and_keeps_areas() -> None:
 
 
 def test_a_slice_is_told_where_it_lies() -> None:
-    told = model(position=True, channels=2).eval()
+    told = model(position=True).eval()
     with torch.no_grad():
         codes = told._codes(with_position(X, 0.1))
         low, high = (told.prior(codes, torch.full((3, 1), p)) for p in (-0.5, 0.5))
@@ -232,7 +232,6 @@ def test_maps_of_slices_are_smoothed_across_slices(shape: tuple[int, int, int]) 
         ({"sample_percentile": 980.0}, "sample_percentile is 980.0; it must lie in 0 to 100"),
         ({"pixel_percentile": -1.0}, "pixel_percentile is -1.0; it must lie in 0 to 100"),
         ({"prior_share": 0.0}, "prior_share is 0.0; it must be more than 0"),
-        ({"position": True}, "channels is 1; an image has 1, and one"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:

@@ -56,8 +56,11 @@ class MethodConfig:
 
     size: int = 128
     """Height and width of the images that it sees, in pixels."""
-    channels: int = 1
-    """Channels of the images that it sees."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images that it sees."""
+        return 1
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,10 @@ class SliceConfig(MethodConfig):
     position: bool = False
     """The last channel of an image is its slice's position, from -0.5 to 0.5; for volumes. It is not rebuilt."""
 
-    def check_channels(self) -> None:
-        """Raise ValueError where the channels are not those of an image and of its position, if that is told."""
-        if self.channels != 1 + self.position:
-            raise ValueError(f"channels is {self.channels}; an image has 1, and one more where position is true")
+    @property
+    def channels(self) -> int:
+        """Channels of the images that it sees: one, and one more where the position is told."""
+        return 1 + self.position
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return images (N, 1, H, W) and the positions (N, 1) of their slices, None where they are not told."""
@@ -94,8 +97,6 @@ class FeatureConfig(MethodConfig):
     """How a map becomes an image's score: its maximum, its mean, or the mean of its highest hundredth."""
 
     def __post_init__(self) -> None:
-        if self.channels != 1:
-            raise ValueError(f"channels is {self.channels}; networks from timm take 1 here")
         if not self.layers:
             raise ValueError("layers is empty; name one stage or more")
         if len(set(self.layers)) < len(self.layers):

@@ -173,8 +173,6 @@ def improbability(logits: Tensor, target: Tensor) -> Tensor:
 
 def check(config: ImplicitFieldConfig) -> None:
     """Raise ValueError where the options do not fit each other."""
-    if config.channels != 1:
-        raise ValueError(f"channels is {config.channels}; the implicit field knows the classes of one")
     if config.window % 2 == 0:
         raise ValueError(f"window {config.window} must be odd, so that it has a middle")
     for name in ("layers", "steps", "stride"):

@@ -58,7 +58,7 @@ class Vae(Method):
         self.code = nn.Linear(flat, 2 * config.latent)
         self.bottom = nn.Linear(config.latent + config.position, flat)
         self.ups = nn.ModuleList(ConvNorm(b, a) for a, b in reversed(pairs))
-        self.out = nn.Conv2d(widths[0], config.channels - config.position, 3, padding=1)
+        self.out = nn.Conv2d(widths[0], 1, 3, padding=1)
 
     def phases(self) -> tuple[Phase, ...]:
         """Train everything on the bound."""
@@ -122,4 +122,3 @@ def check(config: VaeConfig) -> None:
         raise ValueError(f"size {config.size} must be a multiple of 2**levels = {step}")
     if config.deviation <= 0:
         raise ValueError(f"deviation is {config.deviation}; it must be more than 0")
-    config.check_channels()

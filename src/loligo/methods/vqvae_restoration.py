@@ -128,7 +128,7 @@ def decoder(config: VqvaeRestorationConfig) -> nn.Sequential:
             GatedResidual(b, config.dropout),
             GatedResidual(b, config.dropout),
         ]
-    return nn.Sequential(*layers, nn.Conv2d(config.widths[0], config.channels - config.position, 7, padding=3))
+    return nn.Sequential(*layers, nn.Conv2d(config.widths[0], 1, 7, padding=3))
 
 
 class VqvaeRestoration(Method):
@@ -306,4 +306,3 @@ def check(config: VqvaeRestorationConfig) -> None:
         if not 0 <= (value := getattr(config, name)) <= 100:
             raise ValueError(f"{name} is {value}; it must lie in 0 to 100")
     check_shares(config)
-    config.check_channels()
