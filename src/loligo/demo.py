@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from loligo.data import digit_anatomy, manifest
+import pandas as pd
+
+from loligo.data.digit_anatomy import SOURCE
+from loligo.experiment import DATASETS, complete
 from loligo.names import nearest
 
 METHODS = ("gaussian", "ae", "squid")
@@ -32,13 +35,10 @@ def run(
     presets = {known for name in METHODS for known in methods.get(name).presets}
     if preset not in presets:
         raise ValueError(f"no method of the demo has a preset {preset!r}; {nearest(preset, presets)}")
-    data = out / "digit_anatomy"
-    source = digit_anatomy.SOURCE if mnist is None else f"{digit_anatomy.SOURCE}_mnist"
-    if not (data / "manifest.csv").exists():
-        digit_anatomy.write(data, seed=seed, mnist=mnist)
-    elif (drawn := set(manifest.read(data / "manifest.csv")["source"])) != {source}:
-        raise ValueError(f"{data} holds {', '.join(sorted(drawn))}, not {source}; choose another --out")
-    found = {name: _one(name, out, data / "manifest.csv", preset, seed, results) for name in METHODS}
+    rows = DATASETS["digit_anatomy"](out / "digit_anatomy", seed=seed, mnist=mnist)
+    if mnist is None and (drawn := set(rows["source"])) != {SOURCE}:
+        raise ValueError(f"{out} holds a set of source {drawn.pop()}; give its --mnist, or choose another folder")
+    found = {name: _one(name, out, rows, preset, seed, results) for name in METHODS}
     kinds = sorted(next(iter(found.values()))["kinds"])
     print("\nDigitAnatomy, clean protocol: AUC by image and by kind of anomaly, AUROC by pixel")
     print(f"{'method':10}" + "".join(f"{title:>10}" for title in ("image", *kinds, "pixel", "seconds")))
@@ -54,16 +54,15 @@ def run(
     return path
 
 
-def _one(name: str, out: Path, data: Path, preset: str, seed: int, results: Path | None) -> dict[str, Any]:
+def _one(name: str, out: Path, rows: pd.DataFrame, preset: str, seed: int, results: Path | None) -> dict[str, Any]:
     """Train, score and evaluate one method, unless that was done."""
     from loligo import api, methods
-    from loligo.runs import Run
 
     presets = methods.get(name).presets
     chosen = next((p for p in (preset, "digits") if p in presets), None)
-    run = api.plan(name, out / name, chosen, {}, {"seed": seed})
-    if not run.trained:
+    planned = api.plan(name, out / name, chosen, {}, {"seed": seed})
+    if not planned.trained:
         print(f"{name}: {methods.METHODS[name][1]}", flush=True)
-        run = api.train(name, data, out / name, preset=chosen, train={"seed": seed})
+    run = complete(planned, rows)
     api.score(run)
-    return api.evaluate(run, results) | {"seconds": Run.load(run.folder).about["cost"]["train_seconds"]}
+    return api.evaluate(run, results) | {"seconds": run.about["cost"]["train_seconds"]}
