@@ -8,7 +8,7 @@ Calibration and test stay clean. The draws are nested: the abnormal images of on
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ import pandas as pd
 from loligo import api, results
 from loligo.data import manifest
 from loligo.experiment import complete
-from loligo.files import locked, write_csv
 from loligo.report import figures
 from loligo.runs import Run
 
@@ -70,7 +69,7 @@ def contaminate(
         folder = Path(out) / method / f"share_{share:.2f}_seed_{seed}"
         run = api.plan(method, folder, preset, options or {}, (train or {}) | {"seed": seed})
         _run(run, mixed(rows, pool, size, share, seed), share, Path(out) / "contamination.csv")
-    table = results.read(Path(out) / "contamination.csv")
+    table = results.read(Path(out) / "contamination.csv").sort_values(KEY)
     figures.save({"contamination": draw(table)}, Path(out))
     return table[table["method"] == method].reset_index(drop=True)
 
@@ -145,29 +144,16 @@ def mixed(rows: pd.DataFrame, pool: pd.DataFrame, size: int, share: float, seed:
 def _run(run: Run, rows: pd.DataFrame, share: float, path: Path) -> None:
     """Train, score and evaluate a run, as far as that was not done, and keep its row in the table at ``path``."""
     run = complete(run, rows, strict=True)
-    key = [run.method, share, run.train.seed]
-    if (run.folder / "metrics.json").exists() and any(_key(row) == key for row in _rows(path)):
+    key = {"method": run.method, "share": share, "seed": run.train.seed}
+    known = path.exists() and results.matching(results.read(path), key).any()
+    if known and (run.folder / "metrics.json").exists():
         return
     api.score(run, maps=False)
     measured = results.row(run, api.evaluate(run), "clean")
-    counts = {
-        "share": share,
-        "n_train": int((rows["split"] == "train").sum()),
-        "n_abnormal": int(rows["contaminant"].sum()),
-    }
-    with locked(path.parent):
-        others = [row for row in _rows(path) if _key(row) != key]
-        write_csv(pd.DataFrame([*others, measured | counts], columns=COLUMNS).sort_values(KEY), path)
+    counts = {"n_train": int((rows["split"] == "train").sum()), "n_abnormal": int(rows["contaminant"].sum())}
+    results.replace(path, pd.DataFrame([measured | key | counts], columns=COLUMNS), key)
     told = f"{counts['n_abnormal']} of {counts['n_train']} training images abnormal"
     print(f"{run.method}, seed {run.train.seed}, {told}: AUC {measured['auc']:.3f}", flush=True)
-
-
-def _rows(path: Path) -> list[dict[Hashable, Any]]:
-    return results.read(path).to_dict("records") if path.exists() else []
-
-
-def _key(row: dict[Hashable, Any]) -> list[Any]:
-    return [row[name] for name in KEY]
 
 
 @figures.styled

@@ -50,9 +50,13 @@ def replace(path: Path, rows: pd.DataFrame, key: dict[str, object]) -> None:
     with locked(path.parent):
         if path.exists():
             before = pd.read_csv(path, dtype={"commit": str}, keep_default_na=False)
-            same = (before[list(key)] == pd.Series(key)).all(axis=1)
-            rows = pd.concat([before[~same], rows], ignore_index=True)
+            rows = pd.concat([before[~matching(before, key)], rows], ignore_index=True)
         write_csv(rows, path)
+
+
+def matching(table: pd.DataFrame, key: dict[str, object]) -> pd.Series[bool]:
+    """Say which rows of a table have the values ``key`` in its columns: (N,) bool."""
+    return (table[list(key)] == pd.Series(key)).all(axis=1)
 
 
 def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
