@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float64]
 Values = npt.NDArray[np.floating[Any]]
 Interval = tuple[float, float, float]
 
+RESAMPLES = 1000
+"""Draws of a bootstrap."""
 EPSILON = 1e-10
 """Share of the pixels that `histogram_kl` adds to every bin."""
 
@@ -50,7 +52,7 @@ def roc_auc_interval(
     y, s = check(labels, scores)
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it must lie between 0 and 1, such as 0.95")
-    member = np.arange(len(y)) if groups is None else _members(groups, len(y))
+    member = members(groups, len(y))
     auc = roc_auc(y, s)
     if min(len(np.unique(member[y == kind])) for kind in (0, 1)) < 2 or np.ptp(s) == 0:
         return auc, 0.0, 1.0
@@ -62,8 +64,10 @@ def roc_auc_interval(
     return auc, float(expit(logit(auc) - half)), float(expit(logit(auc) + half))
 
 
-def _members(groups: npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
-    """Number the groups: (N,) int64; ValueError where an image has none."""
+def members(groups: npt.ArrayLike | None, count: int) -> npt.NDArray[np.int64]:
+    """Number the groups of images: (N,) int64, each image its own without any; ValueError where an image has none."""
+    if groups is None:
+        return np.arange(count)
     member, names = pd.factorize(np.asarray(groups, dtype=object).ravel(), sort=True)
     if len(member) != count:
         raise ValueError(f"there are {len(member)} groups and {count} scores; one of each an image is needed")
@@ -129,15 +133,18 @@ def delong_test(labels: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLi
     }
 
 
-def _bootstrap(
-    y: npt.NDArray[np.int64], s: Floats, member: npt.NDArray[np.int64], level: float, times: int = 1000
-) -> tuple[float, float]:
-    """Resample whole groups, with a fixed seed; draws that lack a kind are left out."""
+def resamples(member: npt.NDArray[np.int64], times: int = RESAMPLES) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield how often each image is drawn, (N,), where the groups that ``member`` (N,) numbers are; by a fixed seed."""
     random, count = np.random.default_rng(0), int(member.max()) + 1
+    for _ in range(times):
+        yield np.bincount(random.integers(count, size=count), minlength=count)[member]
+
+
+def _bootstrap(y: npt.NDArray[np.int64], s: Floats, member: npt.NDArray[np.int64], level: float) -> tuple[float, float]:
+    """Return the interval of the AUC over `resamples`; draws that lack a kind are left out."""
     _, rank = np.unique(s, return_inverse=True)
     found = []
-    for _ in range(times):
-        weight = np.bincount(random.integers(count, size=count), minlength=count)[member]
+    for weight in resamples(member):
         abnormal, normal = np.bincount(rank, weight * y), np.bincount(rank, weight * (1 - y))
         if abnormal.any() and normal.any():
             below = np.cumsum(normal) - normal / 2  # normal images below each score, ties counting half

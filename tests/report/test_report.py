@@ -11,6 +11,7 @@ import yaml
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
+from loligo import metrics
 from loligo.report import Embedding, Insight, evidence, figures, pictures, words, write
 
 NORMAL, ABNORMAL, SIDE = 12, 10, 32
@@ -320,7 +321,7 @@ def test_roc_without_resampling_has_the_area_that_scikit_learn_finds() -> None:
     scores = np.round(labels + random.normal(size=300), 1) + random.normal(size=300) * 1e-9
     curve, *resampled = figures.roc_curves(labels, scores, np.arange(300), grid)
     assert np.trapezoid(curve, grid) == pytest.approx(roc_auc_score(labels, scores), abs=2e-3)
-    assert len(resampled) == figures.RESAMPLES
+    assert len(resampled) == metrics.RESAMPLES
 
 
 def test_tied_scores_are_one_step_of_the_roc() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -37,7 +38,7 @@ def bootstrap(
     thresholds: Sequence[float],
     patients: npt.ArrayLike | None = None,
     *,
-    times: int = 1000,
+    times: int = metrics.RESAMPLES,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
     """Return (low, high) of each of `METRICS`, in the mean over one or more scores (N,) of the same images.
@@ -49,7 +50,7 @@ def bootstrap(
     patient of a kind tells nothing of its spread: the interval is then 0 to 1.
     """
     checked = [metrics.check(labels, values) for values in scores]
-    y, group = checked[0][0], _groups(patients, len(checked[0][0]))
+    y, group = checked[0][0], metrics.members(patients, len(checked[0][0]))
     draws = [np.mean([_resampled(y, s, t, w) for (_, s), t in zip(checked, thresholds, strict=True)], axis=0)
              for w in _weights(group, times)]  # fmt: skip
     found = np.concatenate(draws, axis=1)  # (metrics, times)
@@ -67,20 +68,11 @@ def bootstrap(
     return intervals
 
 
-def _groups(patients: npt.ArrayLike | None, count: int) -> npt.NDArray[np.int64]:
-    """Number the patients: (N,); each image is its own where none is known."""
-    if patients is None:
-        return np.arange(count)
-    return np.asarray(pd.factorize(np.asarray(patients, dtype=object), sort=True)[0], dtype=np.int64)
-
-
 def _weights(group: npt.NDArray[np.int64], times: int) -> Iterator[Floats]:
-    """Yield how often each image is drawn, (t, N), in chunks of draws; the draws of `metrics.roc_auc_interval`."""
-    random, count = np.random.default_rng(0), int(group.max()) + 1
-    step = max(1, _CHUNK // len(group))
-    for start in range(0, times, step):
-        draws = (random.integers(count, size=count) for _ in range(min(step, times - start)))
-        yield np.stack([np.bincount(draw, minlength=count)[group] for draw in draws]).astype(np.float64)
+    """Yield how often each image is drawn, (t, N), in chunks of draws."""
+    draws = metrics.resamples(group, times)
+    while chunk := list(itertools.islice(draws, max(1, _CHUNK // len(group)))):
+        yield np.stack(chunk).astype(np.float64)
 
 
 def _resampled(y: npt.NDArray[np.int64], s: Floats, threshold: float, weight: Floats) -> Floats:

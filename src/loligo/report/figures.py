@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 from markupsafe import Markup
 
+from loligo import metrics
 from loligo.files import replacing
 from loligo.report.evidence import NOT_LOSSES
 
@@ -42,7 +44,6 @@ STYLE = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
-RESAMPLES = 1000
 BINS = 25
 
 
@@ -124,13 +125,11 @@ def roc(labels: Floats, scores: Floats, groups: npt.NDArray[np.int64], legend: s
 
 def roc_curves(labels: Floats, scores: Floats, groups: npt.NDArray[np.int64], grid: Floats) -> list[Floats]:
     """Return sensitivity at each false-alarm rate of ``grid``: of the images, then of each resample."""
-    random, order = np.random.default_rng(0), np.argsort(-scores, kind="stable")
-    y, group, ends = labels[order] == 1, groups[order], np.r_[np.diff(scores[order]) != 0, True]
-    count = int(groups.max()) + 1
-    draws = (np.bincount(random.integers(count, size=count), minlength=count) for _ in range(RESAMPLES))
+    order = np.argsort(-scores, kind="stable")
+    y, ends = labels[order] == 1, np.r_[np.diff(scores[order]) != 0, True]
     curves = []
-    for weight in (w[group] for w in (np.ones(count, np.int64), *draws)):
-        hits, alarms = (np.cumsum(weight * kind)[ends] for kind in (y, ~y))  # tied scores are one step
+    for weight in itertools.chain([np.ones_like(groups)], metrics.resamples(groups)):
+        hits, alarms = (np.cumsum(weight[order] * kind)[ends] for kind in (y, ~y))  # tied scores are one step
         if hits[-1] and alarms[-1]:
             at = np.searchsorted(alarms / alarms[-1], grid, side="right")
             curves.append(np.r_[0, hits / hits[-1]][at])
