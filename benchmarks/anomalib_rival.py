@@ -26,6 +26,7 @@ import PIL.Image
 
 from loligo.data import cache
 from loligo.data.sources import zhanglab
+from loligo.files import write_json
 from loligo.results import commit
 from speed import machine
 
@@ -86,8 +87,7 @@ def main() -> None:
                 runs.append(key | json.loads(out.stdout.splitlines()[-1]))
                 print(runs[-1], flush=True)
                 about = {"machine": machine(), "threads": os.environ.get("OMP_NUM_THREADS", ""), "commit": commit()}
-                text = json.dumps({**about, "packages": PACKAGES, "runs": runs}, indent=1)
-                given.json.write_text(text + "\n", encoding="utf-8")
+                write_json(about | {"packages": PACKAGES, "runs": runs}, given.json, indent=1)
 
 
 if __name__ == "__main__":

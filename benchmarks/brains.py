@@ -26,7 +26,7 @@ import torch
 
 from loligo import api, experiment, metrics, results
 from loligo.data import manifest, mood_anomalies, toy_brains
-from loligo.files import replacing
+from loligo.files import write_json
 from loligo.io import nifti, planes
 from loligo.methods.vqvae_restoration import smooth_slices
 from loligo.runs import Run
@@ -194,8 +194,7 @@ def main() -> None:
         about = {"machine": machine(), "commit": commits(run, cost), "date": time.strftime("%F")}
         seconds = {"seconds_per_slice": cost["seconds_per_image"], "seconds_per_volume": cost["seconds_per_row"]}
         found = json.loads(parts.read_text(encoding="utf-8")) if parts.exists() else {}
-        with replacing(parts) as path:
-            path.write_text(json.dumps(found | {method: key | seconds | about}, indent=2), encoding="utf-8")
+        write_json(found | {method: key | seconds | about}, parts, indent=2)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ the system may drop. The training on all is killed once, half-way through the im
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import signal
 import subprocess
@@ -24,6 +23,7 @@ import pandas as pd
 import PIL.Image
 from tqdm import tqdm
 
+from loligo.files import write_json
 from loligo.results import commit
 from loligo.runs import Run
 from speed import machine
@@ -108,7 +108,7 @@ def main() -> None:
             rows.append(measured(method, given, count, table))
             print(rows[-1], flush=True)
             about = {"machine": machine(), "commit": commit(), "date": time.strftime("%F"), "rows": rows}
-            given.json.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            write_json(about, given.json, indent=1)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from loligo.calibrate import Calibration
 from loligo.config import Precision
-from loligo.files import replacing, write_csv
+from loligo.files import write_csv, write_json
 from loligo.methods.base import Method
 from loligo.methods.vqvae_restoration import VqvaeRestoration
 from loligo.results import commit
@@ -106,8 +106,6 @@ def scored(run: Run, maps: bool) -> dict[str, Any]:
         parts = {name: by_row(values, images) for name, values in recorder.scores().items()}
         write_csv(table.assign(**parts), run.folder / "scores.csv")
         found = {"seconds_per_image": recorder.seconds_per_image(), "seconds_per_row": round(seconds, 4)}
-        with replacing(cost) as path:
-            found |= {"scores": list(parts), "commit": commit()}
-            path.write_text(json.dumps(found), encoding="utf-8")
+        write_json(found | {"scores": list(parts), "commit": commit()}, cost)
     values: dict[str, Any] = json.loads(cost.read_text(encoding="utf-8"))
     return values

@@ -10,13 +10,13 @@ all restorations of all images at once; both are timed in one process.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from loligo.files import write_json
 from loligo.nn.autoregressive import PixelSnail, resample, surprise
 from loligo.results import commit
 from speed import machine
@@ -69,7 +69,7 @@ def main() -> None:
         **{"machine": machine(), "commit": commit(), "date": time.strftime("%F")},
     }
     print(row)
-    given.json.write_text(json.dumps(row, indent=2))
+    write_json(row, given.json, indent=2)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from loligo.files import replacing
+from loligo.files import replacing, write_json
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -77,3 +78,12 @@ def test_a_file_takes_no_folder_away(durable: bool, tmp_path: Path) -> None:
         path.write_text("a table")
     assert (folder / "part-0").read_text() == "precious"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_json_replaces_what_stood_there(tmp_path: Path) -> None:
+    for values in ({"a": [1, 2.5]}, {"b": "ü"}):
+        write_json(values, tmp_path / "new" / "a.json")
+        assert json.loads((tmp_path / "new" / "a.json").read_text(encoding="utf-8")) == values
+    with pytest.raises(TypeError):
+        write_json(object(), tmp_path / "new" / "a.json")
+    assert json.loads((tmp_path / "new" / "a.json").read_text(encoding="utf-8")) == {"b": "ü"}

@@ -17,3 +17,4 @@ Research use only: not a medical device.
 """
 
 __version__ = "0.1.0"
+NOTICE = "Research use only: not a medical device."

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from loligo.files import replacing
+from loligo.files import write_json
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,8 +93,7 @@ class Calibration:
             "std": self.std,
             "threshold": self.threshold,
         }
-        with replacing(path) as new:
-            new.write_text(json.dumps(values), encoding="utf-8")
+        write_json(values, path)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:

@@ -10,10 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from loligo import __version__
+from loligo import NOTICE, __version__
 from loligo.names import nearest
-
-NOTICE = "Research use only: not a medical device."
 
 
 def index(argv: list[str]) -> None:

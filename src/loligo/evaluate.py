@@ -7,7 +7,6 @@ is best on the test labels. Only to compare with those tables.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pandas as pd
 from loligo import metrics
 from loligo.calibrate import Calibration
 from loligo.data.cache import read_mask, resized_mask
-from loligo.files import replacing
+from loligo.files import write_json
 from loligo.io import is_volume
 from loligo.types import Again
 
@@ -50,8 +49,7 @@ def evaluate(folder: Path) -> Metrics:
         found["pixel"] = pixels(test, folder)
     if "kind" in test:
         found["kinds"] = by_kind(test)
-    with replacing(folder / "metrics.json") as path:
-        path.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    write_json(found, folder / "metrics.json", indent=2)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import glob
+import json
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -94,6 +95,17 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)  # which lets go
+
+
+def write_text(text: str, target: Path) -> None:
+    """Write a text in UTF-8, replacing what stood there."""
+    with replacing(target) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def write_json(values: Any, target: Path, indent: int | None = None) -> None:
+    """Write values as JSON, replacing what stood there."""
+    write_text(json.dumps(values, indent=indent), target)
 
 
 def write_csv(table: pd.DataFrame, target: Path) -> None:

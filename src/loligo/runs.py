@@ -22,7 +22,7 @@ from loligo.data import cache, manifest
 from loligo.data.cache import Dataset
 from loligo.data.sources import mood
 from loligo.data.volumes import Cut
-from loligo.files import replacing
+from loligo.files import replacing, write_text
 from loligo.methods.base import Method, MethodConfig, SliceConfig
 from loligo.names import nearest
 
@@ -78,8 +78,7 @@ class Run:
             "train": dataclasses.asdict(self.train),
             **self.about,
         }
-        with replacing(self.folder / "config.yaml") as path:
-            path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        write_text(yaml.safe_dump(values, sort_keys=False), self.folder / "config.yaml")
 
     def images(self, rows: pd.DataFrame, strict: bool = False) -> Dataset:
         """Load manifest rows as the method sees them; see `data.cache.load`."""

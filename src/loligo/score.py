@@ -22,7 +22,7 @@ from loligo.calibrate import Calibration
 from loligo.config import Axis, Precision
 from loligo.data import volumes
 from loligo.data.cache import Dataset
-from loligo.files import replacing
+from loligo.files import replacing, write_text
 from loligo.io import is_volume, planes, stem
 from loligo.methods.base import Method
 from loligo.nn.conv import packed
@@ -191,8 +191,7 @@ def mood_layout(table: pd.DataFrame, folder: Path, calibration: Calibration) -> 
     for path, file, score in zip(table["path"], table["map"], table["score"], strict=True):
         name, heat = Path(path).name, nifti.read(folder / file)
         sample, pixel = mood_pair(folder, name)
-        with replacing(sample) as new:
-            new.write_text(f"{bounded((score - calibration.mean) / calibration.std)}\n", encoding="utf-8")
+        write_text(f"{bounded((score - calibration.mean) / calibration.std)}\n", sample)
         voxels = bounded(heat.voxels.astype(np.float64) / calibration.map_scale)  # float32 would not rise steadily
         nifti.write(pixel, voxels.astype(np.float32), heat)
 

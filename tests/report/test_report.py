@@ -129,7 +129,7 @@ def test_full_report_has_every_section(run: Path) -> None:
     assert said <= set(rows) and any("swapped 0.770" in row for row in rows)
     assert "9.8.7" in text and "squid flags" in text and "best of 9 epochs" in text
     assert "2 h 05 min" in text and "3.00 GiB" in text
-    assert text.count("Research use only, not a medical device.") == 2
+    assert text.count("Research use only: not a medical device.") == 2
     assert all(title in text for title in ("Most abnormal", "Least abnormal", "False alarms", "Misses"))
     assert "abnormal (swapped)" in text and "normal (swapped)" not in text.replace("abnormal (swapped)", "")
 

@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any
 
 from loligo import results
 from loligo.benchmark import hidden, work
 from loligo.benchmark.cells import Cell, Plan, select
 from loligo.benchmark.request import Job, Request, finished, reason
-from loligo.files import replacing
+from loligo.files import write_json
 from loligo.runs import Run
 
 START = "forkserver"
@@ -74,7 +73,7 @@ def _run(job: Job, request: Request, context: Any) -> tuple[str, float]:
     try:
         said = _bring(job, job.plan, request, context, begun)
     except (ValueError, OSError) as error:
-        _write(job.plan.folder / "failed.json", {"stage": "evaluate", "reason": str(error)})
+        write_json({"stage": "evaluate", "reason": str(error)}, job.plan.folder / "failed.json")
         said = f"failed: {error}"
     return said, time.monotonic() - begun
 
@@ -95,7 +94,7 @@ def _bring(job: Job, made: Plan, request: Request, context: Any, begun: float) -
         ended = exitcode(context, work.stage, given)
         if ended and not (made.folder / "failed.json").exists():
             died = f"its process ended with {ended}: {_DIED.get(ended, _BEGAN)}"
-            _write(made.folder / "failed.json", {"stage": function.__name__, "reason": died})
+            write_json({"stage": function.__name__, "reason": died}, made.folder / "failed.json")
         if ended:
             return f"failed: {reason(made)}"
     found, finish = hidden.reveal(job, made), made.folder / "cell.json"
@@ -111,7 +110,7 @@ def _bring(job: Job, made: Plan, request: Request, context: Any, begun: float) -
         "pixel": before.get("pixel") or found.get("pixel", {}),
     }
     shutil.rmtree(made.folder / "images", ignore_errors=True)
-    _write(finish, record)  # where it stands, the cell is finished
+    write_json(record, finish, indent=2)  # where it stands, the cell is finished
     shutil.rmtree(made.folder / "raw" / "maps", ignore_errors=True)  # large, and measured
     return f"AUC {found['clean']['auc']:.3f}"
 
@@ -129,11 +128,6 @@ def exitcode(context: Any, function: Callable[..., None], given: tuple[Any, ...]
     with _ASKING:
         process.join()
     return int(process.exitcode)
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    with replacing(path) as new:
-        new.write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
 def _known_seconds(jobs: list[Job]) -> dict[tuple[str, str], float]:

@@ -29,7 +29,7 @@ from loligo.benchmark.cells import Plan
 from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
 from loligo.data import cache
 from loligo.data.cache import Dataset
-from loligo.files import replacing, write_csv
+from loligo.files import write_csv, write_json
 from loligo.methods.base import Method
 from loligo.runs import Run
 from loligo.score import Scorer, by_row, raw_scores
@@ -58,8 +58,7 @@ def stage(work: Callable[..., None], plan: Plan, rows: pd.DataFrame, closed: tup
     except Exception as error:
         traceback.print_exc()
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        with replacing(plan.folder / "failed.json") as path:
-            path.write_text(json.dumps({"stage": work.__name__, "reason": reason}), encoding="utf-8")
+        write_json({"stage": work.__name__, "reason": reason}, plan.folder / "failed.json")
         sys.exit(1)
 
 
@@ -105,8 +104,7 @@ def _affordable(plan: Plan, rows: pd.DataFrame) -> int:
         run = api.plan(plan.cell.method, plan.folder / "none", plan.preset or None, plan.method_config, plan.train)
         seconds = epoch_seconds(run, run.images(rows[rows["split"] == "train"]), plan.folder)
         found = {"seconds_per_epoch": seconds, "epochs": max(1, int((plan.budget or 0) / seconds))}
-        with replacing(path) as new:
-            new.write_text(json.dumps(found), encoding="utf-8")
+        write_json(found, path)
     return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])
 
 
@@ -134,9 +132,7 @@ def score(plan: Plan, rows: pd.DataFrame, corruptions: bool, maps: bool) -> None
     if not (raw / "scores.csv").exists():
         api.score(run, test, raw, maps=maps)
     if not (raw / "cost.json").exists():
-        found = cost.measure(run, run.images(test))
-        with replacing(raw / "cost.json") as path:
-            path.write_text(json.dumps(found), encoding="utf-8")
+        write_json(cost.measure(run, run.images(test)), raw / "cost.json")
     kept = plan.folder / "snapshots"
     if kept.exists() and not (raw / "epochs.csv").exists():
         data, paths = run.images(rows), sorted(kept.glob("*.safetensors"))

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from loligo.files import replacing, write_csv
+from loligo import NOTICE
+from loligo.files import write_csv, write_json, write_text
 from loligo.report import benchmark_figures as charts
 from loligo.report import benchmark_text as words
-from loligo.report import figures
+from loligo.report import figures, pages
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +53,7 @@ def write(found: Benchmark, folder: Path) -> Path:
         write_csv(table, path) if len(table) else path.unlink(missing_ok=True)
     drawn = draw(found)
     values = {
-        "notice": words.NOTICE,
+        "notice": NOTICE,
         "about": found.about,
         "answers": answers(found.summary),
         **{n: _records(getattr(found, n)) for n in ("cells", "summary", "pairs", "alarms", "robustness")},
@@ -61,15 +62,14 @@ def write(found: Benchmark, folder: Path) -> Path:
         "friedman_p": None if np.isnan(found.friedman) else found.friedman,
     }
     texts = {
-        "benchmark.json": json.dumps(values, indent=1),
         "benchmark.md": words.markdown(found.about, found.summary, answers(found.summary), _beside(found)),
         "benchmark.tex": words.latex(found.about, found.summary, answers(found.summary), _beside(found)),
         "benchmark.html": render(found, drawn),
     }
     figures.save(drawn, folder / "figures")
+    write_json(values, folder / "benchmark.json", indent=1)
     for name, text in texts.items():
-        with replacing(folder / name) as path:
-            path.write_text(text, encoding="utf-8")
+        write_text(text, folder / name)
     return folder / "benchmark.html"
 
 
@@ -113,19 +113,11 @@ def draw(found: Benchmark) -> dict[str, Figure | None]:
 
 def render(found: Benchmark, drawn: dict[str, Figure | None]) -> str:
     """Return the page; every value is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("loligo", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rows = (
         found.summary.sort_values(["dataset", "auc"], ascending=[True, False]) if len(found.summary) else found.summary
     )
-    return environment.get_template("benchmark.html.j2").render(
+    return pages.render(
+        "benchmark.html.j2",
         found=found,
         words=words,
         summary={str(name): part.to_dict("records") for name, part in rows.groupby("dataset")} if len(rows) else {},

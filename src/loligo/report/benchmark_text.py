@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-NOTICE = "Research use only: not a medical device."
+from loligo import NOTICE
+
 Rows = list[dict[Any, Any]]
 
 

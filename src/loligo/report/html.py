@@ -11,10 +11,10 @@ import pandas as pd
 
 from loligo.calibrate import Calibration
 from loligo.evaluate import patients
-from loligo.files import replacing, write_csv
+from loligo.files import write_csv, write_text
 from loligo.report import embedding as embeddings
 from loligo.report import evidence as evidences
-from loligo.report import figures, gallery, generators, pictures, words
+from loligo.report import figures, gallery, generators, pages, pictures, words
 from loligo.report.evidence import Evidence
 from loligo.report.insight import Insight
 
@@ -36,8 +36,7 @@ def write(folder: Path, out: Path | None = None, insight: Insight | None = None)
     out, evidence = out or folder / "report.html", evidences.read(folder)
     drawn = draw(evidence, insight)
     page = render(evidence, drawn, insight)
-    with replacing(out) as new:
-        new.write_text(page, encoding="utf-8")
+    write_text(page, out)
     figures.save(drawn, folder / "figures")
     measured = folder / "figures" / "generators.csv"
     if insight:
@@ -49,16 +48,11 @@ def write(folder: Path, out: Path | None = None, insight: Insight | None = None)
 
 def render(evidence: Evidence, drawn: Mapping[str, Figure | None], insight: Insight | None = None) -> str:
     """Return the report with the charts of `draw` as HTML; every value is escaped."""
-    import jinja2
-
     from loligo import __version__
 
-    loader = jinja2.PackageLoader("loligo", "report")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     scale = gallery.heat_scale(evidence)
-    return environment.get_template("page.html.j2").render(
+    return pages.render(
+        "page.html.j2",
         evidence=evidence,
         version=(evidence.config or {}).get("loligo", __version__),
         words=words,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loligo.files import replacing
-from loligo.report import pictures, plain, sheet_pictures, words
+from loligo.report import pages, pictures, plain, sheet_pictures, words
 from loligo.report.case import Case
 from loligo.report.sheet_pictures import LARGE, SMALL, Print, badges, printed
 
@@ -65,13 +65,7 @@ def render(facts: dict[str, Any], paper: tuple[float, float] = A4, pinned: bool 
 
     Where ``pinned``, the notice at the end stands in the margin of the paper, which not every browser can print.
     """
-    import jinja2
-
-    loader = jinja2.PackageLoader("loligo", "report")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("sheet.html.j2").render(facts, paper=paper, pinned=pinned)
+    return pages.render("sheet.html.j2", **facts, paper=paper, pinned=pinned)
 
 
 def _pdf(facts: dict[str, Any], out: Path) -> bytes:
