@@ -256,8 +256,6 @@ def test_unfit_input_is_named(labels: list[int], scores: list[float], message: s
 
 def test_unfit_options_are_named() -> None:
     y, s = [0, 0, 1, 1], [1, 2, 3, 1]
-    with pytest.raises(ValueError, match="level is 95"):
-        metrics.roc_auc_interval(y, s, level=95)
     with pytest.raises(ValueError, match="3 groups and 4 scores"):
         metrics.roc_auc_interval(y, s, groups=["a", "b", "c"])
     with pytest.raises(ValueError, match="2 of 4 images have no group; name the patient"):

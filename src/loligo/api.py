@@ -143,7 +143,7 @@ def _difference(before: Run, now: Run) -> str:
     return f"{name} was {old!r}, is now {new!r}"
 
 
-def calibrate(run: Run, normals: Dataset, false_alarm_rate: float = 0.05) -> Calibration:
+def calibrate(run: Run, normals: Dataset) -> Calibration:
     """Score held-out normals; return what they say: p-values, threshold, colours of maps."""
     scorer = Scorer(run.model(), run.train.precision)
     whole = VolumeMaps(scorer.method, normals, run.train.axis) if normals.counts else None
@@ -156,7 +156,7 @@ def calibrate(run: Run, normals: Dataset, false_alarm_rate: float = 0.05) -> Cal
             peaks += [np.quantile(heat, 0.999) for heat in found]
     scale = float(np.median(peaks)) * HEADROOM if peaks else 1.0
     scored = by_row(np.concatenate(values), normals)
-    return replace(Calibration.fit(scored, false_alarm_rate), map_scale=scale or 1.0)
+    return replace(Calibration.fit(scored), map_scale=scale or 1.0)
 
 
 def score(
@@ -265,7 +265,7 @@ class _Watch:
 def append_epoch(path: Path, rows: pd.DataFrame, epoch: int) -> None:
     """Add the rows of an epoch to a table; rows of it or later ones, left by a killed training, go."""
     if path.exists():
-        before = evaluation.read_epochs(path)
+        before = evaluation.read(path)
         rows = pd.concat([before[before["epoch"] < epoch], rows], ignore_index=True)
     write_csv(rows, path)
 

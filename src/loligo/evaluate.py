@@ -59,7 +59,7 @@ def read_scores(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"{folder} has no scores.csv; make it with 'loligo score {folder}'")
     try:
-        table = _read(path)
+        table = read(path)
     except ValueError as error:
         raise ValueError(f"{path} is not a table of scores ({error}); score the images anew") from error
     if missing := [name for name in ("path", "split", "label", "score") if name not in table]:
@@ -67,7 +67,8 @@ def read_scores(folder: Path) -> pd.DataFrame:
     return table
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read(path: Path) -> pd.DataFrame:
+    """Read a table of scores, a row an image, or an image and epoch."""
     types = {"label": "Int64"} | dict.fromkeys(TEXT, "str")
     table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
     return table.fillna({name: "" for name in TEXT if name in table})
@@ -92,7 +93,7 @@ def paper(test: pd.DataFrame, folder: Path) -> Metrics:
     """Measure as the published tables do: epoch (where there are scores by epoch) and threshold chosen by labels."""
     epoch, note = None, "the last epoch: there are no scores of a labelled validation set by epoch"
     if (folder / "epochs.csv").is_file():
-        epochs = read_epochs(folder / "epochs.csv")
+        epochs = read(folder / "epochs.csv")
         aucs = auc_by_epoch(epochs, "validation")
         if len(aucs):
             best = int(aucs.index[int(aucs["auc"].argmax())])
@@ -103,11 +104,6 @@ def paper(test: pd.DataFrame, folder: Path) -> Metrics:
                 note = "the last epoch: the scores by epoch are of other test images"
     threshold = metrics.best_accuracy_threshold(_labels(test), _scores(test))
     return _measure(test, threshold) | {"epoch": epoch, "note": note + "; threshold best on test labels"}
-
-
-def read_epochs(path: Path) -> pd.DataFrame:
-    """Read a table of scores by epoch, one row an image and epoch."""
-    return _read(path)
 
 
 def at_epoch(test: pd.DataFrame, epochs: pd.DataFrame, epoch: int) -> pd.DataFrame:

@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float64]
 Values = npt.NDArray[np.floating[Any]]
 Interval = tuple[float, float, float]
 
+TAILS = ((1 - 0.95) / 2, (1 + 0.95) / 2)
+"""Shares of draws below and up to which intervals lie: 95 % of them."""
 RESAMPLES = 1000
 """Draws of a bootstrap."""
 EPSILON = 1e-10
@@ -40,9 +42,7 @@ def roc_auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     return float(roc_auc_score(*check(labels, scores)))
 
 
-def roc_auc_interval(
-    labels: npt.ArrayLike, scores: npt.ArrayLike, level: float = 0.95, groups: npt.ArrayLike | None = None
-) -> Interval:
+def roc_auc_interval(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> Interval:
     """Return (AUC, low, high): DeLong's interval on the logit scale, or a bootstrap by ``groups`` (patients, (N,)).
 
     Both have no width where the two kinds are separated without error; there the exact bound of `_separated` stands
@@ -50,17 +50,15 @@ def roc_auc_interval(
     is then 0 to 1.
     """
     y, s = check(labels, scores)
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it must lie between 0 and 1, such as 0.95")
     member = members(groups, len(y))
     auc = roc_auc(y, s)
     if min(len(np.unique(member[y == kind])) for kind in (0, 1)) < 2 or np.ptp(s) == 0:
         return auc, 0.0, 1.0
     if auc in (0, 1):
-        return auc, *_separated(auc, y, member, level)
+        return auc, *_separated(auc, y, member)
     if groups is not None:
-        return auc, *_bootstrap(y, s, member, level)
-    half = norm.ppf((1 + level) / 2) * np.sqrt(delong_variance(y, s)) / (auc * (1 - auc))
+        return auc, *_bootstrap(y, s, member)
+    half = norm.ppf(TAILS[1]) * np.sqrt(delong_variance(y, s)) / (auc * (1 - auc))
     return auc, float(expit(logit(auc) - half)), float(expit(logit(auc) + half))
 
 
@@ -77,17 +75,15 @@ def members(groups: npt.ArrayLike | None, count: int) -> npt.NDArray[np.int64]:
     return np.asarray(member, dtype=np.int64)
 
 
-def _separated(
-    auc: float, y: npt.NDArray[np.int64], member: npt.NDArray[np.int64], level: float
-) -> tuple[float, float]:
+def _separated(auc: float, y: npt.NDArray[np.int64], member: npt.NDArray[np.int64]) -> tuple[float, float]:
     """Bound an AUC that was found to be 0 or 1.
 
     k pairs of an abnormal and a normal image, no two pairs with an image or patient in common, are all in order with
-    probability AUC^k; an AUC for which that is less than (1 - level) / 2 is ruled out.
+    probability AUC^k; an AUC for which that is less than `TAILS[0]` is ruled out.
     """
     abnormal, normal = (len(np.unique(member[y == kind])) for kind in (1, 0))
     pairs = min(abnormal, normal, len(np.unique(member)) // 2)
-    low = float(((1 - level) / 2) ** (1 / pairs))
+    low = float(TAILS[0] ** (1 / pairs))
     return (low, 1.0) if auc == 1 else (0.0, 1 - low)
 
 
@@ -140,7 +136,7 @@ def resamples(member: npt.NDArray[np.int64], times: int = RESAMPLES) -> Iterator
         yield np.bincount(random.integers(count, size=count), minlength=count)[member]
 
 
-def _bootstrap(y: npt.NDArray[np.int64], s: Floats, member: npt.NDArray[np.int64], level: float) -> tuple[float, float]:
+def _bootstrap(y: npt.NDArray[np.int64], s: Floats, member: npt.NDArray[np.int64]) -> tuple[float, float]:
     """Return the interval of the AUC over `resamples`; draws that lack a kind are left out."""
     _, rank = np.unique(s, return_inverse=True)
     found = []
@@ -149,7 +145,7 @@ def _bootstrap(y: npt.NDArray[np.int64], s: Floats, member: npt.NDArray[np.int64
         if abnormal.any() and normal.any():
             below = np.cumsum(normal) - normal / 2  # normal images below each score, ties counting half
             found.append(abnormal @ below / (abnormal.sum() * normal.sum()))
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(found, TAILS)
     return float(low), float(high)
 
 

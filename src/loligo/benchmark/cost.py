@@ -15,8 +15,8 @@ from loligo.methods.base import Method
 from loligo.runs import Run
 from loligo.score import Scorer
 
-TIMED = 64
-"""Images that the scoring speed is measured on, at most."""
+TIMED, BATCH = 64, 16
+"""Images that the scoring speed is measured on, at most, and those at once."""
 
 
 def measure(run: Run, data: Dataset) -> dict[str, Any]:
@@ -53,11 +53,11 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
 
-def speed(scorer: Scorer, data: Dataset, batch_size: int = 16) -> float:
+def speed(scorer: Scorer, data: Dataset) -> float:
     """Return the median of images a second over batches, the first one left out where there are more."""
     rates = []
-    for start in range(0, min(len(data), TIMED), batch_size):
-        x = data.batch(np.arange(start, min(start + batch_size, len(data))))
+    for start in range(0, min(len(data), TIMED), BATCH):
+        x = data.batch(np.arange(start, min(start + BATCH, len(data))))
         begun = time.perf_counter()
         scorer(x)
         rates.append(len(x) / (time.perf_counter() - begun))

@@ -39,7 +39,6 @@ def bootstrap(
     patients: npt.ArrayLike | None = None,
     *,
     times: int = metrics.RESAMPLES,
-    level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
     """Return (low, high) of each of `METRICS`, in the mean over one or more scores (N,) of the same images.
 
@@ -54,17 +53,17 @@ def bootstrap(
     draws = [np.mean([_resampled(y, s, t, w) for (_, s), t in zip(checked, thresholds, strict=True)], axis=0)
              for w in _weights(group, times)]  # fmt: skip
     found = np.concatenate(draws, axis=1)  # (metrics, times)
-    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    low, high = np.nanquantile(found, metrics.TAILS, axis=1)
     intervals = {name: (float(low[i]), float(high[i])) for i, name in enumerate(METRICS)}
     counts = [len(np.unique(group[np.isin(y, kinds)])) for kinds in ([0], [1], [0, 1])]
     if min(counts) < 2:
         return dict.fromkeys(METRICS, (0.0, 1.0))
     for name, (least, most) in intervals.items():
         if least == most and least in (0, 1):
-            bound = ((1 - level) / 2) ** (1 / counts[{"specificity": 0, "accuracy": 2}.get(name, 1)])
+            bound = metrics.TAILS[0] ** (1 / counts[{"specificity": 0, "accuracy": 2}.get(name, 1)])
             intervals[name] = (bound, 1.0) if least == 1 else (0.0, 1 - bound)
     if low[0] == high[0]:
-        intervals["auc"] = metrics.roc_auc_interval(y, checked[0][1], level, patients)[1:]
+        intervals["auc"] = metrics.roc_auc_interval(y, checked[0][1], patients)[1:]
     return intervals
 
 
@@ -120,13 +119,11 @@ def ranks(aucs: pd.DataFrame) -> tuple[pd.Series[float], float, float]:
     return average, float(critical), float(friedman)
 
 
-def false_alarms(
-    calibration: npt.ArrayLike, normals: npt.ArrayLike, rates: Sequence[float] = RATES, level: float = 0.95
-) -> pd.DataFrame:
+def false_alarms(calibration: npt.ArrayLike, normals: npt.ArrayLike, rates: Sequence[float] = RATES) -> pd.DataFrame:
     """Compare the share of test normals with p at most each nominal rate with what it should be.
 
     ``calibration`` (n,) and ``normals`` (m,) are raw scores. Columns: nominal; attainable, the largest k / (n + 1)
-    within it; observed; low, high: where the observed share lies in ``level`` of all cases if test normals are like
+    within it; observed; low, high: where the observed share lies in 95 % of all cases if test normals are like
     those held out (beta-binomial: both sets are finite). Images count as independent.
     """
     known, values = Calibration.fit(calibration), np.asarray(normals, dtype=np.float64)
@@ -135,17 +132,18 @@ def false_alarms(
     for rate in rates:
         k = int(np.floor(rate * (n + 1) * (1 + 1e-12)))
         observed = float(np.mean(p <= k / (n + 1) * (1 + 1e-12)))
-        rows.append((rate, k / (n + 1), observed, *_expected(m, k, n, level)))
+        rows.append((rate, k / (n + 1), observed, *_expected(m, k, n)))
     return pd.DataFrame(rows, columns=["nominal", "attainable", "observed", "low", "high"])
 
 
 @functools.cache
-def _expected(m: int, k: int, n: int, level: float) -> tuple[float, float]:
+def _expected(m: int, k: int, n: int) -> tuple[float, float]:
     """Return where the share of m normals lies that score above all but k - 1 of n others of their kind."""
     if not k:
         return 0.0, 0.0
     spread = betabinom(m, k, n + 1 - k)
-    return float(spread.ppf((1 - level) / 2)) / m, float(spread.ppf((1 + level) / 2)) / m
+    low, high = (float(spread.ppf(tail)) / m for tail in metrics.TAILS)
+    return low, high
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

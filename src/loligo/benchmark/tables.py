@@ -68,7 +68,7 @@ def scores(job: Job) -> dict[str, tuple[pd.DataFrame, float, dict[str, Any]]]:
     for protocol in _protocols(job):
         found, table = measured[protocol], evaluate.labelled(evaluate.read_scores(folder), "test")
         if found.get("epoch"):
-            table = evaluate.at_epoch(table, evaluate.read_epochs(folder / "epochs.csv"), found["epoch"])
+            table = evaluate.at_epoch(table, evaluate.read(folder / "epochs.csv"), found["epoch"])
         kinds = measured.get("kinds", {}) if protocol == "clean" else {}
         parts[protocol] = (table, float(found["threshold"]), found | {"kinds": kinds})
     return parts

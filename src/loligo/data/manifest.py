@@ -76,9 +76,7 @@ def check(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def resolve(
-    data: str | Path | Sequence[str | Path], *, purpose: Literal["train", "score"], seed: int = 0
-) -> pd.DataFrame:
+def resolve(data: str | Path | Sequence[str | Path], *, purpose: Literal["train", "score"]) -> pd.DataFrame:
     """Turn a manifest, a folder or image files into a checked manifest.
 
     A manifest is taken as it is, and the caller picks splits from it. Of a folder, class and split folders
@@ -100,7 +98,7 @@ def resolve(
 
     loose: Literal["train", "test"] = "train" if purpose == "train" else "test"
     found = folder.listed(paths[0], loose) if len(paths) == 1 and paths[0].is_dir() else _files(paths, loose)
-    return found if purpose == "score" else as_normals(found, CALIBRATION_FRACTION, seed)
+    return found if purpose == "score" else as_normals(found, CALIBRATION_FRACTION, seed=0)
 
 
 def as_normals(rows: pd.DataFrame, calibration: float, seed: int) -> pd.DataFrame:

@@ -24,6 +24,8 @@ SIDE = 32
 """Height and width in pixels at which images are compared."""
 BLUR = 1.0
 """Standard deviation of the blur in those pixels: a shift of one pixel is no difference."""
+NEAREST = 3
+"""Training images that are named."""
 MOST = 5000
 """Training images that are searched, evenly chosen: each is read again where the cache does not hold them."""
 SAME = 0.005
@@ -49,8 +51,8 @@ class Neighbours:
     """Share of them that are darker in the mean than this image, in [0, 1]."""
 
 
-def search(image: Floats, rows: pd.DataFrame, count: int = 3, most: int = MOST) -> Neighbours | None:
-    """Return the ``count`` nearest to ``image`` (S, S) in [0, 1] of the files in manifest ``rows``.
+def search(image: Floats, rows: pd.DataFrame, most: int = MOST) -> Neighbours | None:
+    """Return the `NEAREST` to ``image`` (S, S) in [0, 1] of the files in manifest ``rows``.
 
     Files that are gone or cannot be read are passed over; None where fewer than two are left. Raises OSError where the
     cache cannot be written.
@@ -64,17 +66,17 @@ def search(image: Floats, rows: pd.DataFrame, count: int = 3, most: int = MOST) 
         images = cache.load(rows[["path", "split"]], len(image), progress=False)
     except ValueError:  # all of them are unreadable
         return None
-    return compare(image, images, count) if len(images) > 1 else None
+    return compare(image, images) if len(images) > 1 else None
 
 
-def compare(image: Floats, images: Dataset, count: int = 3) -> Neighbours:
+def compare(image: Floats, images: Dataset) -> Neighbours:
     """Return where ``image`` (S, S) in [0, 1] stands among at least two ``images``."""
     features, means = _features(images)
     distances = np.linalg.norm(features - signatures(image[None])[0], axis=1)
     others = np.flatnonzero(distances > SAME)
     nearest = others[np.argsort(distances[others], kind="stable")]
     return Neighbours(
-        paths=tuple(Path(str(images.rows["path"][i])) for i in nearest[:count]),
+        paths=tuple(Path(str(images.rows["path"][i])) for i in nearest[:NEAREST]),
         count=len(images),
         same=bool(features[distances <= SAME].any()),  # flat images are all alike
         unlike=float((_own_nearest(features) < distances[nearest[0]]).mean()) if len(nearest) else 0.0,

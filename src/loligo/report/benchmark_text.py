@@ -13,12 +13,12 @@ from loligo import NOTICE
 Rows = list[dict[Any, Any]]
 
 
-def spread(row: Any, name: str, digits: int = 3) -> str:
+def spread(row: Any, name: str) -> str:
     """Write a mean over seeds with its spread: 0.876 ± 0.015."""
     value, deviation = row[name], row.get(f"{name}_sd", np.nan)
     if pd.isna(value):
         return "–"
-    return f"{value:.{digits}f}" + ("" if pd.isna(deviation) else f" ± {deviation:.{digits}f}")
+    return f"{value:.3f}" + ("" if pd.isna(deviation) else f" ± {deviation:.3f}")
 
 
 def interval(row: Any, name: str) -> str:

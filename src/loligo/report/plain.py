@@ -35,13 +35,12 @@ def one_in(share: float) -> str:
     return f"1 in {round(1 / share)}" if share <= 0.25 else f"{round(100 * share)} in 100"
 
 
-def interval(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
+def interval(hits: int, count: int) -> tuple[float, float]:
     """Return between what shares the true one lies where ``hits`` of ``count`` were seen (Clopper and Pearson)."""
     from scipy.stats import beta
 
-    tail = (1 - level) / 2
-    low = float(beta.ppf(tail, hits, count - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, count - hits)) if hits < count else 1.0
+    low = float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0
     return low, high
 
 
