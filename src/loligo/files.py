@@ -52,11 +52,15 @@ def replacing(target: Path, durable: bool = True) -> Iterator[Path]:
         if durable:
             _sync(target.parent)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OSError(f"cannot write {target}: {reason}; the previous one, if any, is intact") from error
+        raise OSError(f"cannot write {target}: {reason(error)}; the previous one, if any, is intact") from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def reason(error: Exception) -> str:
+    """Say what went wrong without the path, which the message that says it names."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def sweep(folder: Path, pattern: str, seconds: float) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from loligo.io import nifti
 
@@ -130,13 +131,7 @@ def smooth_field(size: int, cells: float, rng: np.random.Generator) -> Floats:
 
 def _affine(rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Draw the matrix (3, 3) and shift (3,) in mm that lead from a place in the drawn brain to the template."""
-    turn = np.eye(3)
-    for axis, angle in enumerate(np.radians(np.clip(rng.normal(0, 4, 3), -8, 8))):
-        i, k = (axis + 1) % 3, (axis + 2) % 3
-        one = np.eye(3)
-        one[i, i] = one[k, k] = np.cos(angle)
-        one[i, k], one[k, i] = -np.sin(angle), np.sin(angle)
-        turn = turn @ one
+    turn = Rotation.from_euler("XYZ", np.clip(rng.normal(0, 4, 3), -8, 8), degrees=True).as_matrix()
     scale = SHRINK * np.clip(rng.normal(1, 0.035), 0.93, 1.07) * np.clip(rng.normal(1, 0.025, 3), 0.95, 1.05)
     shift = np.clip(rng.normal(0, 2, 3), -4, 4)
     return (turn * scale).astype(np.float32), shift.astype(np.float32)

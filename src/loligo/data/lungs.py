@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 from scipy import ndimage
+
+from loligo.data.volumes import resized
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -37,7 +38,7 @@ _CROSS = ndimage.generate_binary_structure(2, 1)[None]  # (1, 3, 3): planes of a
 
 def segment(image: Floats) -> Bools:
     """Return where the lungs are in an image (H, W) float32, air dark: (H, W) bool, nowhere if none is found."""
-    even = _even(_resized(image, (SIDE, SIDE)))
+    even = _even(resized(image[None], (SIDE, SIDE))[0])
     middle = SIDE // 2
     halves = np.stack([even[:, : middle + _OVERLAP], even[:, : middle - _OVERLAP - 1 : -1]])  # the second is mirrored
     found = np.zeros((SIDE, SIDE), bool)
@@ -46,7 +47,9 @@ def segment(image: Floats) -> Bools:
     if not found.any():
         return np.zeros(image.shape, bool)
     filled = ndimage.binary_closing(np.pad(found, 3), iterations=2)[3:-3, 3:-3]  # vessels at the rim
-    return _resized(ndimage.binary_fill_holes(filled).astype(np.float32), (image.shape[0], image.shape[1])) > 0.5
+    lungs: Floats = ndimage.binary_fill_holes(filled).astype(np.float32)
+    whole: Bools = resized(lungs[None], (image.shape[0], image.shape[1]))[0] > 0.5
+    return whole
 
 
 def _even(x: Floats) -> Floats:
@@ -78,8 +81,3 @@ def _largest(halves: Floats) -> Bools:
         if plausible and sizes[label] >= FULLNESS * tall * wide and not lungs[half].any():
             lungs[half] = labels[plane.start] == label
     return lungs
-
-
-def _resized(image: Floats, shape: tuple[int, int]) -> Floats:
-    """Resize (H, W) to ``shape``, bilinear, antialiased where that is smaller."""
-    return np.asarray(PIL.Image.fromarray(image).resize(shape[::-1], PIL.Image.Resampling.BILINEAR))

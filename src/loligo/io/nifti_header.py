@@ -18,6 +18,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.openers import ImageOpener
 from nibabel.orientations import aff2axcodes, axcodes2ornt, inv_ornt_aff, ornt_transform
 
+from loligo import files
 from loligo.io import VOLUME_SUFFIXES, is_volume
 from loligo.io.raster import UnreadableImage
 from loligo.types import VolumeHeader
@@ -91,7 +92,7 @@ def place(path: Path, header: Nifti1Header) -> VolumeHeader:
 
 def reason(error: Exception) -> str:
     """Say in one line what went wrong without the path, which the message already begins with."""
-    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+    return " ".join(files.reason(error).split())
 
 
 def in_mm(spacing: Any) -> str:

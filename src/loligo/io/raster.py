@@ -10,6 +10,7 @@ import numpy.typing as npt
 import PIL.Image
 from PIL import ImageFile, ImageOps
 
+from loligo.files import reason
 from loligo.types import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -51,16 +52,11 @@ def read(path: Path) -> Image:
     except PIL.Image.DecompressionBombError as error:
         raise UnreadableImage(path, f"its header asks for more than {MAX_PIXELS:,} pixels") from error
     except PIL.UnidentifiedImageError as error:
-        reason = f"its content is not {', '.join(_FORMATS)}" if path.stat().st_size else "it is empty, 0 bytes"
-        raise UnreadableImage(path, reason) from error
+        why = f"its content is not {', '.join(_FORMATS)}" if path.stat().st_size else "it is empty, 0 bytes"
+        raise UnreadableImage(path, why) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ... on broken files
-        raise UnreadableImage(path, f"cannot be decoded ({_reason(error)})") from error
+        raise UnreadableImage(path, f"cannot be decoded ({reason(error)})") from error
     return Image(pixels=np.ascontiguousarray(grey[None]), source=path)
-
-
-def _reason(error: Exception) -> str:
-    """Say what went wrong without the path, which the message already begins with."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _refuse_header(path: Path, image: PIL.Image.Image) -> None:

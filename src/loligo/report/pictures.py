@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from loligo import files
 from loligo import io as images
 from loligo.data.cache import resized_mask
 from loligo.score import overlay
@@ -121,8 +122,7 @@ def outline(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[n
 
 def reason(error: Exception, path: Path) -> str:
     """Say what went wrong without the folders, whose names may tell of a patient."""
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return said.replace(str(path), path.name)
+    return files.reason(error).replace(str(path), path.name)
 
 
 def uri(image: PIL.Image.Image, kind: str) -> str:

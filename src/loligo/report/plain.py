@@ -37,10 +37,9 @@ def one_in(share: float) -> str:
 
 def interval(hits: int, count: int) -> tuple[float, float]:
     """Return between what shares the true one lies where ``hits`` of ``count`` were seen (Clopper and Pearson)."""
-    from scipy.stats import beta
+    from scipy.stats import binomtest
 
-    low = float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0
+    low, high = binomtest(hits, count).proportion_ci()
     return low, high
 
 
