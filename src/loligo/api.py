@@ -1,4 +1,4 @@
-"""The verbs of loligo: train, score, evaluate, report, sheet. The command line calls these and nothing else."""
+"""The verbs of loligo: train, score, evaluate, report, sheet; the command line and longer experiments call these."""
 
 from __future__ import annotations
 

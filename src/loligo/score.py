@@ -124,7 +124,7 @@ class VolumeMaps:
     def add(self, maps: Tensor) -> Iterator[tuple[int, VolumeHeader, npt.NDArray[np.float32]]]:
         """Take the next slices' maps (n, S, S); yield (row, header, map (X, Y, Z)) of each volume that they complete.
 
-        The map is smoothed as `Method.pool` does, and on the volume's own grid.
+        The map is made of what `Method.pool` returns, on the volume's own grid.
         """
         self.waiting = torch.cat([self.waiting, maps]) if len(self.waiting) else maps
         counts = self.data.counts or ()

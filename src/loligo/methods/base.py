@@ -176,7 +176,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def pool(self, maps: Tensor) -> Tensor:
-        """Smooth the maps of a volume's slices, (N, H, W) one after another; they stay as they are by default."""
+        """Return a volume's map by those of its slices, (N, H, W) one after another: as they are or smoothed across."""
         return maps
 
     def inspect(self, x: Tensor) -> Inspection | None:

@@ -36,7 +36,7 @@ from loligo.types import Inspection, Scores
 
 @dataclass(frozen=True)
 class SquidConfig(MethodConfig):
-    """Options of SQUID; the defaults are the reference code's for ZhangLab, but for what preset ``paper`` names."""
+    """Options of SQUID; the defaults are the reference code's for ZhangLab, but for what preset ``paper`` sets."""
 
     width: int = 32
     """Channels of the stem; each level doubles them."""

@@ -1,4 +1,7 @@
-"""Write what a run found as one HTML file that needs nothing else: no network, no script, no other file."""
+"""Pages that need nothing else, no network and no other file: a run's report, an image's sheet, a benchmark's page.
+
+`write` writes the report.
+"""
 
 from __future__ import annotations
 
