@@ -55,7 +55,7 @@ class Edc(Method):
     presets: ClassVar = {
         "radiograph": {"size": 160, "image_score": "mean", "train.epochs": 6},
         "digits": {"size": 96, "train.epochs": 8, "train.augment": False},
-        "tiny": {"size": 64, "width": 24, "learning_rate": 3e-3, "encoder_rate": 1e-5},
+        "tiny": {"size": 64, "width": 24, "learning_rate": 3e-3},
     }
     config: EdcConfig
 

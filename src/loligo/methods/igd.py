@@ -65,7 +65,7 @@ class Igd(Method):
 
     Config = IgdConfig
     presets: ClassVar = {
-        "paper": {"train.epochs": 256, "train.batch_size": 16},
+        "paper": {"train.epochs": 256},
         "radiograph": {
             **{"size": 128, "widths": (16, 32, 64, 128, 256), "learning_rate": 5e-4, "every": 4},
             **{"train.epochs": 10},

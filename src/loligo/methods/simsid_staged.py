@@ -260,7 +260,7 @@ class SimsidStaged(Method):
     presets: ClassVar = {
         "report": {  # without augmentation, as the report; in fewer epochs, of which the student takes more
             **{"teacher_share": 40, "student_share": 32, "discriminator_share": 8},
-            **{"train.epochs": 80, "train.batch_size": 16, "train.augment": False},
+            **{"train.epochs": 80, "train.augment": False},
         },
         "tiny": {
             **{"size": 64, "grid": 4, "width": 4, "features": 16, "heads": 2, "learning_rate": 1e-2},

@@ -176,13 +176,9 @@ class Squid(Method):
 
     Config = SquidConfig
     presets: ClassVar = {
-        "paper": {
-            **{"strict_top_k": True, "decoder_memory": "quadrant", "mask_neighbours": False, "snapshots": 1},
-            **{"discriminator_statistics": "image", "discriminator_final_rate": 1.0, "score": "discriminator"},
-            "train.epochs": 200,
-        },
+        "paper": {"snapshots": 1, "discriminator_final_rate": 1.0, "score": "discriminator", "train.epochs": 200},
         "digits": {**DIGITS, "train.epochs": 8},
-        "digits_full": {**DIGITS, "train.epochs": 60},
+        "digits_full": DIGITS,  # for the 60 epochs that are the default
         "tiny": {
             "size": 64,
             "width": 4,
