@@ -41,3 +41,12 @@ def test_zoom_of_two_doubles_a_square_and_outside_is_black():
     assert 900 < jitter(x, generator(), shift=0, scale=(2, 2)).sum() < 1150  # 32 x 32 = 1024
     smaller = jitter(torch.ones(1, 1, 64, 64), generator(), shift=0, scale=(0.5, 0.5))
     assert smaller[..., 0, 0] == 0
+
+
+def test_nothing_is_blurred():
+    x = torch.rand(8, 1, 32, 32, generator=generator())
+    for moved, original in zip(jitter(x, generator()), x, strict=True):
+        assert torch.isin(moved, torch.cat([original.flatten(), torch.zeros(1)])).all()
+    shifted = jitter(x, generator(), scale=(1, 1))  # by whole pixels: the middle stands somewhere as it is
+    middle, places = x[0, 0, 8:24, 8:24], [(i, j) for i in range(5, 12) for j in range(5, 12)]
+    assert any(torch.equal(shifted[0, 0, i : i + 16, j : j + 16], middle) for i, j in places)

@@ -15,13 +15,16 @@ def jitter(
 ) -> Tensor:
     """Shift and zoom each image of x (N, C, H, W) float32 by its own random amount; outside is 0.
 
-    ``shift`` is the largest shift, along rows and along columns, as a part of the side; ``scale`` bounds
-    the zoom factor, one for both axes. Interpolation is bilinear. The generator may live on another device.
+    ``shift`` is the largest shift, along rows and along columns, as a part of the side, in whole pixels; ``scale``
+    bounds the zoom factor, one for both axes. Each pixel is the nearest one's value, as in the reference code of SQUID:
+    interpolation blurs, so that a discriminator would learn that normal images are smoother than they are when scored.
+    The generator may live on another device.
     """
     amounts = torch.rand(3, len(x), generator=generator, device=generator.device).to(x.device, x.dtype)
     zoom = scale[0] + (scale[1] - scale[0]) * amounts[0]
-    across, down = 2 * shift * (2 * amounts[1:] - 1)  # grid coordinates span 2 a side
+    sides = amounts.new_tensor([[x.shape[3]], [x.shape[2]]])
+    across, down = 2 / sides * ((2 * amounts[1:] - 1) * shift * sides).round()  # grid coordinates span 2 a side
     nothing = torch.zeros_like(zoom)
     back = torch.stack((1 / zoom, nothing, across, nothing, 1 / zoom, down), 1).view(-1, 2, 3)  # output to input
     grid = functional.affine_grid(back, list(x.shape), align_corners=False)
-    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return functional.grid_sample(x, grid, mode="nearest", padding_mode="zeros", align_corners=False)
