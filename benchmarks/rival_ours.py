@@ -25,7 +25,7 @@ from loligo.train import fit
 def main() -> None:
     """Fit on all training images and score those of test."""
     method, images, precision = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    config = {"padim": PadimConfig(layers=(1, 2, 3)), "patchcore": PatchcoreConfig(layers=(2, 3))}[method]
+    config = {"padim": PadimConfig(layers=(1, 2, 3)), "patchcore": PatchcoreConfig(layers=(3, 4))}[method]
     parts = {}
     for name in ("train", "test_normal", "test_abnormal"):
         paths = sorted(str(path) for path in (images / name).glob("*.png"))

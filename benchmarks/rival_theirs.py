@@ -37,7 +37,7 @@ def main() -> None:
     if method == "padim":
         model = Padim(layers=["blocks.1", "blocks.2", "blocks.4"], n_features=100, **common)
     else:
-        model = Patchcore(layers=["blocks.2", "blocks.4"], coreset_sampling_ratio=0.01, **common)
+        model = Patchcore(layers=["blocks.4", "blocks.6"], coreset_sampling_ratio=0.01, **common)
     values = torch.load(next((Path(package.__file__).parent / "models").glob("*.pth")), weights_only=True)
     state = dict(zip(timm.create_model(NAME).state_dict(), values.values(), strict=True))
     missing = model.model.feature_extractor.feature_extractor.load_state_dict(state, strict=False).missing_keys
