@@ -8,7 +8,7 @@ memory is its own, and theirs and ours take turns. Both read images that were re
 loligo its cache. Times are those of fit and of predict, reading included, imports and set-up not. anomalib computes in
 float32, as it does unless told otherwise; loligo is measured in float32 and in its own choice (auto: bfloat16 where the
 processor has it). PatchCore's coreset of 1 % is chosen greedily by both: by anomalib among all features, by loligo
-among 100,000 of them at most, drawn at random (its option).
+among 300,000 of them at most, drawn at random (its option).
 """
 
 from __future__ import annotations

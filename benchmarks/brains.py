@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results"
 METHODS: dict[str, dict[str, Any]] = {
     "vqvae_restoration": {
         **{"position": True, "widths": [8, 16, 32, 64], "prior_channels": 64, "prior_blocks": 2},
-        **{"prior_pairs": 2, "dropout": 0.0, "learning_rate": 1e-3},
+        **{"prior_pairs": 2, "prior_share": 2.0, "dropout": 0.0, "learning_rate": 1e-3},
     },
     "vae": {"position": True},
 }
@@ -167,12 +167,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--train", type=int, default=20, help="volumes, as the next three")
+    parser.add_argument("--train", type=int, default=40, help="volumes, as the next three")
     parser.add_argument("--calibration", type=int, default=4)
     parser.add_argument("--test-normal", type=int, default=8)
     parser.add_argument("--test-abnormal", type=int, default=18)
-    parser.add_argument("--epochs", type=int, default=12, help="of the VQ-VAE, half of them of the autoencoder")
-    parser.add_argument("--vae-epochs", type=int, default=38, help="take about as long as those of the VQ-VAE")
+    parser.add_argument("--epochs", type=int, default=15, help="of the VQ-VAE, a third of them of the autoencoder")
+    parser.add_argument("--vae-epochs", type=int, default=20, help="take about as long as those of the VQ-VAE")
     parser.add_argument("--restorations", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)

@@ -40,7 +40,7 @@ class PatchcoreConfig(FeatureConfig):
     """Stages whose maps are used; their strides are those of PaDiM's."""
     coreset: float = 0.01
     """Share of the training images' features that the bank keeps, up to half the sample."""
-    sample: int = 100_000
+    sample: int = 300_000
     """Features that are drawn at random from all and that the bank is chosen from."""
     neighbours: int = 9
     """Neighbours in the bank that the maximum is weighed by; 1 leaves it as it is. Only where the score is the max. The
