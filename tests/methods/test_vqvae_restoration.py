@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from loligo.methods.vqvae_restoration import VqvaeRestoration, VqvaeRestorationConfig, smooth_slices
-from loligo.nn.autoregressive import CausalConv, surprise
+from loligo.nn.autoregressive import CausalConv, resample, surprise
 from loligo.nn.heat import smooth
 from loligo.score import Scorer
 from loligo.types import Again
@@ -96,8 +96,11 @@ def test_scores_follow_their_definitions() -> None:
         torch.testing.assert_close(surprises, surprise(logits, codes))
         density, restoration, heat, image = ready.parts(X)
         torch.testing.assert_close(density, torch.where(surprises > ready.limits[0], surprises, 0.0).sum((1, 2)))
-        own = ready.decoder(ready.quantize.lookup(ready._codes(X))).clamp(0, 1)
-        torch.testing.assert_close(restoration, heat.mean((1, 2, 3)) - (X - own).abs().mean((1, 2, 3)))
+        restored = resample(ready.prior, codes, float(ready.limits[1]), ready.uniforms)
+        moved = [ready.quantize.lookup(restored[:, j]) - ready.quantize.lookup(codes) for j in range(4)]
+        expected = sum(m.square().flatten(1).mean(1) for m in moved) / 4
+        assert (expected > 0).all()
+        torch.testing.assert_close(restoration, expected)
         scores = ready.score(X)
         both = sum((v - v.mean()) / v.std(correction=0) for v in (density, restoration))
         torch.testing.assert_close(scores.image, both)
@@ -165,8 +168,6 @@ def test_the_local_score_is_of_the_window_that_is_most_unusual_for_its_place() -
 def test_restorations_are_weighed_by_how_near_they_stay() -> None:
     ready = model(restorations=4).eval()
     ready.limits.zero_()  # every code is drawn anew
-    from loligo.nn.autoregressive import resample
-
     with torch.no_grad():
         codes = ready._codes(X)
         restored = resample(ready.prior, codes, 0.0, ready.uniforms)

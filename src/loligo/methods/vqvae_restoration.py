@@ -66,9 +66,9 @@ class VqvaeRestorationConfig(SliceConfig):
     """The softmax of this over their mean distance to the image weighs restorations: the paper's 3 is for z-scores, of
     which [0, 1] holds six."""
     score: Literal["density", "restoration", "both", "local"] = "both"
-    """Image score: the sum of surprises above the limit; the mean over pixels of how much farther from the image the
-    restored one lies than the one that its own codes rebuild, for that alone is mending; or the sum of both, each in
-    standard deviations of held-out normals. Or, for small anomalies, by how many deviations the surprise of any window
+    """Image score: the sum of surprises above the limit; how far mending moves the features, as the mean square, for by
+    pixels it would tell the wrong way where abnormal images are smooth; or the sum of both, each in standard deviations
+    of held-out normals. Or, for small anomalies, by how many deviations the surprise of any window
     of a third of the grid exceeds what the prior expects, as unusual as it is there; that is also the map then, and
     nothing is restored."""
     prior_share: float = 1.0
@@ -243,23 +243,22 @@ class VqvaeRestoration(Method):
         return mean / (variance + SURE).sqrt(), codes
 
     def parts(self, x: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return density and restoration scores (N,), the map and the mean restored image (N, 1, H, W).
+        """Return density and restoration scores (N,), the map and the mean restored image, both (N, 1, H, W).
 
         ``seen`` is what `_surprise` returns of x, where that is known.
         """
         image, condition = self.config.split(x)
         surprises, codes = seen or self._surprise(x)
         density = (surprises * (surprises > self.limits[0])).sum((1, 2))
-        restored = resample(self.prior, codes, float(self.limits[1]), self.uniforms, condition)
-        images = self.decoder(self.quantize.lookup(restored.flatten(0, 1))).float().clamp(0, 1)
-        images = images.view(len(x), -1, *image.shape[1:])  # (N, J, 1, H, W)
+        drawn = resample(self.prior, codes, float(self.limits[1]), self.uniforms, condition)
+        own, restored = self.quantize.lookup(codes), self.quantize.lookup(drawn.flatten(0, 1))
+        moved = restored.view(len(x), -1, *own.shape[1:]) - own[:, None]  # (N, J, D, h, w)
+        images = self.decoder(restored).float().clamp(0, 1).view(len(x), -1, *image.shape[1:])  # (N, J, 1, H, W)
         apart = (image[:, None] - images).abs()
         weights = (self.config.sharpness / apart.mean((2, 3, 4)).clamp_min(1e-6)).softmax(1)[:, :, None, None, None]
-        heat = (weights * apart).sum(1).mean(1, keepdim=True)
-        plain = self.decoder(self.quantize.lookup(codes)).float().clamp(0, 1)
-        restoration = heat.mean((1, 2, 3)) - (image - plain).abs().mean((1, 2, 3))
+        heat = (weights * apart).sum(1)
         heat = heat if self.config.position else smooth(heat, self.config.least, self.config.window)
-        return density, restoration, heat, (weights * images).sum(1)
+        return density, moved.square().mean((1, 2, 3, 4)), heat, (weights * images).sum(1)
 
     def score(self, x: Tensor) -> Scores:
         """Score by the likelihood of codes, by restoration, or by both; map what restored images differ in.
