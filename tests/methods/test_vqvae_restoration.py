@@ -94,7 +94,7 @@ def test_scores_follow_their_definitions() -> None:
         surprises, codes = ready._surprise(X)
         logits = ready.prior(codes)
         torch.testing.assert_close(surprises, surprise(logits, codes))
-        density, restoration, heat, image = ready.parts(X)
+        density, restoration, _, image = ready.parts(X)
         torch.testing.assert_close(density, torch.where(surprises > ready.limits[0], surprises, 0.0).sum((1, 2)))
         restored = resample(ready.prior, codes, float(ready.limits[1]), ready.uniforms)
         moved = [ready.quantize.lookup(restored[:, j]) - ready.quantize.lookup(codes) for j in range(4)]
