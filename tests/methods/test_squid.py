@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from loligo.methods.squid import Decoder, DecoderMemory, Squid, SquidConfig, blank
-from loligo.nn.discriminator import Discriminator
+from loligo.nn.discriminator import Discriminator, Judges
 from loligo.nn.memory import shrink
 from loligo.score import Scorer
 
@@ -132,7 +133,16 @@ def test_the_queue_takes_the_batch_up_after_the_generators_step_only() -> None:
     assert int(model.inpaint.memory.pointer) == 3
 
 
-def test_score_is_the_mean_of_discriminators_evenly_spaced() -> None:
+def by_hand(x: torch.Tensor, way: int) -> torch.Tensor:
+    """Move images of 64 pixels by 2 along a diagonal, and blacken what they leave."""
+    down, right = [(2, 2), (2, -2), (-2, 2), (-2, -2)][way]
+    x = x.roll((down, right), (2, 3))
+    x[:, :, slice(0, 2) if down > 0 else slice(-2, None)] = 0
+    x[:, :, :, slice(0, 2) if right > 0 else slice(-2, None)] = 0
+    return x
+
+
+def test_score_is_the_mean_of_discriminators_evenly_spaced_that_see_the_image_moved() -> None:
     model = squid(snapshots=2, score="discriminator").eval()
     with torch.no_grad():
         rebuilt, judges = model.reconstruct(X), []
@@ -140,16 +150,27 @@ def test_score_is_the_mean_of_discriminators_evenly_spaced() -> None:
             for p in model.judges.current.parameters():
                 p.add_(torch.randn_like(p) * 0.1)
             model.after_epoch((epoch + 1) / 5)
-            judges.append(model.judges.current(rebuilt))
+            judges.append(copy.deepcopy(model.judges.current))
             who = {0: [0], 1: [1], 2: [2], 3: [2, 3], 4: [2, 4]}[epoch]  # a watched epoch is judged by its own as well
-            seen = torch.stack([judges[i] for i in who]).mean(0)
-            torch.testing.assert_close(model.score(X).image, -seen)
-        judges = [judges[2], judges[4]]
-        torch.testing.assert_close(model.score(X).image, -(judges[0] + judges[1]) / 2)
+            views = [rebuilt] if len(who) == 1 else [by_hand(rebuilt, i) for i in range(2)]  # one alone: as it is
+            seen = torch.stack([judges[i](view) for i, view in zip(who, views, strict=True)]).mean(0)
+            torch.testing.assert_close(model.score(X).image, -seen, rtol=1e-4, atol=1e-4)
         pair = squid(snapshots=2, score="pair").eval()
         pair.load_state_dict(model.state_dict())
-        on_images = [p(X) for p in model.judges.past]
-        torch.testing.assert_close(pair.score(X).image, -torch.stack(judges + on_images).mean(0))
+        on_images = torch.stack([judges[i](by_hand(X, way)) for way, i in enumerate((2, 4))]).mean(0)
+        torch.testing.assert_close(pair.score(X).image, -(seen + on_images) / 2, rtol=1e-4, atol=1e-4)
+
+
+def test_judges_take_four_ways_to_move_an_image_in_turn() -> None:
+    judges, seen = Judges(5, 64, 1, "image"), []
+    judges.kept.fill_(5)
+    judges.copied.fill_(True)
+    for past in judges.past:
+        past.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        judges.eval().mean(X)
+    for view, way in zip(seen, (0, 1, 2, 3, 0), strict=True):
+        assert torch.equal(view, by_hand(X, way))
 
 
 OPTIONS = {

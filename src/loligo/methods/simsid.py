@@ -71,7 +71,8 @@ class SimsidConfig(MethodConfig):
     discriminator_statistics: Statistics = "image"
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
     snapshots: int = 10
-    """Discriminators of so many epochs, evenly spaced, whose logits are averaged; 1 is the last alone."""
+    """Discriminators of so many epochs, evenly spaced, whose logits are averaged, each of the image moved a little
+    another way; 1 is the last alone, of the image as it is."""
     score: Literal["pair", "discriminator", "reconstruction", "local"] = "pair"
     """Image score: minus the mean logit of image and rebuilt image; or of the rebuilt one alone, as in the paper; the
     mean squared error; or, for anomalies smaller than a patch, the least structural similarity of any patch-sized
@@ -219,7 +220,8 @@ class Simsid(Method):
         self.encoder = Encoder(c)
         self.student = Decoder(c, c.memory_levels)
         self.teacher = Decoder(c, 0) if c.distillation else None
-        self.judges = Judges(c.snapshots, c.size, c.channels, c.discriminator_statistics, c.discriminator_widths)
+        judge = (c.size, c.channels, c.discriminator_statistics, c.discriminator_widths)
+        self.judges = Judges(c.snapshots, *judge, black=-1.0)
         self.places = Places(c.size, c.size // c.grid)
         self._fake: Tensor | None = None
 

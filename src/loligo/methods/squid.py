@@ -71,7 +71,8 @@ class SquidConfig(MethodConfig):
     discriminator_statistics: Statistics = "image"
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
     snapshots: int = 10
-    """Discriminators of so many epochs, evenly spaced, whose logits are averaged; 1 is the last alone (reference)."""
+    """Discriminators of so many epochs, evenly spaced, whose logits are averaged, each of the image moved a little
+    another way; 1 is the last alone, of the image as it is (reference)."""
     score: Literal["pair", "discriminator", "reconstruction", "both", "local"] = "pair"
     """Image score: minus the mean logit of image and rebuilt image; or of the rebuilt one alone, as in the paper; the
     mean squared error; the sum of these two in units of their spread; or, for anomalies smaller than a patch, the least

@@ -1,4 +1,4 @@
-"""SQUID's discriminator, two ways to normalise its features when one image is scored, and a mean over its epochs."""
+"""SQUID's discriminator, two ways to normalise its features when one image is scored, and a mean over epochs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 Statistics = Literal["image", "running"]
 WIDTHS = (16, 32, 64, 128, 128)
 """Channels of SQUID's discriminator."""
+SHIFT = 0.025
+"""Part of a side by which each of several judges sees the image moved; augmentation moves by up to twice as much."""
 
 
 class FeatureNorm(nn.BatchNorm2d):
@@ -68,16 +70,36 @@ class Discriminator(nn.Module):
         return logits
 
 
+def moved(x: Tensor, way: int, black: float) -> Tensor:
+    """Move images (N, C, H, W) by `SHIFT` along a diagonal, one of four ways; what they leave is black."""
+    reach = round(SHIFT * x.shape[3])
+    down, right = 2 * reach * (way // 2 % 2), 2 * reach * (way % 2)
+    part = F.pad(x, [reach] * 4, value=black)[:, :, down : down + x.shape[2], right : right + x.shape[3]]
+    return part.contiguous(memory_format=torch.channels_last)
+
+
 class Judges(nn.Module):
-    """A discriminator and copies of it from epochs evenly spaced, whose mean logit does not swing as one's own does."""
+    """A discriminator and copies of it from epochs evenly spaced, whose mean logit does not swing as one's own does.
+
+    A logit also hangs on where the strides fall, and in training nearly every image had a black edge where augmentation
+    had moved it: each of several judges sees an image moved another way.
+    """
 
     kept: Tensor
     copied: Tensor
 
     def __init__(
-        self, snapshots: int, size: int, channels: int, statistics: Statistics, widths: Sequence[int] = WIDTHS
+        self,
+        snapshots: int,
+        size: int,
+        channels: int,
+        statistics: Statistics,
+        widths: Sequence[int] = WIDTHS,
+        black: float = 0.0,
     ) -> None:
+        """Make them for images (N, channels, size, size) whose black is ``black``."""
         super().__init__()
+        self.black = black
         self.current, *past = (Discriminator(size, channels, widths, statistics) for _ in range(snapshots + 1))
         self.past = nn.ModuleList(past).requires_grad_(False)
         self.register_buffer("kept", torch.zeros((), dtype=torch.long))
@@ -113,7 +135,8 @@ class Judges(nn.Module):
     def mean(self, *images: Tensor) -> Tensor:
         """Map one or more (N, C, H, W) to (N,): the mean logit of copies and, if it has none, the current one."""
         judges = [*self.past[: int(self.kept)], *([] if self.copied else [self.current])]
-        return torch.stack([judge(x) for judge in judges for x in images]).mean(0)
+        seen = [[moved(x, way, self.black) if len(judges) > 1 else x for x in images] for way in range(len(judges))]
+        return torch.stack([judge(x) for judge, views in zip(judges, seen, strict=True) for x in views]).mean(0)
 
     def generator_loss(self, fake: Tensor) -> Tensor:
         """Return the cross-entropy of calling rebuilt images (N, C, H, W) real."""
