@@ -36,8 +36,9 @@ def fresh(name: str) -> Method:
 @cache
 def trained(name: str, folder: Path) -> tuple[Method, pd.DataFrame]:
     method = fresh(name)
-    history = fit(method, dataset(anatomy(64, SIZE)), TrainConfig(EPOCHS, batch_size=8, precision="float32"), folder)
-    return method, history
+    augment = bool(method.presets["tiny"].get("train.augment", True))
+    config = TrainConfig(EPOCHS, batch_size=8, augment=augment, precision="float32")
+    return method, fit(method, dataset(anatomy(64, SIZE)), config, folder)
 
 
 @pytest.fixture

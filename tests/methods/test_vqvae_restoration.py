@@ -94,13 +94,11 @@ def test_scores_follow_their_definitions() -> None:
         surprises, codes = ready._surprise(X)
         logits = ready.prior(codes)
         torch.testing.assert_close(surprises, surprise(logits, codes))
-        density, restoration, _, image = ready.parts(X)
+        density, restoration, heat, image = ready.parts(X)
         torch.testing.assert_close(density, torch.where(surprises > ready.limits[0], surprises, 0.0).sum((1, 2)))
-        restored = resample(ready.prior, codes, float(ready.limits[1]), ready.uniforms)
-        moved = [ready.quantize.lookup(restored[:, j]) - ready.quantize.lookup(codes) for j in range(4)]
-        expected = sum(m.square().flatten(1).mean(1) for m in moved) / 4
-        assert (expected > 0).all()
-        torch.testing.assert_close(restoration, expected)
+        own = (X - ready.decoder(ready.quantize.lookup(codes)).clamp(0, 1)).abs()
+        for score, far, lost in zip(restoration, heat, own, strict=True):
+            torch.testing.assert_close(score, (far.mean() + 0.001) / (lost.mean() + 0.001))
         scores = ready.score(X)
         both = sum((v - v.mean()) / v.std(correction=0) for v in (density, restoration))
         torch.testing.assert_close(scores.image, both)

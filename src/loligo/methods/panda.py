@@ -57,7 +57,7 @@ class Panda(Method):
         "default": {"train.epochs": 15, "train.batch_size": 32, "train.augment": False},
         "radiograph": {"train.epochs": 5, "train.batch_size": 32, "train.augment": False},
         "digits": {"size": 96, "train.epochs": 5, "train.batch_size": 32, "train.augment": False},
-        "tiny": {"size": 64, "learning_rate": 3e-4},
+        "tiny": {"size": 64, "learning_rate": 3e-4, "train.augment": False},
     }
     grown = ("bank",)
     config: PandaConfig

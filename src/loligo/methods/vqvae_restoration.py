@@ -32,6 +32,8 @@ from loligo.types import Scores
 
 SURE = 0.02
 """Variance of surprise (nats squared) that is added to a window's: no prior is sure without end."""
+DARK = 1e-3
+"""Absolute error that is added to both of which the restoration score is a quotient: in air there is none."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ class VqvaeRestorationConfig(SliceConfig):
     """The softmax of this over their mean distance to the image weighs restorations: the paper's 3 is for z-scores, of
     which [0, 1] holds six."""
     score: Literal["density", "restoration", "both", "local"] = "both"
-    """Image score: the sum of surprises above the limit; how far mending moves the features, as the mean square, for by
-    pixels it would tell the wrong way where abnormal images are smooth; or the sum of both, each in standard deviations
-    of held-out normals. Or, for small anomalies, by how many deviations the surprise of any window
+    """Image score: the sum of surprises above the limit; how many times as far from the image the restored one lies as
+    the one that its own codes rebuild, for what codes cannot hold is in both; or the sum of both scores, each in
+    standard deviations of held-out normals. Or, for small anomalies, by how many deviations the surprise of any window
     of a third of the grid exceeds what the prior expects, as unusual as it is there; that is also the map then, and
     nothing is restored."""
     prior_share: float = 1.0
@@ -251,14 +253,15 @@ class VqvaeRestoration(Method):
         surprises, codes = seen or self._surprise(x)
         density = (surprises * (surprises > self.limits[0])).sum((1, 2))
         drawn = resample(self.prior, codes, float(self.limits[1]), self.uniforms, condition)
-        own, restored = self.quantize.lookup(codes), self.quantize.lookup(drawn.flatten(0, 1))
-        moved = restored.view(len(x), -1, *own.shape[1:]) - own[:, None]  # (N, J, D, h, w)
-        images = self.decoder(restored).float().clamp(0, 1).view(len(x), -1, *image.shape[1:])  # (N, J, 1, H, W)
+        images = self.decoder(self.quantize.lookup(drawn.flatten(0, 1))).float().clamp(0, 1)
+        images = images.view(len(x), -1, *image.shape[1:])  # (N, J, 1, H, W)
         apart = (image[:, None] - images).abs()
         weights = (self.config.sharpness / apart.mean((2, 3, 4)).clamp_min(1e-6)).softmax(1)[:, :, None, None, None]
         heat = (weights * apart).sum(1)
+        lost = (image - self.decoder(self.quantize.lookup(codes)).float().clamp(0, 1)).abs()
+        restoration = (heat.mean((1, 2, 3)) + DARK) / (lost.mean((1, 2, 3)) + DARK)
         heat = heat if self.config.position else smooth(heat, self.config.least, self.config.window)
-        return density, moved.square().mean((1, 2, 3, 4)), heat, (weights * images).sum(1)
+        return density, restoration, heat, (weights * images).sum(1)
 
     def score(self, x: Tensor) -> Scores:
         """Score by the likelihood of codes, by restoration, or by both; map what restored images differ in.
