@@ -154,11 +154,11 @@ def test_score_is_the_mean_of_discriminators_evenly_spaced_that_see_the_image_mo
             who = {0: [0], 1: [1], 2: [2], 3: [2, 3], 4: [2, 4]}[epoch]  # a watched epoch is judged by its own as well
             views = [rebuilt] if len(who) == 1 else [by_hand(rebuilt, i) for i in range(2)]  # one alone: as it is
             seen = torch.stack([judges[i](view) for i, view in zip(who, views, strict=True)]).mean(0)
-            torch.testing.assert_close(model.score(X).image, -seen, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(model.score(X).image, -seen, rtol=1e-4, atol=5e-5)
         pair = squid(snapshots=2, score="pair").eval()
         pair.load_state_dict(model.state_dict())
         on_images = torch.stack([judges[i](by_hand(X, way)) for way, i in enumerate((2, 4))]).mean(0)
-        torch.testing.assert_close(pair.score(X).image, -(seen + on_images) / 2, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(pair.score(X).image, -(seen + on_images) / 2, rtol=1e-4, atol=5e-5)
 
 
 def test_judges_take_four_ways_to_move_an_image_in_turn() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -135,8 +136,10 @@ class Judges(nn.Module):
     def mean(self, *images: Tensor) -> Tensor:
         """Map one or more (N, C, H, W) to (N,): the mean logit of copies and, if it has none, the current one."""
         judges = [*self.past[: int(self.kept)], *([] if self.copied else [self.current])]
-        seen = [[moved(x, way, self.black) if len(judges) > 1 else x for x in images] for way in range(len(judges))]
-        return torch.stack([judge(x) for judge, views in zip(judges, seen, strict=True) for x in views]).mean(0)
+        ways = [images]
+        if len(judges) > 1:
+            ways = [tuple(moved(x, way, self.black) for x in images) for way in range(4)]
+        return torch.stack([judge(x) for judge, seen in zip(judges, itertools.cycle(ways)) for x in seen]).mean(0)
 
     def generator_loss(self, fake: Tensor) -> Tensor:
         """Return the cross-entropy of calling rebuilt images (N, C, H, W) real."""
