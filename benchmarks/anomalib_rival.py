@@ -7,8 +7,7 @@ environment of its own in the work folder. Each measurement, theirs and ours, is
 memory is its own, and theirs and ours take turns. Both read images that were resized beforehand: anomalib PNG files,
 loligo its cache. Times are those of fit and of predict, reading included, imports and set-up not. anomalib computes in
 float32, as it does unless told otherwise; loligo is measured in float32 and in its own choice (auto: bfloat16 where the
-processor has it). PatchCore's coreset of 1 % is chosen greedily by both: by anomalib among all features, by loligo
-among 300,000 of them at most, drawn at random (its option).
+processor has it). PatchCore's coreset of 1 % is chosen greedily by both among all features.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class Peak(TorchDispatchMode):
 def test_sample_bank_and_search_stay_within_the_memory_limit(
     layers: tuple[int, ...], limit: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"size": 64, "layers": layers, "coreset": 1.0, "sample": 10**6, "image_score": "mean"}
+    options = {"size": 64, "layers": layers, "coreset": 1.0, "image_score": "mean"}
     patchcore = Patchcore(PatchcoreConfig(**options, memory_limit=str(limit))).eval()  # type: ignore[arg-type]
     features = torch.randn(200, patchcore.side**2, patchcore.bank.shape[1])
     monkeypatch.setattr(patchcore, "_describe", lambda x, backbone: features[int(x[0]) : int(x[0]) + len(x)])
@@ -102,7 +102,7 @@ def test_a_limit_without_room_for_a_bank_is_refused() -> None:
             Patchcore(PatchcoreConfig(size=64, layers=(1, 2), memory_limit=limit))
 
 
-@pytest.mark.parametrize("options", [{"coreset": 0.0}, {"coreset": 1.5}, {"sample": 1}, {"neighbours": 0}])
+@pytest.mark.parametrize("options", [{"coreset": 0.0}, {"coreset": 1.5}, {"neighbours": 0}])
 def test_options_that_choose_nothing_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         Patchcore(PatchcoreConfig(**options))  # type: ignore[arg-type]

@@ -21,7 +21,8 @@ X = torch.from_numpy(anatomy(3, 64))
 def tiny(name: str, **options: object) -> Method:
     torch.manual_seed(0)
     kind = methods.get(name)
-    return kind(build(kind.Config, {**kind.presets["tiny"], "weights": "random", **options}))
+    preset = {key: value for key, value in kind.presets["tiny"].items() if not key.startswith("train.")}
+    return kind(build(kind.Config, {**preset, "weights": "random", **options}))
 
 
 def step(method: Method, optimiser: torch.optim.Optimizer, loss: str) -> None:

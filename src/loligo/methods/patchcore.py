@@ -5,9 +5,9 @@ A network trained on photographs describes each place of an image by the feature
 new image is as abnormal as its distance from the nearest in the bank, wherever in the image that one came from.
 
 Departures: EfficientNet-Lite0 rather than WideResNet-50, as its weights come as a package; its features are few, so
-that none are averaged away. The coreset is chosen from a uniform sample of bounded size, so that memory does not grow
-with the number of images, and several features at a time. Nearest neighbours are searched by products in bfloat16 where
-the processor has them; the distance to the one that is found is exact.
+that none are averaged away. The coreset is chosen several features at a time, and from a uniform sample where the
+memory limit has no room for all features, so that memory does not grow with the number of images. Nearest neighbours
+are searched by products in bfloat16 where the processor has them; the distance to the one that is found is exact.
 """
 
 from __future__ import annotations
@@ -39,17 +39,15 @@ class PatchcoreConfig(FeatureConfig):
     layers: tuple[int, ...] = field(default=(2, 3), metadata=STAGES)
     """Stages whose maps are used; their strides are those of PaDiM's."""
     coreset: float = 0.01
-    """Share of the training images' features that the bank keeps, up to half the sample."""
-    sample: int = 300_000
-    """Features that are drawn at random from all and that the bank is chosen from."""
+    """Share of the training images' features that the bank keeps, up to half of those it is chosen from."""
     neighbours: int = 9
     """Neighbours in the bank that the maximum is weighed by; 1 leaves it as it is. Only where the score is the max. The
     paper does not say how many; 9 is anomalib's."""
     sigma: float = 4.0
     """Pixels of the Gaussian that smooths the map."""
     memory_limit: str = "2GiB"
-    """Bytes that sample, bank and search may take, beside the images in hand; where it would not fit, the sample
-    becomes smaller."""
+    """Bytes that features, bank and search may take, beside the images in hand; where the features of all images do not
+    fit, the bank is chosen from as many as do, drawn at random."""
 
 
 class Patchcore(Method):
@@ -60,7 +58,7 @@ class Patchcore(Method):
     presets: ClassVar = {
         "radiograph": {"image_score": "mean"},
         "digits": {"size": 96, "layers": (1, 2), "train.augment": False},
-        "tiny": {"size": 64, "layers": (1, 2), "sample": 2000, "coreset": 0.05, "neighbours": 3},
+        "tiny": {"size": 64, "layers": (1, 2), "coreset": 0.05, "neighbours": 3},
     }
     config: PatchcoreConfig
     bank: Tensor
@@ -80,11 +78,10 @@ class Patchcore(Method):
         return torch.cat(same, 1).flatten(2).mT.contiguous()
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Draw a uniform sample of all features, and choose the bank from it."""
+        """Keep all features, or a uniform sample where the limit is lower, and choose the bank from them."""
         backbone, dim = self.backbone.ready(self.bank.device), self.bank.shape[1]
         generator = torch.Generator().manual_seed(int(torch.randint(1 << 31, ())))
-        most = min(self.config.sample, room(size_in_bytes(self.config.memory_limit), dim))
-        sample = Reservoir(most, dim, generator)
+        sample = Reservoir(room(size_in_bytes(self.config.memory_limit), dim), dim, generator)
         for x in batches:
             sample.add(self._describe(x, backbone).flatten(0, 1).cpu())
         features = sample.taken()
@@ -120,7 +117,7 @@ def check(config: PatchcoreConfig, dim: int) -> None:
     """Raise ValueError where the bank could not be chosen of features (D,)."""
     if not 0 < config.coreset <= 1:
         raise ValueError(f"coreset is {config.coreset}; it is a share of the features, above 0 and at most 1")
-    if config.sample < 2 or config.neighbours < 1:
-        raise ValueError(f"sample is {config.sample} and neighbours {config.neighbours}; at least 2 and 1 are needed")
+    if config.neighbours < 1:
+        raise ValueError(f"neighbours is {config.neighbours}; at least 1 is needed")
     if room(size_in_bytes(config.memory_limit), dim) < LEAST:
         raise ValueError(f"memory_limit is {config.memory_limit}, too little for {LEAST} features of {dim}: raise it")
