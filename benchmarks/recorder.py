@@ -36,9 +36,9 @@ class Recorder(Scorer):
         if isinstance(model, VqvaeRestoration):
             own = model.parts
 
-            def parts(x: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            def parts(x: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
                 found = own(x, seen)
-                self.kept.append(torch.stack(found[:2], 1))
+                self.kept.append(found[0])
                 return found
 
             model.parts = parts  # type: ignore[method-assign]
@@ -59,11 +59,11 @@ class Recorder(Scorer):
         self.total += time.perf_counter() - start
         self.images += len(x)
         if not isinstance(self.method, VqvaeRestoration) and scores.map is not None:
-            self.kept.append(torch.stack([scores.image, scores.map.mean((1, 2, 3))], 1))
+            self.kept.append(torch.stack([scores.image, scores.map.mean((1, 2, 3)), scores.map.amax((1, 2, 3))], 1))
         return scores
 
     def scores(self) -> dict[str, Floats]:
-        """Return scores (N,) of all images seen: density, restoration and both; of other methods theirs and the map's.
+        """Return scores (N,) of all images seen by name: a VQ-VAE's four; of other methods theirs and two of the map's.
 
         The mean of a VAE's map is its reconstruction score.
         """
@@ -72,10 +72,12 @@ class Recorder(Scorer):
             return {
                 str(getattr(self.method.config, "score", "score")): found[:, 0].numpy(),
                 "mean of map": found[:, 1].numpy(),
+                "greatest of map": found[:, 2].numpy(),
             }
         mean, deviation = self.method.usual.double().T
-        both = ((found - mean) / deviation).sum(1)
-        return {"density": found[:, 0].numpy(), "restoration": found[:, 1].numpy(), "both": both.numpy()}
+        both = ((found[:, :2] - mean) / deviation).sum(1)
+        names = ("density", "restoration", "rarest")
+        return {name: found[:, i].numpy() for i, name in enumerate(names)} | {"both": both.numpy()}
 
     def seconds_per_image(self) -> dict[str, float]:
         """Return what an image takes in all, and by step; restoration is what the other steps leave."""
@@ -103,7 +105,10 @@ def scored(run: Run, maps: bool) -> dict[str, Any]:
         calibration = Calibration.load(run.folder / "calibration.json")
         table = score_table(recorder, images, calibration, run.folder / "maps" if maps else None, 16, run.train.axis)
         seconds = (time.perf_counter() - start) / len(table)
-        parts = {name: by_row(values, images) for name, values in recorder.scores().items()}
+        most = ("rarest", "greatest of map")
+        parts = {
+            name: by_row(values, images, "max" if name in most else "sum") for name, values in recorder.scores().items()
+        }
         write_csv(table.assign(**parts), run.folder / "scores.csv")
         found = {"seconds_per_image": recorder.seconds_per_image(), "seconds_per_row": round(seconds, 4)}
         write_json(found | {"scores": list(parts), "commit": commit()}, cost)

@@ -136,6 +136,21 @@ def test_a_volume_scores_as_the_sum_of_its_slices_whatever_the_batch(run: api.Ru
     np.testing.assert_allclose(other["score"][::-1], table["score"], rtol=1e-4)
 
 
+def test_by_its_rarest_code_a_volume_scores_as_its_most_abnormal_slice(
+    run: api.Run, manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loligo.score import Scorer, raw_scores
+
+    model = run.model()
+    monkeypatch.setattr(model, "config", replace(model.config, score="rarest"))  # type: ignore[type-var]
+    scorer, data = Scorer(model, "float32"), run.images(manifest[manifest["split"] == "test"])
+    found = raw_scores(scorer, data, batch_size=5, progress=False)
+    for row in range(4):
+        slices = scorer(data.batch(np.flatnonzero(data.row_of == row))).image
+        assert found[row] == pytest.approx(float(slices.max()), rel=1e-4)
+        assert float(slices.min()) < found[row]
+
+
 def test_a_map_lies_on_the_grid_of_its_volume_and_is_hotter_in_the_lesion(run: api.Run) -> None:
     table = pd.read_csv(run.folder / "scores.csv", keep_default_na=False)
     for row in table.itertuples():

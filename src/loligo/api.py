@@ -155,7 +155,7 @@ def calibrate(run: Run, normals: Dataset) -> Calibration:
             found = (voxels for *_, voxels in whole.add(maps)) if whole else maps.numpy()
             peaks += [np.quantile(heat, 0.999) for heat in found]
     scale = float(np.median(peaks)) * HEADROOM if peaks else 1.0
-    scored = by_row(np.concatenate(values), normals)
+    scored = by_row(np.concatenate(values), normals, scorer.method.volume_score)
     return replace(Calibration.fit(scored), map_scale=scale or 1.0)
 
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -71,12 +71,16 @@ def batches(
 def raw_scores(scorer: Scorer, data: Dataset, batch_size: int = 16, progress: bool = True) -> npt.NDArray[np.float64]:
     """Return the raw score of every row, (R,) float64."""
     found = [s.image.double().numpy() for _, _, s in batches(scorer, data, batch_size, progress)]
-    return by_row(np.concatenate(found), data)
+    return by_row(np.concatenate(found), data, scorer.method.volume_score)
 
 
-def by_row(scores: npt.NDArray[np.float64], data: Dataset) -> npt.NDArray[np.float64]:
-    """Return the score of each row (R,) by those of its images (N,): a volume sums over its slices."""
-    return np.bincount(data.row_of, scores, len(data.rows)).astype(np.float64)
+def by_row(scores: npt.NDArray[np.float64], data: Dataset, volume: Literal["sum", "max"]) -> npt.NDArray[np.float64]:
+    """Return the score of each row (R,) by those of its images (N,): sum or maximum over a volume's slices."""
+    if volume == "sum":
+        return np.bincount(data.row_of, scores, len(data.rows)).astype(np.float64)
+    found = np.full(len(data.rows), -np.inf)
+    np.maximum.at(found, data.row_of, scores)
+    return found
 
 
 def score_table(
@@ -107,7 +111,7 @@ def score_table(
         names = [_name(int(i), str(table["path"][i])) for i in indices]
         for column, files in save_maps(maps, names, x, scores, calibration.map_scale).items():
             table.loc[indices, column] = files
-    table["score"] = values = by_row(raw, data)
+    table["score"] = values = by_row(raw, data, scorer.method.volume_score)
     table["anomaly_score"] = calibration.anomaly_score(values)
     table["p_value"] = calibration.p_value(values)
     table["flag"] = (values >= calibration.threshold).astype(int)

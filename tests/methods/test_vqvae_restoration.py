@@ -83,7 +83,7 @@ def test_calibration_asks_the_prior_once_a_batch(monkeypatch: pytest.MonkeyPatch
     with torch.no_grad():
         ready.calibrate([X[:2], X[2:]])
         assert asked == [2, 1]
-        parts = [torch.cat(part) for part in zip(*(ready.parts(x)[:2] for x in (X[:2], X[2:])), strict=True)]
+        parts = torch.cat([ready.parts(x)[0] for x in (X[:2], X[2:])])[:, :2].unbind(1)
     torch.testing.assert_close(ready.usual[:, 0], torch.stack([part.mean() for part in parts]))
 
 
@@ -94,8 +94,10 @@ def test_scores_follow_their_definitions() -> None:
         surprises, codes = ready._surprise(X)
         logits = ready.prior(codes)
         torch.testing.assert_close(surprises, surprise(logits, codes))
-        density, restoration, heat, image = ready.parts(X)
+        found, heat, image = ready.parts(X)
+        density, restoration, rarest = found.unbind(1)
         torch.testing.assert_close(density, torch.where(surprises > ready.limits[0], surprises, 0.0).sum((1, 2)))
+        assert torch.equal(rarest, surprises.flatten(1).max(1).values)
         own = (X - ready.decoder(ready.quantize.lookup(codes)).clamp(0, 1)).abs()
         for score, far, lost in zip(restoration, heat, own, strict=True):
             torch.testing.assert_close(score, (far.mean() + 0.001) / (lost.mean() + 0.001))
@@ -128,7 +130,7 @@ def test_one_held_out_image_is_enough(score: str) -> None:
         ready.fit([X])
         ready.calibrate([X[:1]])
         scores = ready.score(X).image
-        expected = sum(part - part[0] for part in ready.parts(X)[:2])
+        expected = sum(part - part[0] for part in ready.parts(X)[0][:, :2].unbind(1))
     assert scores.isfinite().all()
     if score == "both":  # with nothing to tell a deviation by, each part counts as it is
         torch.testing.assert_close(scores, expected)
@@ -175,7 +177,7 @@ def test_restorations_are_weighed_by_how_near_they_stay() -> None:
             weights[:, j] = 3 / (6 * apart[j]).mean((1, 2, 3))  # the paper's, for z-scores from -3 to 3
         for j, weight in enumerate(weights.softmax(1).T):
             total += weight[:, None, None, None] * apart[j]
-        torch.testing.assert_close(ready.parts(X)[2], smooth(total, 3, 7), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ready.parts(X)[1], smooth(total, 3, 7), rtol=1e-4, atol=1e-5)
 
 
 def test_smoothing_drops_thin_edges_and_keeps_areas() -> None:

@@ -170,6 +170,6 @@ def _corrupted(run: Run, data: Dataset) -> pd.DataFrame:
             x = data.batch(indices)
             x[:, 0] = torch.from_numpy(corrupt(x[:, 0].numpy(), kind, severity, indices))
             found.append(scorer(x).image.double())
-        values = by_row(torch.cat(found).numpy(), data)
+        values = by_row(torch.cat(found).numpy(), data, scorer.method.volume_score)
         tables.append(data.rows[["path"]].assign(kind=kind, severity=severity, score=values))
     return pd.concat(tables, ignore_index=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -130,6 +130,11 @@ class Method(nn.Module):
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()
         self.config = config
+
+    @property
+    def volume_score(self) -> Literal["sum", "max"]:
+        """How a volume's score comes from those of its slices: their sum, or that of the most abnormal one."""
+        return "sum"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Give buffers that grow the length that they are loaded with; torch refuses what else does not fit."""

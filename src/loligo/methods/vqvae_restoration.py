@@ -67,10 +67,11 @@ class VqvaeRestorationConfig(SliceConfig):
     sharpness: float = 0.5
     """The softmax of this over their mean distance to the image weighs restorations: the paper's 3 is for z-scores, of
     which [0, 1] holds six."""
-    score: Literal["density", "restoration", "both", "local"] = "both"
+    score: Literal["density", "restoration", "both", "rarest", "local"] = "both"
     """Image score: the sum of surprises above the limit; how many times as far from the image the restored one lies as
     the one that its own codes rebuild, for what codes cannot hold is in both; or the sum of both scores, each in
-    standard deviations of held-out normals. Or, for small anomalies, by how many deviations the surprise of any window
+    standard deviations of held-out normals. Or the greatest surprise, and a volume's that of its slices: what is small
+    drowns in a sum over a hundred slices. Or, for small anomalies, by how many deviations the surprise of any window
     of a third of the grid exceeds what the prior expects, as unusual as it is there; that is also the map then, and
     nothing is restored."""
     prior_share: float = 1.0
@@ -228,7 +229,7 @@ class VqvaeRestoration(Method):
         values = torch.cat([surprises.flatten() for surprises, _ in seen])
         shares = torch.tensor([self.config.sample_percentile, self.config.pixel_percentile], device=values.device) / 100
         self.limits.copy_(torch.quantile(values[: 1 << 24], shares))
-        scores = torch.cat([torch.stack(self.parts(x, known)[:2], 1) for x, known in zip(batches, seen, strict=True)])
+        scores = torch.cat([self.parts(x, known)[0][:, :2] for x, known in zip(batches, seen, strict=True)])
         deviation = scores.std(0, correction=0)
         self.usual.copy_(torch.stack([scores.mean(0), deviation.where(deviation > 0, 1)], 1))
 
@@ -244,10 +245,10 @@ class VqvaeRestoration(Method):
         mean, variance = F.avg_pool2d(both, self.around, 1, self.around // 2, count_include_pad=False).chunk(2, 1)
         return mean / (variance + SURE).sqrt(), codes
 
-    def parts(self, x: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return density and restoration scores (N,), the map and the mean restored image, both (N, 1, H, W).
+    def parts(self, x: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scores (N, 3) by density, restoration and rarest code, the map and the restored image (N, 1, H, W).
 
-        ``seen`` is what `_surprise` returns of x, where that is known.
+        ``seen`` is what `_surprise` returns of x, where that is known. The image is the mean of those restored.
         """
         image, condition = self.config.split(x)
         surprises, codes = seen or self._surprise(x)
@@ -261,7 +262,7 @@ class VqvaeRestoration(Method):
         lost = (image - self.decoder(self.quantize.lookup(codes)).float().clamp(0, 1)).abs()
         restoration = (heat.mean((1, 2, 3)) + DARK) / (lost.mean((1, 2, 3)) + DARK)
         heat = heat if self.config.position else smooth(heat, self.config.least, self.config.window)
-        return density, restoration, heat, (weights * images).sum(1)
+        return torch.stack([density, restoration, surprises.amax((1, 2))], 1), heat, (weights * images).sum(1)
 
     def score(self, x: Tensor) -> Scores:
         """Score by the likelihood of codes, by restoration, or by both; map what restored images differ in.
@@ -273,11 +274,15 @@ class VqvaeRestoration(Method):
             unusual = (local - self.places[0]) / self.places[1]
             image = self.decoder(self.quantize.lookup(codes)).float().clamp(0, 1)
             return Scores(unusual.amax((1, 2, 3)), F.interpolate(unusual, x.shape[2:], mode="bilinear"), image)
-        density, restoration, heat, image = self.parts(x)
-        (a, b), (c, d) = self.usual
-        both = (density - a) / b + (restoration - c) / d
-        scores = {"density": density, "restoration": restoration, "both": both}
-        return Scores(scores[self.config.score], heat, image)
+        found, heat, image = self.parts(x)
+        if self.config.score == "both":
+            return Scores(((found[:, :2] - self.usual[:, 0]) / self.usual[:, 1]).sum(1), heat, image)
+        return Scores(found[:, ("density", "restoration", "rarest").index(self.config.score)], heat, image)
+
+    @property
+    def volume_score(self) -> Literal["sum", "max"]:
+        """A volume's rarest code is that of all its slices; everything else sums over them."""
+        return "max" if self.config.score == "rarest" else "sum"
 
     def pool(self, maps: Tensor) -> Tensor:
         """Smooth the maps of a volume's slices (N, H, W) across slices too; see `smooth_slices`."""
