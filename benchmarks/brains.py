@@ -28,20 +28,17 @@ from loligo import api, experiment, metrics, results
 from loligo.data import manifest, mood_anomalies, toy_brains
 from loligo.files import write_json
 from loligo.io import nifti, planes
-from loligo.methods.vqvae_restoration import smooth_slices
+from loligo.methods.vqvae_restoration import VqvaeRestoration, smooth_slices
 from loligo.runs import Run
 from recorder import commits, scored
 from speed import machine
 
 RESULTS = Path(__file__).parent / "results"
-METHODS: dict[str, dict[str, Any]] = {
-    "vqvae_restoration": {
-        **{"position": True, "widths": [8, 16, 32, 64], "prior_channels": 64, "prior_blocks": 2},
-        **{"prior_pairs": 2, "prior_share": 2.0, "dropout": 0.0, "learning_rate": 1e-3},
-    },
-    "vae": {"position": True},
+METHODS: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "vqvae_restoration": ("volumes", {}),
+    "vae": (None, {"position": True}),
 }
-"""Options, but for the size; the prior is smaller than the paper's, so that a processor trains it."""
+"""Preset and options, but for the size; the prior is smaller than the paper's, so that a processor trains it."""
 BALLS = 2
 """Volumes with a ball, measured beside as many normal ones."""
 Maps = list[npt.NDArray[np.float32]]
@@ -70,7 +67,8 @@ def read_maps(folder: Path, table: pd.DataFrame) -> tuple[Maps, Masks]:
 
 def smoothed(maps: Maps) -> Maps:
     """Smooth maps of slices as the VQ-VAE's are."""
-    return [smooth_slices(torch.from_numpy(heat), 3, 7).numpy() for heat in maps]
+    preset = VqvaeRestoration.presets["volumes"]
+    return [smooth_slices(torch.from_numpy(heat), preset["least"], preset["window"]).numpy() for heat in maps]
 
 
 def voxels(maps: Maps, masks: Masks) -> dict[str, float]:
@@ -167,26 +165,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--train", type=int, default=40, help="volumes, as the next three")
+    parser.add_argument("--train", type=int, default=64, help="volumes, as the next three")
     parser.add_argument("--calibration", type=int, default=4)
-    parser.add_argument("--test-normal", type=int, default=8)
-    parser.add_argument("--test-abnormal", type=int, default=18)
-    parser.add_argument("--epochs", type=int, default=15, help="of the VQ-VAE, a third of them of the autoencoder")
-    parser.add_argument("--vae-epochs", type=int, default=20, help="take about as long as those of the VQ-VAE")
-    parser.add_argument("--restorations", type=int, default=8)
+    parser.add_argument("--test-normal", type=int, default=20)
+    parser.add_argument("--test-abnormal", type=int, default=36)
+    parser.add_argument("--epochs", type=int, default=12, help="of the VQ-VAE, a third of them of the autoencoder")
+    parser.add_argument("--vae-epochs", type=int, default=12, help="take about as long as those of the VQ-VAE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_flush_denormal(True)
     rows, parts = volumes(given), given.results / "brains.json"
     for method in given.methods:
-        options, epochs = METHODS[method] | {"size": given.size}, given.vae_epochs
-        if method == "vqvae_restoration":
-            options, epochs = options | {"restorations": given.restorations}, given.epochs
+        preset, options = METHODS[method]
+        epochs = given.epochs if method == "vqvae_restoration" else given.vae_epochs
         key = {"method": method, "size": given.size, "train": given.train, "epochs": epochs, "seed": given.seed}
         folder = given.out / "_".join(map(str, key.values()))
         train = {"epochs": epochs, "batch_size": 8, "seed": given.seed, "augment": False}
-        run = experiment.complete(api.plan(method, folder, None, options, train), rows)
+        run = experiment.complete(api.plan(method, folder, preset, options | {"size": given.size}, train), rows)
         cost = scored(run, maps=True)
         table = pd.DataFrame([key | row for row in measured(run, cost)])
         print(table.drop(columns=["machine", "commit"]).to_string(), flush=True)

@@ -74,10 +74,12 @@ class Recorder(Scorer):
                 "mean of map": found[:, 1].numpy(),
                 "greatest of map": found[:, 2].numpy(),
             }
+        parts = {"density": found[:, 0].numpy(), "rarest": found[:, 2].numpy()}
+        if not self.method.restores:
+            return parts
         mean, deviation = self.method.usual.double().T
         both = ((found[:, :2] - mean) / deviation).sum(1)
-        names = ("density", "restoration", "rarest")
-        return {name: found[:, i].numpy() for i, name in enumerate(names)} | {"both": both.numpy()}
+        return parts | {"restoration": found[:, 1].numpy(), "both": both.numpy()}
 
     def seconds_per_image(self) -> dict[str, float]:
         """Return what an image takes in all, and by step; restoration is what the other steps leave."""

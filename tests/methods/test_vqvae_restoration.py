@@ -180,6 +180,30 @@ def test_restorations_are_weighed_by_how_near_they_stay() -> None:
         torch.testing.assert_close(ready.parts(X)[1], smooth(total, 3, 7), rtol=1e-4, atol=1e-5)
 
 
+def test_a_map_of_surprise_is_error_times_surprise_and_nothing_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = model(map="surprise", score="rarest", least=1, window=1).eval()
+    monkeypatch.setattr("loligo.methods.vqvae_restoration.resample", None)
+    with torch.no_grad():
+        ready.calibrate([X])
+        surprises, codes = ready._surprise(X)
+        rebuilt = ready.decoder(ready.quantize.lookup(codes)).clamp(0, 1)
+        scores = ready.score(X)
+    grown = nn.functional.interpolate(surprises[:, None], (64, 64), mode="bilinear")
+    torch.testing.assert_close(scores.map, (X - rebuilt).abs() * grown)
+    torch.testing.assert_close(scores.reconstruction, rebuilt)
+    assert torch.equal(scores.image, surprises.amax((1, 2)))
+    assert ready.usual.isfinite().all()
+
+
+def test_with_a_map_of_surprise_the_score_may_still_be_by_restoration() -> None:
+    ready, paper = model(map="surprise", score="restoration").eval(), model(score="restoration").eval()
+    with torch.no_grad():
+        for one in (ready, paper):
+            one.calibrate([X])
+        torch.testing.assert_close(ready.score(X).image, paper.score(X).image)
+        assert not torch.allclose(ready.score(X).map, paper.score(X).map)
+
+
 def test_smoothing_drops_thin_edges_and_keeps_areas() -> None:
     x = torch.zeros(1, 1, 32, 32)
     x[..., 4:6, :] = 1

@@ -64,6 +64,9 @@ class VqvaeRestorationConfig(SliceConfig):
     """Side in pixels of the window whose least value the map keeps, which drops thin edges; 1 keeps them."""
     window: int = 7
     """Side in pixels of the window that the map is averaged over then."""
+    map: Literal["restoration", "surprise"] = "restoration"
+    """What the map shows before it is smoothed: how far restored images lie from the image, as in the paper; or how far
+    the one that its own codes rebuild does, times the codes' surprise, for which nothing needs restoring."""
     sharpness: float = 0.5
     """The softmax of this over their mean distance to the image weighs restorations: the paper's 3 is for z-scores, of
     which [0, 1] holds six."""
@@ -148,6 +151,11 @@ class VqvaeRestoration(Method):
             **{"widths": (8, 16, 32, 64), "prior_channels": 64, "prior_blocks": 2, "prior_pairs": 2, "dropout": 0.0},
             **{"restorations": 5, "prior_share": 3.0, "learning_rate": 1e-3, "train.epochs": 40, "train.batch_size": 8},
         },
+        "volumes": {
+            **{"position": True, "widths": (8, 16, 32, 64), "prior_channels": 64, "prior_blocks": 2, "prior_pairs": 2},
+            **{"dropout": 0.0, "prior_share": 2.0, "learning_rate": 1e-3, "score": "rarest", "map": "surprise"},
+            **{"least": 1, "window": 13, "train.epochs": 12, "train.batch_size": 8, "train.augment": False},
+        },
         "tiny": {
             **{"size": 64, "widths": (8, 8, 16, 16), "codes": 16, "prior_channels": 16, "prior_blocks": 1},
             **{"prior_pairs": 1, "restorations": 3, "learning_rate": 5e-3},
@@ -229,6 +237,8 @@ class VqvaeRestoration(Method):
         values = torch.cat([surprises.flatten() for surprises, _ in seen])
         shares = torch.tensor([self.config.sample_percentile, self.config.pixel_percentile], device=values.device) / 100
         self.limits.copy_(torch.quantile(values[: 1 << 24], shares))
+        if not self.restores:
+            return
         scores = torch.cat([self.parts(x, known)[0][:, :2] for x, known in zip(batches, seen, strict=True)])
         deviation = scores.std(0, correction=0)
         self.usual.copy_(torch.stack([scores.mean(0), deviation.where(deviation > 0, 1)], 1))
@@ -248,21 +258,32 @@ class VqvaeRestoration(Method):
     def parts(self, x: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores (N, 3) by density, restoration and rarest code, the map and the restored image (N, 1, H, W).
 
-        ``seen`` is what `_surprise` returns of x, where that is known. The image is the mean of those restored.
+        ``seen`` is what `_surprise` returns of x, where that is known. The image is the mean of those restored. Where
+        nothing is restored it is the one that the codes rebuild, and the score by restoration is nan.
         """
         image, condition = self.config.split(x)
         surprises, codes = seen or self._surprise(x)
         density = (surprises * (surprises > self.limits[0])).sum((1, 2))
-        drawn = resample(self.prior, codes, float(self.limits[1]), self.uniforms, condition)
-        images = self.decoder(self.quantize.lookup(drawn.flatten(0, 1))).float().clamp(0, 1)
-        images = images.view(len(x), -1, *image.shape[1:])  # (N, J, 1, H, W)
-        apart = (image[:, None] - images).abs()
-        weights = (self.config.sharpness / apart.mean((2, 3, 4)).clamp_min(1e-6)).softmax(1)[:, :, None, None, None]
-        heat = (weights * apart).sum(1)
-        lost = (image - self.decoder(self.quantize.lookup(codes)).float().clamp(0, 1)).abs()
-        restoration = (heat.mean((1, 2, 3)) + DARK) / (lost.mean((1, 2, 3)) + DARK)
+        rebuilt = self.decoder(self.quantize.lookup(codes)).float().clamp(0, 1)
+        heat = lost = (image - rebuilt).abs()
+        restoration = torch.full_like(density, torch.nan)
+        if self.restores:
+            drawn = resample(self.prior, codes, float(self.limits[1]), self.uniforms, condition)
+            images = self.decoder(self.quantize.lookup(drawn.flatten(0, 1))).float().clamp(0, 1)
+            images = images.view(len(x), -1, *image.shape[1:])  # (N, J, 1, H, W)
+            apart = (image[:, None] - images).abs()
+            weights = (self.config.sharpness / apart.mean((2, 3, 4)).clamp_min(1e-6)).softmax(1)[:, :, None, None, None]
+            heat, rebuilt = (weights * apart).sum(1), (weights * images).sum(1)
+            restoration = (heat.mean((1, 2, 3)) + DARK) / (lost.mean((1, 2, 3)) + DARK)
+        if self.config.map == "surprise":
+            heat = lost * F.interpolate(surprises[:, None], x.shape[2:], mode="bilinear")
         heat = heat if self.config.position else smooth(heat, self.config.least, self.config.window)
-        return torch.stack([density, restoration, surprises.amax((1, 2))], 1), heat, (weights * images).sum(1)
+        return torch.stack([density, restoration, surprises.amax((1, 2))], 1), heat, rebuilt
+
+    @property
+    def restores(self) -> bool:
+        """Whether score or map are by restored images."""
+        return self.config.map == "restoration" or self.config.score in ("restoration", "both")
 
     def score(self, x: Tensor) -> Scores:
         """Score by the likelihood of codes, by restoration, or by both; map what restored images differ in.
