@@ -72,17 +72,23 @@ def complete(planned: Run, rows: pd.DataFrame, *, strict: bool = False) -> Run:
     return Run.load(planned.folder)
 
 
-def _digit_anatomy(root: Path, *, seed: int | None = None, mnist: Path | None = None) -> pd.DataFrame:
+def _digit_anatomy(
+    root: Path, *, train: int | None = None, seed: int | None = None, mnist: Path | None = None
+) -> pd.DataFrame:
     """Draw DigitAnatomy in the folder, unless it stands there, and list it.
 
     Args:
         root: folder to draw it in
+        train: images to train on; else 1600, or as many as the set that stands there has. Others do not depend on it
         seed: of the images; else 0, or that of the set that stands there
         mnist: folder with MNIST idx files to draw the digits from; else those that scikit-learn carries
     """
     if not (root / "manifest.csv").exists():
-        return digit_anatomy.write(root, seed=seed or 0, mnist=mnist)
-    return _drawn(root, seed=seed, source=f"{digit_anatomy.SOURCE}_mnist" if mnist else None)
+        return digit_anatomy.write(root, train=1600 if train is None else train, seed=seed or 0, mnist=mnist)
+    rows = _drawn(root, seed=seed, source=f"{digit_anatomy.SOURCE}_mnist" if mnist else None)
+    if train is not None and (found := int((rows["split"] == "train").sum())) != train:
+        raise ValueError(f"{root} holds a set of {found} images to train on, not {train}; choose another folder")
+    return rows
 
 
 def _toy_brains(root: Path, *, size: int | None = None, seed: int | None = None) -> pd.DataFrame:

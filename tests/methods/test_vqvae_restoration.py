@@ -61,6 +61,26 @@ def test_the_prior_learns_from_frozen_codes() -> None:
     assert all(torch.equal(v, before[k]) for k, v in trained.state_dict().items())  # batch norm and counts of use too
 
 
+def test_training_hides_a_share_of_the_codes_before_but_none_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = model(context_dropout=0.25).eval()
+    codes, shown = trained._codes(X), []
+    plain = trained.prior.forward
+
+    def spied(seen: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
+        shown.append(seen)
+        return plain(seen, condition)
+
+    monkeypatch.setattr(trained.prior, "forward", spied)
+    for _ in range(100):
+        loss = trained.losses(X, "prior")["prior"]
+    torch.testing.assert_close(loss, surprise(plain(shown[-1], None), codes).mean())
+    hidden = torch.stack(shown) == trained.config.codes
+    assert torch.equal(torch.where(hidden, codes, torch.stack(shown)), codes.expand(100, *codes.shape))
+    assert hidden.float().mean().item() == pytest.approx(0.25, abs=0.03)
+    shares = hidden.float().mean((2, 3))  # of each image
+    assert shares.min() < 0.05 and 0.4 < shares.max() < 0.65
+
+
 def test_losses_of_the_first_phase_are_absolute_error_and_codebook() -> None:
     losses = model().train().losses(X, "vqvae")
     torch.testing.assert_close(losses["vqvae"], losses["reconstruction"] + losses["codebook"])
@@ -256,6 +276,7 @@ def test_maps_of_slices_are_smoothed_across_slices(shape: tuple[int, int, int]) 
         ({"size": 60}, "size 60 must be a multiple of 2"),
         ({"sample_percentile": 980.0}, "sample_percentile is 980.0; it must lie in 0 to 100"),
         ({"pixel_percentile": -1.0}, "pixel_percentile is -1.0; it must lie in 0 to 100"),
+        ({"context_dropout": 0.6}, "context_dropout is 0.6; it must lie in 0 to 0.5"),
         ({"prior_share": 0.0}, "prior_share is 0.0; it must be more than 0"),
     ],
 )

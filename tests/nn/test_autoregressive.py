@@ -45,6 +45,18 @@ def test_what_is_learnt_of_a_place_is_of_that_place() -> None:
     assert differs.nonzero()[0] == 2 * 6 + 3
 
 
+def test_a_hidden_code_tells_nothing() -> None:
+    model, codes = prior(), some_codes(2)
+    hidden = codes.masked_fill(torch.tensor([True, False])[:, None, None], model.codes)
+    logits = model(hidden)
+    with torch.no_grad():
+        blank = model.first.conv.bias.view(1, -1, 1, 1).expand(1, -1, 5, 6)
+        for block in model.blocks:
+            blank = block(blank)
+        torch.testing.assert_close(logits[:1], model.out(F.elu(blank)))
+        torch.testing.assert_close(logits[1:], model(codes)[1:])
+
+
 def test_every_place_before_is_seen() -> None:
     model, codes = prior(), some_codes(1)
     last = model(codes)[0, :, -1, -1]

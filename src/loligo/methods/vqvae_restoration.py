@@ -56,6 +56,9 @@ class VqvaeRestorationConfig(SliceConfig):
     """Share of channels of a block of the autoencoder that training leaves out."""
     prior_dropout: float = 0.1
     """Share of channels of a pair of the prior that training leaves out."""
+    context_dropout: float = 0.0
+    """Share of the codes before a code that training hides from the prior, the mean of one share an image, from none
+    to twice as many; above 0 the prior learns to expect by the place what the codes before do not tell."""
     restorations: int = 15
     """Images that are drawn for each."""
     sample_percentile: float = 98.0
@@ -146,8 +149,8 @@ class VqvaeRestoration(Method):
     presets: ClassVar = {
         "digits": {
             **{"size": 48, "widths": (8, 16, 32), "codes": 64, "prior_channels": 64, "prior_blocks": 2},
-            **{"prior_pairs": 2, "dropout": 0.0, "prior_dropout": 0.2, "score": "local", "prior_share": 1.25},
-            **{"learning_rate": 2e-3, "train.epochs": 18, "train.augment": False},
+            **{"prior_pairs": 2, "dropout": 0.0, "prior_dropout": 0.2, "context_dropout": 0.5, "score": "local"},
+            **{"prior_share": 1.25, "learning_rate": 2e-3, "train.epochs": 18, "train.augment": False},
         },
         "radiograph": {
             **{"widths": (8, 16, 32, 64), "prior_channels": 64, "prior_blocks": 2, "prior_pairs": 2, "dropout": 0.0},
@@ -203,8 +206,11 @@ class VqvaeRestoration(Method):
         """Return absolute error and codebook loss with the perplexity of codes, or the prior's surprise a code."""
         image, condition = self.config.split(x)
         if turn == "prior":
-            codes = self._codes(x)
-            return {"prior": surprise(self.prior(codes, condition), codes).mean()}
+            seen = codes = self._codes(x)
+            if self.config.context_dropout:
+                share = 2 * self.config.context_dropout * torch.rand(len(codes), 1, 1, device=codes.device)
+                seen = codes.masked_fill(torch.rand(codes.shape, device=codes.device) < share, self.config.codes)
+            return {"prior": surprise(self.prior(seen, condition), codes).mean()}
         quantised, codes, loss = self.quantize(self.encoder(x))
         reconstruction = F.l1_loss(self.decoder(quantised).float(), image)
         return {
@@ -335,4 +341,6 @@ def check(config: VqvaeRestorationConfig) -> None:
     for name in ("sample_percentile", "pixel_percentile"):
         if not 0 <= (value := getattr(config, name)) <= 100:
             raise ValueError(f"{name} is {value}; it must lie in 0 to 100")
+    if not 0 <= config.context_dropout <= 0.5:
+        raise ValueError(f"context_dropout is {config.context_dropout}; it must lie in 0 to 0.5")
     check_shares(config)

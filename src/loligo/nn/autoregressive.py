@@ -180,13 +180,14 @@ class PixelSnail(nn.Module):
     def forward(self, codes: Tensor, condition: Tensor | None = None, memo: Memo | None = None) -> Tensor:
         """Map codes (N, H, W) int64 to logits (N, K, H, W) float32 of each given those before it.
 
-        ``condition`` is (N, conditions) float32. With a memo at a place, codes are (n, 1, 1) and logits (n, K, 1, 1).
+        A code K is one that is hidden. ``condition`` is (N, conditions) float32. With a memo at a place, codes are
+        (n, 1, 1) and logits (n, K, 1, 1).
         """
         with torch.autocast(codes.device.type, enabled=self.training and torch.is_autocast_enabled(codes.device.type)):
             return self._logits(codes, condition, memo)
 
     def _logits(self, codes: Tensor, condition: Tensor | None, memo: Memo | None) -> Tensor:
-        one_hot = F.one_hot(codes, self.codes).permute(0, 3, 1, 2).to(self.out.weight.dtype)
+        one_hot = F.one_hot(codes, self.codes + 1)[..., :-1].permute(0, 3, 1, 2).to(self.out.weight.dtype)
         x = self.first(one_hot, memo)
         if self.condition is not None and condition is not None:
             x = x + self.condition(condition)[:, :, None, None]
