@@ -136,7 +136,7 @@ def test_a_volume_scores_as_the_sum_of_its_slices_whatever_the_batch(run: api.Ru
     np.testing.assert_allclose(other["score"][::-1], table["score"], rtol=1e-4)
 
 
-def test_by_its_rarest_code_a_volume_scores_as_its_most_abnormal_slice(
+def test_by_its_rarest_codes_a_volume_scores_as_its_most_abnormal_slice(
     run: api.Run, manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from loligo.score import Scorer, raw_scores

@@ -9,8 +9,8 @@ stands still. Codes are drawn by one fixed uniform number a place and restoratio
 restoration is exact and computes each place once (see `nn.autoregressive`). Entries of the codebook that are hardly
 used are drawn anew from features (see `nn.quantize`), and the rates fall by a cosine. All slices of a volume train it,
 those of air too: a volume's score looks at all, and the prior must know that nothing is to be expected there. The
-preset ``volumes`` scores by the least likely code and maps the error of rebuilding times surprise; the paper's sums and
-restored images, which found less in made brains, are its other options.
+preset ``volumes`` scores by the least likely 3x3 codes and maps error of rebuilding times surprise; the paper's sums
+and restored images, which found less in made brains, are its other options.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class VqvaeRestorationConfig(SliceConfig):
     score: Literal["density", "restoration", "both", "rarest", "local"] = "both"
     """Image score: the sum of surprises above the limit; how many times as far from the image the restored one lies as
     the one that its own codes rebuild, for what codes cannot hold is in both; or the sum of both scores, each in
-    standard deviations of held-out normals. Or the greatest surprise, and a volume's that of its slices: what is small
-    drowns in a sum over a hundred slices. Or, for small anomalies, by how many deviations the surprise of any window
-    of a third of the grid exceeds what the prior expects, as unusual as it is there; that is also the map then, and
-    nothing is restored."""
+    standard deviations of held-out normals. Or the greatest mean surprise of 3x3 codes, and a volume's that of its
+    slices: what is small drowns in a sum over a hundred slices. Or, for small anomalies, by how many deviations the
+    surprise of any window of a third of the grid exceeds what the prior expects, as unusual as it is there; that is
+    also the map then, and nothing is restored."""
     prior_share: float = 1.0
     """Epochs of the prior for each of the autoencoder."""
     learning_rate: float = 1e-4
@@ -159,7 +159,7 @@ class VqvaeRestoration(Method):
         "volumes": {
             **{"position": True, "widths": (8, 16, 32, 64), "prior_channels": 64, "prior_blocks": 2, "prior_pairs": 2},
             **{"dropout": 0.0, "prior_share": 2.0, "learning_rate": 1e-3, "score": "rarest", "map": "surprise"},
-            **{"least": 1, "window": 13, "train.epochs": 12, "train.batch_size": 8, "train.augment": False},
+            **{"least": 1, "window": 13, "train.epochs": 15, "train.batch_size": 8, "train.augment": False},
         },
         "tiny": {
             **{"size": 64, "widths": (8, 8, 16, 16), "codes": 16, "prior_channels": 16, "prior_blocks": 1},
@@ -264,7 +264,7 @@ class VqvaeRestoration(Method):
         return mean / (variance + SURE).sqrt(), codes
 
     def parts(self, x: Tensor, seen: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scores (N, 3) by density, restoration and rarest code, the map and the restored image (N, 1, H, W).
+        """Return scores (N, 3) by density, restoration and rarest codes, the map and the restored image (N, 1, H, W).
 
         ``seen`` is what `_surprise` returns of x, where that is known. The image is the mean of those restored. Where
         nothing is restored it is the one that the codes rebuild, and the score by restoration is nan.
@@ -286,7 +286,8 @@ class VqvaeRestoration(Method):
         if self.config.map == "surprise":
             heat = lost * F.interpolate(surprises[:, None], x.shape[2:], mode="bilinear")
         heat = heat if self.config.position else smooth(heat, self.config.least, self.config.window)
-        return torch.stack([density, restoration, surprises.amax((1, 2))], 1), heat, rebuilt
+        rarest = F.avg_pool2d(surprises, 3, 1, 1, count_include_pad=False).amax((1, 2))
+        return torch.stack([density, restoration, rarest], 1), heat, rebuilt
 
     @property
     def restores(self) -> bool:
@@ -310,7 +311,7 @@ class VqvaeRestoration(Method):
 
     @property
     def volume_score(self) -> Literal["sum", "max"]:
-        """A volume's rarest code is that of all its slices; everything else sums over them."""
+        """A volume's rarest codes are those of any of its slices; everything else sums over them."""
         return "max" if self.config.score == "rarest" else "sum"
 
     def pool(self, maps: Tensor) -> Tensor:
