@@ -8,7 +8,6 @@ import pytest
 
 from loligo import api, demo
 from loligo.data import digit_anatomy
-from loligo.experiment import DATASETS
 from loligo.methods.squid import Squid
 
 
@@ -27,13 +26,6 @@ def test_a_set_of_another_seed_is_not_taken_for_it(tmp_path: Path) -> None:
     digit_anatomy.write(tmp_path / "digit_anatomy", train=4, calibration=2, test=2, per_kind=1, validation=0, seed=3)
     with pytest.raises(ValueError, match="holds a set of seed 3, not 0"):
         demo.run(tmp_path)
-
-
-def test_a_set_of_other_size_is_not_taken_for_it(tmp_path: Path) -> None:
-    digit_anatomy.write(tmp_path / "set", train=4, calibration=2, test=2, per_kind=1, validation=0)
-    assert len(DATASETS["digit_anatomy"](tmp_path / "set", train=4)) == 4 + 2 + 2 + 4
-    with pytest.raises(ValueError, match="holds a set of 4 images to train on, not 5; choose another folder"):
-        DATASETS["digit_anatomy"](tmp_path / "set", train=5)
 
 
 def test_the_table_is_printed_and_printed_again(

@@ -128,16 +128,17 @@ def test_an_experiment_without_test_labels_is_refused_before_it_trains(tmp_path:
 
 def test_digit_anatomy_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = experiment.digit_anatomy.write
-    small = {"train": 30, "calibration": 10, "test": 8, "per_kind": 4}
+    small = {"calibration": 10, "test": 8, "per_kind": 4}
     monkeypatch.setattr(experiment.digit_anatomy, "write", lambda folder, **given: write(folder, **small, **given))
-    experiment.run("digit_anatomy", "gaussian", tmp_path / "digits", tmp_path / "a", preset="tiny", index={"seed": 5})
+    index = {"seed": 5, "train": 30}
+    experiment.run("digit_anatomy", "gaussian", tmp_path / "digits", tmp_path / "a", preset="tiny", index=index)
     drawn = (tmp_path / "digits" / "manifest.csv").stat().st_mtime_ns
     found = experiment.run("digit_anatomy", "gaussian", tmp_path / "digits", tmp_path / "b", preset="tiny")
     assert (tmp_path / "digits" / "manifest.csv").stat().st_mtime_ns == drawn
     assert set(found["kinds"]) == {"novel", "disorder", "missing", "flipped"}
 
 
-def test_a_set_that_was_drawn_with_another_seed_is_not_taken_for_it(tmp_path: Path) -> None:
+def test_a_set_that_was_drawn_otherwise_is_not_taken_for_it(tmp_path: Path) -> None:
     experiment.digit_anatomy.write(tmp_path, train=4, calibration=2, test=2, per_kind=1, validation=0, seed=3)
     draw = experiment.DATASETS["digit_anatomy"]
     assert len(draw(tmp_path, seed=3)) == 12
@@ -145,6 +146,9 @@ def test_a_set_that_was_drawn_with_another_seed_is_not_taken_for_it(tmp_path: Pa
         draw(tmp_path, seed=7)
     with pytest.raises(ValueError, match="holds a set of source digit_anatomy, not digit_anatomy_mnist"):
         draw(tmp_path, seed=3, mnist=tmp_path)
+    assert len(draw(tmp_path, train=4)) == 12
+    with pytest.raises(ValueError, match="holds a set of 4 images to train on, not 5; choose another folder"):
+        draw(tmp_path, train=5)
 
 
 def test_mixed_training_by_its_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
