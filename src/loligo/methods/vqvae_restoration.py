@@ -149,7 +149,7 @@ class VqvaeRestoration(Method):
     presets: ClassVar = {
         "digits": {
             **{"size": 48, "widths": (8, 16, 32), "codes": 64, "prior_channels": 64, "prior_blocks": 2},
-            **{"prior_pairs": 2, "dropout": 0.0, "prior_dropout": 0.2, "context_dropout": 0.5, "score": "local"},
+            **{"prior_pairs": 2, "dropout": 0.0, "prior_dropout": 0.2, "context_dropout": 0.3, "score": "local"},
             **{"prior_share": 1.25, "learning_rate": 2e-3, "train.epochs": 18, "train.augment": False},
         },
         "radiograph": {
