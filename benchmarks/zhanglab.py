@@ -55,17 +55,18 @@ class Variants:
 def judge(model: Squid | Simsid, x: torch.Tensor) -> dict[str, np.ndarray]:
     """Return (n,) scores of a batch by name of the variant."""
     rebuilt, seen = model.reconstruct(x), 2 * x - 1 if isinstance(model, Simsid) else x
+    on_rebuilt, on_input = -model.judges.mean(rebuilt), -model.judges.mean(seen)
     found = {
-        "mean of judges": -model.judges.mean(rebuilt),
+        "mean of judges": on_rebuilt,
         "reconstruction error": (rebuilt - seen).square().mean((1, 2, 3)),
-        "last judge": -model.judges(rebuilt),
-        "mean of judges on the input": -model.judges.mean(seen),
-        "mean of judges on both": -model.judges.mean(seen, rebuilt),
+        "last judge": -model.judges(rebuilt)[0],
+        "mean of judges on the input": on_input,
+        "mean of judges on both": (on_input + on_rebuilt) / 2,
     }
     norms = [m for m in model.judges.current.modules() if isinstance(m, FeatureNorm)]
     for norm in norms:
         norm.statistics = "running"
-    found["last judge, running statistics"] = -model.judges(rebuilt)
+    found["last judge, running statistics"] = -model.judges(rebuilt)[0]
     for norm in norms:
         norm.statistics = "image"
     return {name: part.float().numpy() for name, part in found.items()}

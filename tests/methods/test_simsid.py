@@ -28,7 +28,7 @@ def test_memories_lie_at_three_levels_on_finer_and_finer_grids() -> None:
     assert all(isinstance(s, nn.Parameter) for s in slots)
     assert [m.inpaint.attention is not None for m in memories] == [True, False, False]
     assert memories[0].inpaint.attention.mask_outside
-    widths = [m.out_channels for m in Simsid(SimsidConfig()).judges.current.modules() if isinstance(m, nn.Conv2d)]
+    widths = [m.out_channels for m in Simsid(SimsidConfig()).judges.current[0].modules() if isinstance(m, nn.Conv2d)]
     assert widths == [16, 32, 64, 128, 256]
 
 
@@ -131,11 +131,12 @@ def test_a_higher_score_is_what_the_discriminators_call_less_real() -> None:
     for score in ("pair", "discriminator"):
         model = simsid(score=score).eval()
         with torch.no_grad():
-            before, logit = model.score(X).image, model.judges.current(model.reconstruct(X))
+            before, logit = model.score(X).image, model.judges.current(model.reconstruct(X)).mean(0)
             if score == "pair":
-                logit = (logit + model.judges.current(2 * X - 1)) / 2
+                logit = (logit + model.judges.current(2 * X - 1).mean(0)) / 2
             torch.testing.assert_close(before, -logit)
-            model.judges.current.logit.bias += 10
+            for member in model.judges.current:
+                member.logit.bias += 10
             torch.testing.assert_close(model.score(X).image, before - 10)
 
 
@@ -151,6 +152,7 @@ OPTIONS: dict[str, list[object]] = {
     "distillation": [False],
     "discriminator_statistics": ["running"],
     "snapshots": [1],
+    "discriminators": [3],
     "score": ["pair", "discriminator", "reconstruction", "local"],
     "grid": [1, 4],
 }

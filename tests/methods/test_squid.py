@@ -33,7 +33,8 @@ def test_the_network_has_the_papers_sizes() -> None:
     assert model.inpaint.attention.feed[0].out_features == 512
     assert [m.memory.slots.shape for m in model.student.memories] == [(4, 200, 256 * 16), (4, 200, 128 * 64)]
     assert len(model.teacher.memories) == 0
-    convs = [m for m in model.judges.current.modules() if isinstance(m, nn.Conv2d)]
+    assert len(model.judges.current) == 4
+    convs = [m for m in model.judges.current[0].modules() if isinstance(m, nn.Conv2d)]
     assert [(c.out_channels, c.kernel_size, c.stride) for c in convs] == [
         (width, (5, 5), (2, 2)) for width in (16, 32, 64, 128, 128)
     ]
@@ -143,7 +144,7 @@ def by_hand(x: torch.Tensor, way: int) -> torch.Tensor:
 
 
 def test_score_is_the_mean_of_discriminators_evenly_spaced_that_see_the_image_moved() -> None:
-    model = squid(snapshots=2, score="discriminator").eval()
+    model = squid(snapshots=2, discriminators=2, score="discriminator").eval()
     with torch.no_grad():
         rebuilt, judges = model.reconstruct(X), []
         for epoch in range(5):
@@ -153,12 +154,30 @@ def test_score_is_the_mean_of_discriminators_evenly_spaced_that_see_the_image_mo
             judges.append(copy.deepcopy(model.judges.current))
             who = {0: [0], 1: [1], 2: [2], 3: [2, 3], 4: [2, 4]}[epoch]  # a watched epoch is judged by its own as well
             views = [rebuilt] if len(who) == 1 else [by_hand(rebuilt, i) for i in range(2)]  # one alone: as it is
-            seen = torch.stack([judges[i](view) for i, view in zip(who, views, strict=True)]).mean(0)
+            seen = torch.stack([judges[i](view) for i, view in zip(who, views, strict=True)]).mean((0, 1))
             torch.testing.assert_close(model.score(X).image, -seen, rtol=1e-4, atol=5e-5)
-        pair = squid(snapshots=2, score="pair").eval()
+        pair = squid(snapshots=2, discriminators=2, score="pair").eval()
         pair.load_state_dict(model.state_dict())
-        on_images = torch.stack([judges[i](by_hand(X, way)) for way, i in enumerate((2, 4))]).mean(0)
+        on_images = torch.stack([judges[i](by_hand(X, way)) for way, i in enumerate((2, 4))]).mean((0, 1))
         torch.testing.assert_close(pair.score(X).image, -(seen + on_images) / 2, rtol=1e-4, atol=5e-5)
+
+
+def test_discriminators_of_a_panel_learn_apart() -> None:
+    torch.manual_seed(0)
+    judges, one = Judges(1, 64, 1, "image", discriminators=3), Judges(1, 64, 1, "image")
+    logits = judges(X)
+    assert logits.shape == (3, 3)
+    assert not torch.allclose(logits[0], logits[1])
+    fake, losses = torch.rand_like(X), []
+    for member in judges.current:
+        one.current.load_state_dict({f"0.{name}": value for name, value in member.state_dict().items()})
+        losses.append((one.loss(X, fake), one.generator_loss(fake)))
+    for loss, alone in zip((judges.loss(X, fake), judges.generator_loss(fake)), zip(*losses, strict=True), strict=True):
+        torch.testing.assert_close(loss, torch.stack(alone).mean())
+    judges.loss(X, fake).backward()
+    alone = torch.autograd.grad(losses[2][0], list(one.current.parameters()))
+    for p, grad in zip(judges.current[2].parameters(), alone, strict=True):
+        torch.testing.assert_close(3 * p.grad, grad)
 
 
 def test_judges_take_four_ways_to_move_an_image_in_turn() -> None:
@@ -189,6 +208,7 @@ OPTIONS = {
     "score": ["pair", "discriminator", "reconstruction", "both", "local"],
     "grid": [1, 2, 4],
     "snapshots": [1, 3],
+    "discriminators": [3],
     "generator_every": [1, 2],
     "levels": [2, 3],
 }
@@ -237,6 +257,7 @@ def test_blank_clears_one_patch_of_each_image() -> None:
         ({"grid": 4, "levels": 4}, "cannot be cut into 4x4 quadrants"),
         ({"skips": 3}, "skips is 3"),
         ({"snapshots": 0}, "snapshots is 0"),
+        ({"discriminators": 0}, "discriminators is 0"),
         ({"k": 1}, "k is 1; strict_top_k keeps k - 1 slots"),
         ({"k": 0, "strict_top_k": False}, "k is 0; at least 1"),
     ],
@@ -249,7 +270,7 @@ def test_sizes_that_do_not_fit_are_named(options: dict[str, int], message: str) 
 def test_scores_under_autocast_are_not_rounded_to_bfloat16() -> None:
     model = squid(score="discriminator").eval()
     with torch.no_grad():
-        model.judges.current.logit.bias += 10
+        model.judges.current[0].logit.bias += 10
         scores = Scorer(model, "bf16")(torch.rand(40, 1, 64, 64)).image
         plain = model.score(X).image
     assert len(scores.unique()) == 40

@@ -70,7 +70,9 @@ class SimsidConfig(MethodConfig):
     """Channels of the discriminator's layers."""
     discriminator_statistics: Statistics = "image"
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
-    snapshots: int = 10
+    discriminators: int = 4
+    """Discriminators that learn apart, beginning at weights of their own; their mean logit hangs less on the seed."""
+    snapshots: int = 3
     """Discriminators of so many epochs, evenly spaced, whose logits are averaged, each of the image moved a little
     another way; 1 is the last alone, of the image as it is."""
     score: Literal["pair", "discriminator", "reconstruction", "local"] = "pair"
@@ -94,7 +96,7 @@ class SimsidConfig(MethodConfig):
 
 DIGITS = {
     **{"size": 48, "widths": (16, 32, 64), "grid": 3, "slots": 1600, "skips": 0, "memory_levels": 1},
-    **{"learning_rate": 1e-3, "score": "local", "train.augment": False},
+    **{"learning_rate": 1e-3, "score": "local", "discriminators": 1, "train.augment": False},
 }
 """For DigitAnatomy: anomalies fill a patch, so that nothing may pass the memory, and the score is local."""
 
@@ -201,13 +203,14 @@ class Simsid(Method):
     Config = SimsidConfig
     presets: ClassVar = {
         "paper": {
-            **{"score": "discriminator", "snapshots": 1, "discriminator_final_rate": 1.0},
+            **{"score": "discriminator", "snapshots": 1, "discriminators": 1, "discriminator_final_rate": 1.0},
             "train.epochs": 1000,
         },
         "digits": {**DIGITS, "train.epochs": 8},
         "digits_full": DIGITS,  # for the 60 epochs that are the default
         "tiny": {
             **{"size": 64, "widths": (4, 8, 16), "slots": 16, "memory_levels": 2, "snapshots": 2},
+            "discriminators": 1,
             **{"learning_rate": 1e-2, "score": "reconstruction"},
         },
     }
@@ -221,7 +224,7 @@ class Simsid(Method):
         self.student = Decoder(c, c.memory_levels)
         self.teacher = Decoder(c, 0) if c.distillation else None
         judge = (c.size, c.channels, c.discriminator_statistics, c.discriminator_widths)
-        self.judges = Judges(c.snapshots, *judge, black=-1.0)
+        self.judges = Judges(c.snapshots, *judge, black=-1.0, discriminators=c.discriminators)
         self.places = Places(c.size, c.size // c.grid)
         self._fake: Tensor | None = None
 
@@ -309,5 +312,5 @@ def check(config: SimsidConfig) -> None:
         raise ValueError(f"memory_levels is {config.memory_levels}; it may be 0 to levels = {levels}")
     if not 0 <= config.skips <= levels:
         raise ValueError(f"skips is {config.skips}; 0 to levels = {levels} may take the encoder's features")
-    Judges.check(config.snapshots, config.size, config.discriminator_widths)
+    Judges.check(config.snapshots, config.discriminators, config.size, config.discriminator_widths)
     check_k(config.shrinkage, config.k, strict=False)

@@ -70,7 +70,9 @@ class SquidConfig(MethodConfig):
     """Train a teacher decoder and draw the student's features towards its own."""
     discriminator_statistics: Statistics = "image"
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
-    snapshots: int = 10
+    discriminators: int = 4
+    """Discriminators that learn apart, beginning at weights of their own; their mean logit hangs less on the seed."""
+    snapshots: int = 3
     """Discriminators of so many epochs, evenly spaced, whose logits are averaged, each of the image moved a little
     another way; 1 is the last alone, of the image as it is (reference)."""
     score: Literal["pair", "discriminator", "reconstruction", "both", "local"] = "pair"
@@ -96,7 +98,7 @@ class SquidConfig(MethodConfig):
 
 DIGITS = {
     **{"size": 48, "width": 16, "levels": 2, "grid": 3, "slots": 1600, "skips": 0, "decoder_memory": "none"},
-    **{"learning_rate": 1e-3, "generator_every": 1, "score": "local", "train.augment": False},
+    **{"learning_rate": 1e-3, "generator_every": 1, "score": "local", "discriminators": 1, "train.augment": False},
 }
 """For DigitAnatomy: anomalies fill a patch, so that nothing may pass the memory, and the score is local."""
 
@@ -177,7 +179,13 @@ class Squid(Method):
 
     Config = SquidConfig
     presets: ClassVar = {
-        "paper": {"snapshots": 1, "discriminator_final_rate": 1.0, "score": "discriminator", "train.epochs": 200},
+        "paper": {
+            "snapshots": 1,
+            "discriminators": 1,
+            "discriminator_final_rate": 1.0,
+            "score": "discriminator",
+            "train.epochs": 200,
+        },
         "digits": {**DIGITS, "train.epochs": 8},
         "digits_full": DIGITS,  # for the 60 epochs that are the default
         "tiny": {
@@ -186,6 +194,7 @@ class Squid(Method):
             "levels": 2,
             "slots": 16,
             "snapshots": 2,
+            "discriminators": 1,
             "learning_rate": 1e-2,
             "score": "reconstruction",
         },
@@ -209,7 +218,9 @@ class Squid(Method):
         self.inpaint = Inpaint(bottleneck, c.grid, memory, attention)
         self.student = Decoder(c, with_memory=c.decoder_memory != "none")
         self.teacher = Decoder(c, with_memory=False) if c.distillation else None
-        self.judges = Judges(c.snapshots, c.size, c.channels, c.discriminator_statistics)
+        self.judges = Judges(
+            c.snapshots, c.size, c.channels, c.discriminator_statistics, discriminators=c.discriminators
+        )
         self.register_buffer("spread", torch.ones(2))  # of logit and mean squared error over the training images
         self.places = Places(c.size, c.size // c.grid)
         self._fake: Tensor | None = None
@@ -332,7 +343,7 @@ def check(config: SquidConfig) -> None:
         raise ValueError(f"size {config.size} must be a multiple of grid * 2**levels = {step}, and levels at least 2")
     if not 0 <= config.skips <= 2:
         raise ValueError(f"skips is {config.skips}; 0, 1 or 2 decoder levels may take the encoder's features")
-    Judges.check(config.snapshots, config.size)
+    Judges.check(config.snapshots, config.discriminators, config.size)
     check_k(config.shrinkage, config.k, strict=config.strict_top_k)
     if config.decoder_memory == "quadrant" and ((config.size // config.grid) >> (config.levels - 1)) % config.grid:
         raise ValueError(

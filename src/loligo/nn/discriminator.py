@@ -79,8 +79,19 @@ def moved(x: Tensor, way: int, black: float) -> Tensor:
     return part.contiguous(memory_format=torch.channels_last)
 
 
+class Panel(nn.ModuleList):
+    """Discriminators that learn apart, from the same images, beginning at weights of their own.
+
+    After generative multi-adversarial networks (Durugkar, Gemp, Mahadevan, ICLR 2017, 1611.01673), with mean losses.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the logits of each (M, N)."""
+        return torch.stack([discriminator(x) for discriminator in self])
+
+
 class Judges(nn.Module):
-    """A discriminator and copies of it from epochs evenly spaced, whose mean logit does not swing as one's own does.
+    """Discriminators and copies of them from epochs evenly spaced, whose mean logit does not swing as one's own does.
 
     A logit also hangs on where the strides fall, and in training nearly every image had a black edge where augmentation
     had moved it: each of several judges sees an image moved another way.
@@ -97,25 +108,30 @@ class Judges(nn.Module):
         statistics: Statistics,
         widths: Sequence[int] = WIDTHS,
         black: float = 0.0,
+        discriminators: int = 1,
     ) -> None:
         """Make them for images (N, channels, size, size) whose black is ``black``."""
         super().__init__()
         self.black = black
-        self.current, *past = (Discriminator(size, channels, widths, statistics) for _ in range(snapshots + 1))
+        self.current, *past = (
+            Panel(Discriminator(size, channels, widths, statistics) for _ in range(discriminators))
+            for _ in range(snapshots + 1)
+        )
         self.past = nn.ModuleList(past).requires_grad_(False)
         self.register_buffer("kept", torch.zeros((), dtype=torch.long))
         self.register_buffer("copied", torch.zeros((), dtype=torch.bool))  # by the last epoch
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N,), the logits of the one in training."""
+        """Map (N, C, H, W) to (M, N), the logits of those in training."""
         logits: Tensor = self.current(x)
         return logits
 
     @staticmethod
-    def check(snapshots: int, size: int, widths: Sequence[int] = WIDTHS) -> None:
+    def check(snapshots: int, discriminators: int, size: int, widths: Sequence[int] = WIDTHS) -> None:
         """Raise ValueError where there would be no judge, or nothing to normalise in one."""
-        if snapshots < 1:
-            raise ValueError(f"snapshots is {snapshots}; the score needs at least 1 discriminator")
+        for name, value in (("snapshots", snapshots), ("discriminators", discriminators)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; the score needs at least 1 discriminator")
         if not widths:
             raise ValueError("discriminator_widths is empty; name the channels of one layer or more")
         if size <= 1 << len(widths):
@@ -126,7 +142,7 @@ class Judges(nn.Module):
 
     @torch.no_grad()
     def keep(self, progress: float) -> None:
-        """Copy the one in training where its turn has come, by what part of the training is done, in (0, 1]."""
+        """Copy those in training where their turn has come, by what part of the training is done, in (0, 1]."""
         due = int(self.kept) < math.floor(progress * len(self.past) + 1e-6)
         self.copied.fill_(due)
         if due:
@@ -134,12 +150,12 @@ class Judges(nn.Module):
             self.kept += 1
 
     def mean(self, *images: Tensor) -> Tensor:
-        """Map one or more (N, C, H, W) to (N,): the mean logit of copies and, if it has none, the current one."""
+        """Map one or more (N, C, H, W) to (N,): the mean logit of copies and, if not among them, those in training."""
         judges = [*self.past[: int(self.kept)], *([] if self.copied else [self.current])]
         ways = [images]
         if len(judges) > 1:
             ways = [tuple(moved(x, way, self.black) for x in images) for way in range(4)]
-        return torch.stack([judge(x) for judge, seen in zip(judges, itertools.cycle(ways)) for x in seen]).mean(0)
+        return torch.stack([judge(x) for judge, seen in zip(judges, itertools.cycle(ways)) for x in seen]).mean((0, 1))
 
     def generator_loss(self, fake: Tensor) -> Tensor:
         """Return the cross-entropy of calling rebuilt images (N, C, H, W) real."""
