@@ -27,7 +27,7 @@ from loligo.runs import Run
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES = 1024
-BINS = (256, 64, 32)
+BINS = (256, 64, 32, 10)
 """Of the intensity histograms; the report names no number. Two samples of 128x128 values from an image's own histogram
 lie 0.017 nats apart by chance with 256 bins, more than the report has for different images, and 0.004 with 64."""
 
