@@ -6,10 +6,11 @@ student by distillation. A discriminator that learnt to tell rebuilt images from
 
 Departures: the generator's turn is taken before the discriminator's and both share one forward pass of the generator,
 which the reference computes twice; the generator so meets the discriminator of the step before. The score is the mean
-logit of the discriminators of some epochs (``snapshots``), since that of one swings widely between epochs, on the image
-and on the rebuilt one (``score``), since each of the two shows some anomalies that the other does not. Mean and
-deviation that turn it into an anomaly score are of held-out normals, in the paper of training images. Everything else
-where paper and reference code differ is an option; the preset ``paper`` has all as in the reference.
+logit of several discriminators (``discriminators``) of some epochs (``snapshots``), since that of one hangs on the
+weights it began with and swings widely between epochs, on the image and on the rebuilt one (``score``), since each of
+the two shows some anomalies that the other does not. Mean and deviation that turn it into an anomaly score are of
+held-out normals, in the paper of training images. Everything else where paper and reference code differ is an option;
+the preset ``paper`` has all as in the reference.
 """
 
 from __future__ import annotations
