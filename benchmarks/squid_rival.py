@@ -103,10 +103,10 @@ def main() -> None:
                 row: Row = {"task": task, "batch": batch, "dtype": dtype, "reference": round(theirs, 2)}
                 row |= {"loligo": round(ours["images_per_s"], 2), "ratio": round(ours["images_per_s"] / theirs, 2)}
                 row |= {"peak_share": round(ours["images_per_s"] * ours["flop"] / peak, 3)}
-                rows.append(row | {"peak_memory_bytes": ours["memory"] * 1024})
+                rows.append(row | {"peak_memory_bytes": ours["memory"] * 1024, "flop_per_image": ours["flop"]})
                 print(rows[-1], flush=True)
     about = {"machine": machine(), "unit": "images/s", "peak_flop_per_s": peaks, "date": time.strftime("%F")}
-    write_json(given.json, {**about, "rows": rows})
+    write_json({**about, "rows": rows}, given.json, indent=2)
 
 
 if __name__ == "__main__":
