@@ -5,8 +5,8 @@
 
 Theirs runs as its main.py does: the discriminator moves at every step, the generator at every second, each with a
 forward pass of its own; scoring is one pass of both with gradients, the discriminator in training mode. ``float32`` is
-that code as it stands, ``bf16`` the same under autocast where the processor has it. Each measurement is a process of
-its own, theirs and ours in turn; denormals are flushed in all.
+that code as it stands, ``bf16`` the same under autocast; ours are the plain form and the fast one. Each measurement is
+a process of its own, theirs and ours in turn; denormals are flushed in all.
 """
 
 from __future__ import annotations

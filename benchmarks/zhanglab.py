@@ -55,18 +55,19 @@ class Variants:
 def judge(model: Squid | Simsid, x: torch.Tensor) -> dict[str, np.ndarray]:
     """Return (n,) scores of a batch by name of the variant."""
     rebuilt, seen = model.reconstruct(x), 2 * x - 1 if isinstance(model, Simsid) else x
+    last = model.judges.current[0]
     on_rebuilt, on_input = -model.judges.mean(rebuilt), -model.judges.mean(seen)
     found = {
         "mean of judges": on_rebuilt,
         "reconstruction error": (rebuilt - seen).square().mean((1, 2, 3)),
-        "last judge": -model.judges(rebuilt)[0],
+        "last judge": -last(rebuilt),
         "mean of judges on the input": on_input,
         "mean of judges on both": (on_input + on_rebuilt) / 2,
     }
-    norms = [m for m in model.judges.current.modules() if isinstance(m, FeatureNorm)]
+    norms = [m for m in last.modules() if isinstance(m, FeatureNorm)]
     for norm in norms:
         norm.statistics = "running"
-    found["last judge, running statistics"] = -model.judges(rebuilt)[0]
+    found["last judge, running statistics"] = -last(rebuilt)
     for norm in norms:
         norm.statistics = "image"
     return {name: part.float().numpy() for name, part in found.items()}

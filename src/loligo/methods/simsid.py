@@ -211,8 +211,7 @@ class Simsid(Method):
         "digits_full": DIGITS,  # for the 60 epochs that are the default
         "tiny": {
             **{"size": 64, "widths": (4, 8, 16), "slots": 16, "memory_levels": 2, "snapshots": 2},
-            "discriminators": 1,
-            **{"learning_rate": 1e-2, "score": "reconstruction"},
+            **{"discriminators": 1, "learning_rate": 1e-2, "score": "reconstruction"},
         },
     }
     config: SimsidConfig
