@@ -72,15 +72,35 @@ def test_k_above_the_number_of_slots_keeps_all() -> None:
     torch.testing.assert_close(shrink(logits, "gumbel", k=5), logits.softmax(-1))
 
 
+@pytest.mark.parametrize("learns", [True, False])
 @pytest.mark.parametrize("positions", [1, 4])
-def test_memory_reads_each_position_from_its_own_slots(positions: int) -> None:
+def test_memory_reads_each_position_from_its_own_slots(positions: int, learns: bool) -> None:
     memory = MemoryMatrix(20, 6, positions, "gumbel", 5, False)
     query = torch.randn(3, 4, 6)
+    with torch.set_grad_enabled(learns):
+        read = memory(query)
     for n in range(3):
         for place in range(4):
             slots = memory.slots[place if positions > 1 else 0]
             weights = shrink(query[n, place] @ slots.T, "gumbel", 5)
-            torch.testing.assert_close(memory(query)[n, place], weights @ slots, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(read[n, place], weights @ slots, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["gumbel", "hard"])
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("slots", ["own", "twins", "equal"])
+def test_memory_reads_the_same_without_gradients(slots: str, strict: bool, how: memory.Shrinkage) -> None:
+    bank = MemoryMatrix(12, 6, 4, how, 4, strict)
+    with torch.no_grad():
+        if slots == "twins":  # more or fewer than k are kept where similarities are equal
+            bank.slots[:, 6:] = bank.slots[:, :6]
+        elif slots == "equal":
+            bank.slots[:] = bank.slots[:, :1]
+    query = torch.randn(3, 4, 6)
+    plain = bank(query)
+    with torch.no_grad():
+        torch.testing.assert_close(bank(query), plain.detach())
+        assert bank(torch.full_like(query, torch.nan)).isnan().all()
 
 
 def test_a_matrix_learns_and_a_queue_does_not() -> None:

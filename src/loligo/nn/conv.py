@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from loligo.nn.memory import Memory
-
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -109,6 +107,6 @@ def packed(module: M, dtype: torch.dtype, device: str | torch.device = "cpu") ->
         for name, child in parent.named_children():
             if isinstance(child, ConvNorm) and child.conv.weight.device.type == "cpu":
                 setattr(parent, name, PackedConvNorm(child.conv, child.norm, dtype))
-            elif type(child) in (nn.Linear, nn.Conv2d, nn.ConvTranspose2d) or isinstance(child, Memory):
+            elif type(child) in (nn.Linear, nn.Conv2d, nn.ConvTranspose2d):
                 child.to(dtype)
     return module

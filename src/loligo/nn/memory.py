@@ -68,8 +68,19 @@ class Memory(nn.Module):
         with torch.autocast(query.device.type, enabled=False):  # bfloat16 ties slots, so that not k of them are kept
             similarity = query.transpose(0, 1).float() @ self.slots.float().mT  # (L, N, D) @ (L, D, m)
         weights = shrink(similarity, self.shrinkage, self.k, strict=self.strict)
-        read = weights.to(query.dtype) @ self.slots.to(query.dtype)  # (L, N, m) @ (L, m, D)
+        if self.shrinkage == "gumbel" and not torch.is_grad_enabled():
+            read = self._read_kept(weights).to(query.dtype)
+        else:
+            read = weights.to(query.dtype) @ self.slots.to(query.dtype)  # (L, N, m) @ (L, m, D)
         return read.transpose(0, 1).reshape(n, length, dim).contiguous()
+
+    def _read_kept(self, weights: Tensor) -> Tensor:
+        """Return ``weights @ slots``, (L, N, m) @ (L, m, D), from the few slots alone whose weight is not zero."""
+        positions, m, dim = self.slots.shape
+        kept, which = weights.topk(max(1, int((weights != 0).sum(-1).max())), -1)
+        which = which + m * torch.arange(positions, device=which.device)[:, None, None]
+        bags = [part.flatten(0, 1) for part in (which, self.slots, kept)]
+        return F.embedding_bag(bags[0], bags[1], per_sample_weights=bags[2], mode="sum").view(positions, -1, dim)
 
 
 class MemoryMatrix(Memory):
