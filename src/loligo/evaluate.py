@@ -99,7 +99,7 @@ def paper(test: pd.DataFrame, folder: Path) -> Metrics:
             best = int(aucs.index[int(aucs["auc"].argmax())])
             if set(test["path"]) <= set(epochs.loc[epochs["epoch"] == best, "path"]):
                 epoch, test = best, at_epoch(test, epochs, best)
-                note = f"epoch {epoch} of {len(aucs)}, best on labelled validation ({aucs['auc'][epoch]:.3f})"
+                note = f"epoch {epoch}, best on labelled validation of {len(aucs)} watched ({aucs['auc'][epoch]:.3f})"
             else:
                 note = "the last epoch: the scores by epoch are of other test images"
     threshold = metrics.best_accuracy_threshold(_labels(test), _scores(test))
