@@ -2,6 +2,7 @@
 
     python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 20
     python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --epochs 10 --set strict_top_k=false
+    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --epochs 10 --set train.expose=false
     python benchmarks/zhanglab.py --method simsid --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 40
 
 A run that was cut off goes on where it stopped. After each epoch validation and test images are scored in several ways
@@ -12,7 +13,6 @@ the end the run is scored and evaluated, and rows are added to results.csv and z
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -43,23 +43,26 @@ class Variants:
         scorer, found = Scorer(model), []
         for start in range(0, len(self.data), 16):
             x = self.data.batch(np.arange(start, min(start + 16, len(self.data))))
+            scores = scorer(x)
             with torch.inference_mode(), autocast(scorer.device, scorer.dtype):
-                variants = judge(scorer.method, x.contiguous(memory_format=torch.channels_last))
-            found.append(variants | {"score": scorer(x).image.numpy()})
+                variants = judge(scorer.method, x, scores.reconstruction)
+            found.append(variants | {"score": scores.image.numpy()})
         table = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch)
         columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
         api.append_epoch(self.folder / "epochs.csv", table.assign(score=columns.pop("score")), epoch)
         api.append_epoch(self.folder / "variants.csv", table.assign(**columns), epoch)
 
 
-def judge(model: Squid | Simsid, x: torch.Tensor) -> dict[str, np.ndarray]:
+def judge(model: Squid | Simsid, x: torch.Tensor, rebuilt: torch.Tensor) -> dict[str, np.ndarray]:
     """Return (n,) scores of a batch by name of the variant."""
-    rebuilt, seen = model.reconstruct(x), 2 * x - 1 if isinstance(model, Simsid) else x
+    error = (rebuilt - x).square().mean((1, 2, 3))
+    if isinstance(model, Simsid):  # its networks see [-1, 1]
+        x, rebuilt = 2 * x - 1, 2 * rebuilt - 1
     last = model.judges.current[0]
-    on_rebuilt, on_input = -model.judges.mean(rebuilt), -model.judges.mean(seen)
+    on_rebuilt, on_input = -model.judges.mean(rebuilt), -model.judges.mean(x)
     found = {
         "mean of judges": on_rebuilt,
-        "reconstruction error": (rebuilt - seen).square().mean((1, 2, 3)),
+        "reconstruction error": error,
         "last judge": -last(rebuilt),
         "mean of judges on the input": on_input,
         "mean of judges on both": (on_input + on_rebuilt) / 2,
@@ -94,15 +97,16 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--set", nargs="*", default=[], help="options to change, for traps and ablations")
     given = parser.parse_args()
-    options = {name: yaml.safe_load(value) for name, value in (pair.split("=") for pair in given.set)}
+    changes = {name: yaml.safe_load(value) for name, value in (pair.split("=") for pair in given.set)}
+    options = {name: value for name, value in changes.items() if not name.startswith("train.")}
+    settings = {name.removeprefix("train."): value for name, value in changes.items() if name not in options}
     key = {"method": given.method, "options": " ".join(given.set), "epochs": given.epochs, "seed": given.seed}
     rows = zhanglab.index(given.data)
     folder = given.out / "_".join([given.method, *given.set, str(given.epochs), str(given.seed)])
-    run = api.plan(given.method, folder, None, options, {"seed": given.seed, "epochs": given.epochs})
+    run = api.plan(given.method, folder, None, options, settings | {"seed": given.seed, "epochs": given.epochs})
     if not run.trained:
-        settings = dataclasses.asdict(run.train)
         watch = Variants(rows, folder, run.method_config.size)
-        api.train(given.method, rows, folder, options=options, train=settings, watch=watch)
+        api.train(given.method, rows, folder, options=options, train=run.train, watch=watch)
     before = (folder / "metrics.json").exists()
     api.score(run)
     found = api.evaluate(run, None if given.set or before else RESULTS / "results.csv")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -26,6 +27,38 @@ DATA = dataset(anatomy(21, 64))
 def squid() -> Squid:
     torch.manual_seed(0)
     return Squid(SquidConfig(**{k: v for k, v in Squid.presets["tiny"].items()}))
+
+
+class Mean(Method):
+    """Keeps what it is given to learn from."""
+
+    def __init__(self) -> None:
+        super().__init__(MethodConfig())
+        self.net, self.seen = nn.Linear(1, 1), []
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("all", (Turn("loss", ("net",)),)),)
+
+    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+        self.seen.append(x)
+        return {"loss": self.net(x.mean((1, 2, 3))[:, None]).square().mean()}
+
+
+@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize("expose", [True, False])
+def test_augmentation_changes_the_image_and_not_its_position(expose: bool, augment: bool, tmp_path: Path) -> None:
+    position = torch.arange(8.0)[:, None, None].expand(8, 16, 16) / 8
+    image = torch.rand(8, 16, 16, generator=torch.Generator().manual_seed(0))
+    data = dataset(torch.stack([image, position], 1).numpy())
+    config = TrainConfig(1, batch_size=8, precision="float32", augment=augment, expose=expose)
+    method = Mean()
+    fit(method, data, config, tmp_path)
+    given, expected = method.seen[0], data.batch(np.arange(8))
+    order = given[:, 1, 0, 0].argsort()
+    torch.testing.assert_close(given[order, 1], expected[:, 1])
+    same = torch.equal(given[order, 0], expected[:, 0])
+    values = set(given[:, 0].flatten().tolist()) - {0.0} <= set(expected[:, 0].flatten().tolist())
+    assert (same, values) == (not (expose or augment), not expose)
 
 
 class Killed(BaseException):

@@ -22,6 +22,8 @@ class TrainConfig:
     """Of initial weights, order, augmentation and dropout."""
     augment: bool = True
     """Shift by up to 5 % and scale by 0.95 to 1.05 at random."""
+    expose: bool = False
+    """Change contrast (0.75 to 1.25 times) and gamma (2/3 to 3/2) at random, so that scores hang less on exposure."""
     precision: Precision = "auto"
     """bf16 autocast, float32, or bf16 where the processor computes in it."""
     watch: bool = False

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from loligo.config import TrainConfig
 from loligo.data.cache import Dataset
-from loligo.data.transforms import jitter
+from loligo.data.transforms import expose, jitter
 from loligo.files import replacing, sweep, write_csv
 from loligo.methods.base import Method, Phase, Turn
 from loligo.nn.precision import autocast, pick_dtype
@@ -140,8 +140,9 @@ class Loop:
         order = torch.randperm(len(self.data), generator=generator).numpy()
         for step, indices in enumerate(np.array_split(order, self.steps)):
             x = self.data.batch(indices)
-            if self.config.augment:
-                x = torch.cat([jitter(x[:, :1], generator), x[:, 1:]], 1)  # the image alone, not a slice's position
+            for asked, change in ((self.config.expose, expose), (self.config.augment, jitter)):
+                if asked:
+                    x = torch.cat([change(x[:, :1], generator), x[:, 1:]], 1)  # the image alone, not a slice's position
             for name, loss in self._step(phase, step, self._place(x)).items():
                 totals[name].append(loss)
             if sys.stderr.isatty():

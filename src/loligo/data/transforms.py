@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,3 +30,19 @@ def jitter(
     back = torch.stack((1 / zoom, nothing, across, nothing, 1 / zoom, down), 1).view(-1, 2, 3)  # output to input
     grid = functional.affine_grid(back, list(x.shape), align_corners=False)
     return functional.grid_sample(x, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
+def expose(
+    x: Tensor, generator: torch.Generator, contrast: tuple[float, float] = (0.75, 1.25), gamma: float = 1.5
+) -> Tensor:
+    """Change contrast and gamma of each image of x (N, C, H, W) float32 in [0, 1] by its own random amount.
+
+    ``contrast`` bounds the factor of the distance from the image's mean; what leaves [0, 1] is cut off. The exponent
+    is drawn between 1 / ``gamma`` and ``gamma``, evenly by its logarithm. Both ranges are those of nnU-Net (Isensee et
+    al., Nature Methods 2021), whose exponents begin at 0.7. The generator may live on another device.
+    """
+    amounts = torch.rand(2, len(x), 1, 1, 1, generator=generator, device=generator.device).to(x.device, x.dtype)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    factor = contrast[0] + (contrast[1] - contrast[0]) * amounts[0]
+    exponent = torch.exp(math.log(gamma) * (2 * amounts[1] - 1))
+    return ((x - mean) * factor + mean).clamp(0, 1) ** exponent

@@ -7,14 +7,15 @@ student by distillation. A discriminator that learnt to tell rebuilt images from
 SQUID: learnt matrices instead of queues, at several levels on finer and finer grids; no masked shortcut; neighbours
 outside the image masked; images in [-1, 1].
 
-Departures: the paper's text leaves the convolutions open. A unit here has two 3x3 convolutions where SQUID's has
-three; a decoder convolves before it doubles height and width, and adds the encoder's features through a 1x1 convolution
-where SQUID joins them as channels: less than half the work. The generator's turn comes first and the discriminator's
-takes its images, so that one forward pass serves both. The score is the mean logit of several discriminators
+Departures: the paper's text leaves the convolutions open. A unit here has two 3x3 convolutions where SQUID's has three;
+a decoder convolves before it doubles height and width, and adds the encoder's features through a 1x1 convolution where
+SQUID joins them as channels: less than half the work. The generator's turn comes first and the discriminator's takes
+its images, so that one forward pass serves both. The score is the mean logit of several discriminators
 (``discriminators``) of some epochs (``snapshots``), since that of one hangs on the weights it began with and swings
 widely between epochs; and they judge both the image and the rebuilt one, where the paper has them judge the latter
 (``score: discriminator``, preset ``paper``): what a discriminator takes to be real is what normal images have in
-common, and a rebuilt image has lost part of what departs from it.
+common, and a rebuilt image has lost part of what departs from it. Contrast and gamma of training images are changed at
+random (``train.expose``), since a logit otherwise hangs on how an image was exposed.
 """
 
 from __future__ import annotations
@@ -203,6 +204,7 @@ class Simsid(Method):
 
     Config = SimsidConfig
     presets: ClassVar = {
+        "default": {"train.expose": True},
         "paper": {
             **{"score": "discriminator", "snapshots": 1, "discriminators": 1, "discriminator_final_rate": 1.0},
             "train.epochs": 1000,
