@@ -14,27 +14,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from loligo import results
 from loligo.calibrate import Calibration
+from loligo.data.transforms import stretch
 from loligo.runs import Run
 from loligo.score import Scorer
 
 RESULTS = Path(__file__).parent / "results" / "exposure.csv"
 
 
-def contrast(x: Tensor, factor: float) -> Tensor:
-    """Multiply the distance from each image's mean."""
-    mean = x.mean((1, 2, 3), keepdim=True)
-    return ((x - mean) * factor + mean).clamp(0, 1)
-
-
 CHANGES = {
     "none": lambda x: x,
     **{f"gamma {g:.2f}": lambda x, g=g: x**g for g in (2 / 3, 0.8, 1.25, 1.5)},
-    **{f"contrast {f}": lambda x, f=f: contrast(x, f) for f in (0.8, 1.2)},
+    **{f"contrast {f}": lambda x, f=f: stretch(x, f).clamp(0, 1) for f in (0.8, 1.2)},
     **{f"brightness {f}": lambda x, f=f: (x * f).clamp(0, 1) for f in (0.8, 1.2)},
     **{f"blur {s}": lambda x, s=s: gaussian_blur(x, [7, 7], [s, s]) for s in (0.5, 0.7)},
 }

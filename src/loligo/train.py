@@ -140,9 +140,12 @@ class Loop:
         order = torch.randperm(len(self.data), generator=generator).numpy()
         for step, indices in enumerate(np.array_split(order, self.steps)):
             x = self.data.batch(indices)
-            for asked, change in ((self.config.expose, expose), (self.config.augment, jitter)):
-                if asked:
-                    x = torch.cat([change(x[:, :1], generator), x[:, 1:]], 1)  # the image alone, not a slice's position
+            image = x[:, :1]  # alone, without a slice's position
+            if self.config.expose:
+                image = expose(image, generator)
+            if self.config.augment:
+                image = jitter(image, generator)
+            x = torch.cat([image, x[:, 1:]], 1)
             for name, loss in self._step(phase, step, self._place(x)).items():
                 totals[name].append(loss)
             if sys.stderr.isatty():

@@ -42,7 +42,12 @@ def expose(
     al., Nature Methods 2021), whose exponents begin at 0.7. The generator may live on another device.
     """
     amounts = torch.rand(2, len(x), 1, 1, 1, generator=generator, device=generator.device).to(x.device, x.dtype)
-    mean = x.mean((1, 2, 3), keepdim=True)
     factor = contrast[0] + (contrast[1] - contrast[0]) * amounts[0]
     exponent = torch.exp(math.log(gamma) * (2 * amounts[1] - 1))
-    return ((x - mean) * factor + mean).clamp(0, 1) ** exponent
+    return stretch(x, factor).clamp(0, 1) ** exponent
+
+
+def stretch(x: Tensor, factor: Tensor | float) -> Tensor:
+    """Multiply the distance of x (N, C, H, W) from each image's mean by a factor, one for all or (N, 1, 1, 1)."""
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return (x - mean) * factor + mean

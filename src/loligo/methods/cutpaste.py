@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.data import synthetic
+from loligo.data.transforms import stretch
 from loligo.methods.base import STAGES, FeatureConfig, Method, Phase, Turn
 from loligo.nn.density import GaussianDensity
 from loligo.nn.heat import Pooling, enlarge, pool
@@ -124,8 +125,7 @@ def _layer(inputs: int, outputs: int) -> nn.Sequential:
 def toned(x: Tensor, amount: float) -> Tensor:
     """Change brightness and contrast of each image of x (N, C, H, W) in [0, 1] by up to ``amount``, a part of 1."""
     brightness, contrast = (1 + amount * (2 * torch.rand(2, len(x), 1, 1, 1) - 1)).to(x.device)
-    mean = x.mean((1, 2, 3), keepdim=True)
-    changed: Tensor = ((x - mean) * contrast + mean) * brightness
+    changed: Tensor = stretch(x, contrast) * brightness
     return changed.clamp(0, 1)
 
 

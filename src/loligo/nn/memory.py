@@ -79,8 +79,8 @@ class Memory(nn.Module):
         positions, m, dim = self.slots.shape
         kept, which = weights.topk(max(1, int((weights != 0).sum(-1).max())), -1)
         which = which + m * torch.arange(positions, device=which.device)[:, None, None]
-        bags = [part.flatten(0, 1) for part in (which, self.slots, kept)]
-        return F.embedding_bag(bags[0], bags[1], per_sample_weights=bags[2], mode="sum").view(positions, -1, dim)
+        which, slots, kept = (part.flatten(0, 1) for part in (which, self.slots.float(), kept))
+        return F.embedding_bag(which, slots, per_sample_weights=kept, mode="sum").view(positions, -1, dim)
 
 
 class MemoryMatrix(Memory):
