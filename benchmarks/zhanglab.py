@@ -56,8 +56,6 @@ class Variants:
 def judge(model: Squid | Simsid, x: torch.Tensor, rebuilt: torch.Tensor) -> dict[str, np.ndarray]:
     """Return (n,) scores of a batch by name of the variant."""
     error = (rebuilt - x).square().mean((1, 2, 3))
-    if isinstance(model, Simsid):  # its networks see [-1, 1]
-        x, rebuilt = 2 * x - 1, 2 * rebuilt - 1
     last = model.judges.current[0]
     on_rebuilt, on_input = -model.judges.mean(rebuilt), -model.judges.mean(x)
     found = {

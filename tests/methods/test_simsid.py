@@ -102,9 +102,19 @@ def test_one_forward_pass_serves_both_turns() -> None:
 def test_the_loss_is_that_of_images_from_minus_one_to_one() -> None:
     model = simsid().train()
     losses = model.losses(X, "generator")
-    expected = 10 * (model._fake - (2 * X - 1)).square().mean()
+    expected = 10 * (2 * model._fake - 1 - (2 * X - 1)).square().mean()
     torch.testing.assert_close(losses["reconstruction"], expected)
-    assert -1 <= float(model._fake.min()) < 0
+
+
+def test_discriminators_see_images_from_zero_to_one() -> None:
+    model, seen = simsid().train(), []
+    model.judges.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    model.losses(X, "generator")
+    fake = model._fake
+    model.losses(X, "discriminator")
+    assert all(torch.equal(a, b) for a, b in zip(seen, (fake, X, fake), strict=True))
+    assert 0 <= float(fake.min()) < float(fake.max()) <= 1
+    torch.testing.assert_close(model.eval().reconstruct(X), model.score(X).reconstruction)
 
 
 def test_the_teacher_sends_no_gradient_to_the_encoder_and_has_no_memory() -> None:
@@ -133,7 +143,7 @@ def test_a_higher_score_is_what_the_discriminators_call_less_real() -> None:
         with torch.no_grad():
             before, logit = model.score(X).image, model.judges.current(model.reconstruct(X)).mean(0)
             if score == "pair":
-                logit = (logit + model.judges.current(2 * X - 1).mean(0)) / 2
+                logit = (logit + model.judges.current(X).mean(0)) / 2
             torch.testing.assert_close(before, -logit)
             for member in model.judges.current:
                 member.logit.bias += 10

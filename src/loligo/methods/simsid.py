@@ -15,7 +15,10 @@ its images, so that one forward pass serves both. The score is the mean logit of
 widely between epochs; and they judge both the image and the rebuilt one, where the paper has them judge the latter
 (``score: discriminator``, preset ``paper``): what a discriminator takes to be real is what normal images have in
 common, and a rebuilt image has lost part of what departs from it. Contrast and gamma of training images are changed at
-random (``train.expose``), since a logit otherwise hangs on how an image was exposed.
+random (``train.expose``), since a logit otherwise hangs on how an image was exposed; for the same reason discriminators
+see images in [0, 1], as SQUID's do: black is then what pads their convolutions, and a darker image a multiple of a
+brighter one, which their norms take out. In [-1, 1] an image of 0.8 times the brightness was called abnormal thrice as
+often.
 """
 
 from __future__ import annotations
@@ -226,7 +229,7 @@ class Simsid(Method):
         self.student = Decoder(c, c.memory_levels)
         self.teacher = Decoder(c, 0) if c.distillation else None
         judge = (c.size, c.channels, c.discriminator_statistics, c.discriminator_widths)
-        self.judges = Judges(c.snapshots, *judge, black=-1.0, discriminators=c.discriminators)
+        self.judges = Judges(c.snapshots, *judge, discriminators=c.discriminators)
         self.places = Places(c.size, c.size // c.grid)
         self._fake: Tensor | None = None
 
@@ -241,21 +244,21 @@ class Simsid(Method):
 
     def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
         """Return the losses of a turn; the generator's leaves its images for the discriminator's of the same step."""
-        x = 2 * x - 1
         if turn == "discriminator":
             if self._fake is None:
                 raise RuntimeError("the discriminator's turn needs the images of the generator's before it")
             fake, self._fake = self._fake, None
             return {"discriminator": self.config.adversarial_weight * self.judges.loss(x, fake)}
-        return self._generator_losses(x)
+        return self._generator_losses(2 * x - 1)
 
     def _generator_losses(self, x: Tensor) -> dict[str, Tensor]:
         c = self.config
         z, skips = self.encoder(x)
         fake, student = self.student(z, skips)
-        self._fake = fake.detach()
+        judged = fake / 2 + 0.5
+        self._fake = judged.detach()
         losses = {"reconstruction": c.reconstruction_weight * F.mse_loss(fake, x)}
-        losses["adversarial"] = c.adversarial_weight * self.judges.generator_loss(fake)
+        losses["adversarial"] = c.adversarial_weight * self.judges.generator_loss(judged)
         if self.teacher:
             image, teacher = self.teacher(z.detach(), [skip.detach() for skip in skips])
             losses["teacher"] = c.teacher_weight * F.mse_loss(image, x)
@@ -274,26 +277,25 @@ class Simsid(Method):
         self.judges.keep(progress)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Rebuild images (N, C, H, W) in [0, 1]; the result is in [-1, 1]."""
+        """Rebuild images (N, C, H, W) in [0, 1]."""
         rebuilt: Tensor = self.student(*self.encoder(2 * x - 1))[0]
-        return rebuilt
+        return rebuilt / 2 + 0.5
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Measure the error that is usual at each place of the training images, where the score asks for it."""
         if self.config.score == "local":
-            self.places.fit(self.places(x, self.reconstruct(x) / 2 + 0.5) for x in batches)
+            self.places.fit(self.places(x, self.reconstruct(x)) for x in batches)
 
     def score(self, x: Tensor) -> Scores:
         """Score by the discriminators' logit of the image, or as the option says; map the squared error."""
         rebuilt = self.reconstruct(x)
-        image = rebuilt / 2 + 0.5
         if self.config.score == "local":
-            return self.places.score(x, image)
-        error = (x - image).square().mean(1, keepdim=True)
+            return self.places.score(x, rebuilt)
+        error = (x - rebuilt).square().mean(1, keepdim=True)
         if self.config.score == "reconstruction":
-            return Scores(error.mean((1, 2, 3)), error, image)
-        judged = (2 * x - 1, rebuilt) if self.config.score == "pair" else (rebuilt,)
-        return Scores(-self.judges.mean(*judged), error, image)
+            return Scores(error.mean((1, 2, 3)), error, rebuilt)
+        judged = (x, rebuilt) if self.config.score == "pair" else (rebuilt,)
+        return Scores(-self.judges.mean(*judged), error, rebuilt)
 
     def inspect(self, x: Tensor) -> Inspection:
         """Return what teacher and student rebuild, and the patches' features beside the coarsest memory."""

@@ -75,11 +75,11 @@ class Discriminator(nn.Module):
         return logits
 
 
-def moved(x: Tensor, way: int, black: float) -> Tensor:
-    """Move images (N, C, H, W) by `SHIFT` along a diagonal, one of four ways; what they leave is black."""
+def moved(x: Tensor, way: int) -> Tensor:
+    """Move images (N, C, H, W) in [0, 1] by `SHIFT` along a diagonal, one of four ways; what they leave is black."""
     reach = round(SHIFT * x.shape[3])
     down, right = 2 * reach * (way // 2 % 2), 2 * reach * (way % 2)
-    part = F.pad(x, [reach] * 4, value=black)[:, :, down : down + x.shape[2], right : right + x.shape[3]]
+    part = F.pad(x, [reach] * 4)[:, :, down : down + x.shape[2], right : right + x.shape[3]]
     return part.contiguous(memory_format=torch.channels_last)
 
 
@@ -111,12 +111,10 @@ class Judges(nn.Module):
         channels: int,
         statistics: Statistics,
         widths: Sequence[int] = WIDTHS,
-        black: float = 0.0,
         discriminators: int = 1,
     ) -> None:
-        """Make them for images (N, channels, size, size) whose black is ``black``."""
+        """Make them for images (N, channels, size, size) in [0, 1]."""
         super().__init__()
-        self.black = black
         self.current, *past = (
             Panel(Discriminator(size, channels, widths, statistics) for _ in range(discriminators))
             for _ in range(snapshots + 1)
@@ -158,7 +156,7 @@ class Judges(nn.Module):
         judges = [*self.past[: int(self.kept)], *([] if self.copied else [self.current])]
         ways = [torch.cat(images)]
         if len(judges) > 1:
-            ways = [moved(ways[0], way, self.black) for way in range(4)]
+            ways = [moved(ways[0], way) for way in range(4)]
         logits = torch.stack([judge(seen) for judge, seen in zip(judges, itertools.cycle(ways))])
         return logits.view(-1, len(images), len(images[0])).mean((0, 1))
 
