@@ -18,7 +18,7 @@ common, and a rebuilt image has lost part of what departs from it. Contrast and 
 random (``train.expose``), since a logit otherwise hangs on how an image was exposed; for the same reason discriminators
 see images in [0, 1], as SQUID's do: black is then what pads their convolutions, and a darker image a multiple of a
 brighter one, which their norms take out. In [-1, 1] an image of 0.8 times the brightness was called abnormal thrice as
-often.
+often. The preset ``paper`` has this, too.
 """
 
 from __future__ import annotations
