@@ -26,7 +26,7 @@ from loligo.files import replacing, write_text
 from loligo.io import is_volume, planes, stem
 from loligo.methods.base import Method
 from loligo.nn.conv import packed
-from loligo.nn.precision import autocast, pick_dtype
+from loligo.nn.precision import autocast, hasten, pick_dtype
 from loligo.types import Scores, VolumeHeader
 
 MAX_NAME = 120
@@ -44,7 +44,7 @@ class Scorer:
         self.device = torch.device(device)
         self.dtype = pick_dtype(precision, self.device)
         self.method = packed(method, self.dtype, self.device)
-        torch.set_flush_denormal(True)
+        hasten()
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Scores:

@@ -26,7 +26,7 @@ from loligo.data.cache import Dataset
 from loligo.data.transforms import expose, jitter
 from loligo.files import replacing, sweep, write_csv
 from loligo.methods.base import Method, Phase, Turn
-from loligo.nn.precision import autocast, pick_dtype
+from loligo.nn.precision import autocast, hasten, pick_dtype
 from loligo.types import Again
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def fit(
     """
     from lightning_fabric import Fabric  # not above: it takes 3 s, which scoring and reports do without
 
-    torch.set_flush_denormal(True)
+    hasten()
     try:
         fabric = Fabric(accelerator=config.device, devices=1)
     except (RuntimeError, ValueError, ImportError) as error:
