@@ -96,9 +96,9 @@ class Panel(nn.ModuleList):
 
 
 class SideBySide(nn.Module):
-    """The discriminators of a panel as one network of grouped convolutions: the same logits in a fourth of the steps.
+    """The discriminators of a panel as one network of grouped convolutions: the same logits in as many steps as one's.
 
-    Of one image, steps are what takes time.
+    With one image, the number of steps is what takes time.
     """
 
     def __init__(self, panel: Panel) -> None:
