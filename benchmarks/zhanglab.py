@@ -65,8 +65,6 @@ def judge(model: Squid | Simsid, x: torch.Tensor, rebuilt: torch.Tensor) -> dict
         "mean of judges on the input": on_input,
         "mean of judges on both": (on_input + on_rebuilt) / 2,
     }
-    if isinstance(model, Simsid) and model.config.score == "distance":
-        found["distance of the input's features"] = model.distance(model.judges.opinions(x)[1])
     norms = [m for m in last.modules() if isinstance(m, FeatureNorm)]
     for norm in norms:
         norm.statistics = "running"

@@ -34,8 +34,8 @@ def test_streaming_sums_give_the_mean_and_covariance_of_all_features(fitted: Pad
     for place in (0, 77, 255):
         own = features.reshape(40, 12, -1)[:, :, place]
         inverse = np.linalg.inv(np.cov(own.T) + 0.01 * np.eye(12))
-        whitening = fitted.gaussians.whitening[place].double().numpy()
-        np.testing.assert_allclose(fitted.gaussians.mean[place].numpy(), own.mean(0), rtol=1e-3, atol=1e-4)
+        whitening = fitted.whitening[place].double().numpy()
+        np.testing.assert_allclose(fitted.mean[place].numpy(), own.mean(0), rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(whitening.T @ whitening, inverse, rtol=2e-2, atol=2e-2 * inverse.max())
 
 

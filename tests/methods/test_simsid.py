@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.methods.simsid import Simsid, SimsidConfig, SpaceMemory
 from loligo.methods.squid import Squid, SquidConfig
-from loligo.nn.discriminator import moved
 from loligo.nn.memory import MemoryMatrix, MemoryQueue
 from loligo.nn.patches import cut
 
@@ -100,16 +95,8 @@ def test_one_forward_pass_serves_both_turns() -> None:
     assert set(losses) == {"generator", "reconstruction", "adversarial", "teacher", "distillation"}
     parts = [v for k, v in losses.items() if k != "generator"]
     torch.testing.assert_close(losses["generator"], torch.stack(parts).sum())
-
-
-def test_a_discriminators_turn_without_the_generators_rebuilds_images_itself() -> None:
-    model, calls = simsid().train(), []
-    generator, discriminator = Simsid(SimsidConfig()).phases()[0].turns
-    assert (generator.every, discriminator.every) == (2, 1)
-    model.student.register_forward_hook(lambda *_: calls.append(1))
-    model.losses(X, "discriminator")["discriminator"].backward()
-    assert len(calls) == 1
-    assert {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None} == {"judges"}
+    with pytest.raises(RuntimeError, match="the images of the generator's before it"):
+        model.losses(X, "discriminator")
 
 
 def test_the_loss_is_that_of_images_from_minus_one_to_one() -> None:
@@ -154,48 +141,13 @@ def test_a_higher_score_is_what_the_discriminators_call_less_real() -> None:
     for score in ("pair", "discriminator"):
         model = simsid(score=score).eval()
         with torch.no_grad():
-            before, logit = model.score(X).image, model.judges.current(model.reconstruct(X))[0].mean(0)
+            before, logit = model.score(X).image, model.judges.current(model.reconstruct(X)).mean(0)
             if score == "pair":
-                logit = (logit + model.judges.current(X)[0].mean(0)) / 2
+                logit = (logit + model.judges.current(X).mean(0)) / 2
             torch.testing.assert_close(before, -logit)
             for member in model.judges.current:
                 member.logit.bias += 10
             torch.testing.assert_close(model.score(X).image, before - 10)
-
-
-def test_the_distance_is_that_of_padim_on_each_discriminators_last_features_of_the_image() -> None:
-    model = simsid(score="distance", discriminators=2, discriminator_widths=(4, 8, 8)).eval()
-    images = torch.rand(24, 1, 64, 64, generator=torch.Generator().manual_seed(1))
-    train, held_out, new = images[:14], images[14:20], images[20:]
-    with torch.no_grad():
-        model.judges.keep(0.5)
-        model.judges.keep(0.6)  # not due: those in training, which have moved on since, judge as well
-        for member in model.judges.current:
-            member.features[-2].weight += 0.5
-        model.fit(train.split(5))
-        model.calibrate(held_out.split(4))
-        judges, distance = [*model.judges.past[0], *model.judges.current], []
-        for i, judge in enumerate(judges):
-            seen, known = (F.adaptive_avg_pool2d(judge.features(moved(x, i // 2)), 4) for x in (images, train))
-            for h, w in itertools.product(range(4), range(4)):
-                own, usual = seen[:, :, h, w].double().numpy(), known[:, :, h, w].double().numpy()
-                inverse = np.linalg.inv(np.cov(usual.T) + 0.01 * np.eye(8))
-                apart = own - usual.mean(0)
-                distance.append(np.sqrt(np.einsum("nd,de,ne->n", apart, inverse, apart)))
-        assert len(distance) == 4 * 16
-        logit = -model.judges.mean(images).double().numpy()
-        parts = np.stack([logit, np.mean(distance, 0)], 1)
-        expected = (parts[20:] / parts[14:20].std(0)).sum(1)
-        np.testing.assert_allclose(model.score(new).image.numpy(), expected, rtol=1e-3)
-
-
-def test_features_of_a_larger_image_are_pooled_to_as_many_places() -> None:
-    sides = {size: simsid(score="distance", size=size, discriminator_widths=(4, 8)) for size in (64, 128)}
-    assert {tuple(model.gaussians.mean.shape) for model in sides.values()} == {(2 * 16, 8)}
-    x = torch.rand(3, 1, 128, 128)
-    with torch.no_grad():
-        sides[128].eval().fit([x])
-        assert torch.isfinite(sides[128].score(x).image).all()
 
 
 OPTIONS: dict[str, list[object]] = {
@@ -211,7 +163,7 @@ OPTIONS: dict[str, list[object]] = {
     "discriminator_statistics": ["running"],
     "snapshots": [1],
     "discriminators": [3],
-    "score": ["distance", "pair", "discriminator", "reconstruction", "local"],
+    "score": ["pair", "discriminator", "reconstruction", "local"],
     "grid": [1, 4],
 }
 

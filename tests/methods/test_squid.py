@@ -85,11 +85,11 @@ def test_image_statistics_are_those_of_a_discriminator_in_training_mode_on_one_i
 
 def test_running_statistics_differ_from_the_images_own() -> None:
     model = squid().eval()
-    image = model.judges.current(X)[0]
+    image = model.judges.current(X)
     for module in model.judges.current.modules():
         if hasattr(module, "statistics"):
             module.statistics = "running"
-    assert not torch.allclose(model.judges.current(X)[0], image)
+    assert not torch.allclose(model.judges.current(X), image)
 
 
 def test_generator_leaves_its_images_to_the_discriminator_of_the_same_step() -> None:
@@ -154,11 +154,11 @@ def test_score_is_the_mean_of_discriminators_evenly_spaced_that_see_the_image_mo
             judges.append(copy.deepcopy(model.judges.current))
             who = {0: [0], 1: [1], 2: [2], 3: [2, 3], 4: [2, 4]}[epoch]  # a watched epoch is judged by its own as well
             views = [rebuilt] if len(who) == 1 else [by_hand(rebuilt, i) for i in range(2)]  # one alone: as it is
-            seen = torch.stack([judges[i](view)[0] for i, view in zip(who, views, strict=True)]).mean((0, 1))
+            seen = torch.stack([judges[i](view) for i, view in zip(who, views, strict=True)]).mean((0, 1))
             torch.testing.assert_close(model.score(X).image, -seen, rtol=1e-4, atol=5e-5)
         pair = squid(snapshots=2, discriminators=2, score="pair").eval()
         pair.load_state_dict(model.state_dict())
-        on_images = torch.stack([judges[i](by_hand(X, way))[0] for way, i in enumerate((2, 4))]).mean((0, 1))
+        on_images = torch.stack([judges[i](by_hand(X, way)) for way, i in enumerate((2, 4))]).mean((0, 1))
         torch.testing.assert_close(pair.score(X).image, -(seen + on_images) / 2, rtol=1e-4, atol=5e-5)
 
 

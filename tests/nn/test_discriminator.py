@@ -22,8 +22,5 @@ def test_packed_judges_give_the_logits_of_each_discriminator(statistics, discrim
     with torch.no_grad():
         torch.testing.assert_close(fast.past[0](x), judges.past[0](x), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(fast.mean(x, rebuilt), judges.mean(x, rebuilt), rtol=1e-4, atol=1e-5)
-        features, known = fast.opinions(x, rebuilt)[1], judges.opinions(x)[1]
-        assert features.shape == (discriminators, 3, 16, 8, 8)
-        torch.testing.assert_close(features, known, rtol=1e-4, atol=1e-5)
-        assert judges.past[0](x)[0].shape == (discriminators, 3)
-        assert len(set(judges.past[0](x)[0].flatten().tolist())) == 3 * discriminators
+        assert judges.past[0](x).shape == (discriminators, 3)
+        assert len(set(judges.past[0](x).flatten().tolist())) == 3 * discriminators

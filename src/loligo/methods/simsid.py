@@ -34,7 +34,6 @@ from torch import Tensor, nn
 
 from loligo.methods.base import Method, MethodConfig, Phase, Turn
 from loligo.nn.conv import ConvNorm, upsample
-from loligo.nn.density import PlaceGaussians
 from loligo.nn.discriminator import Judges, Statistics
 from loligo.nn.inpaint import Inpaint, NeighbourAttention, masked_shortcut
 from loligo.nn.losses import mean_square
@@ -81,11 +80,10 @@ class SimsidConfig(MethodConfig):
     snapshots: int = 3
     """Discriminators of so many epochs, evenly spaced, whose logits are averaged, each of the image moved a little
     another way; 1 is the last alone, of the image as it is."""
-    score: Literal["distance", "pair", "discriminator", "reconstruction", "local"] = "distance"
-    """Image score: of the image itself, minus the mean logit, and how far the discriminators' last features lie from
-    normal ones, each in units of its spread; or minus the mean logit of image and rebuilt image; or of the rebuilt one
-    alone, as in the paper; the mean squared error; or, for anomalies smaller than a patch, the least structural
-    similarity of any patch-sized window, as unusual as it is there."""
+    score: Literal["pair", "discriminator", "reconstruction", "local"] = "pair"
+    """Image score: minus the mean logit of image and rebuilt image; or of the rebuilt one alone, as in the paper; the
+    mean squared error; or, for anomalies smaller than a patch, the least structural similarity of any patch-sized
+    window, as unusual as it is there."""
     reconstruction_weight: float = 10.0
     """Weight of the mean squared error of the rebuilt image, by the student."""
     teacher_weight: float = 0.01
@@ -94,22 +92,16 @@ class SimsidConfig(MethodConfig):
     """Weight of the difference between the student's features and the teacher's."""
     adversarial_weight: float = 0.005
     """Weight of what the discriminator says of rebuilt images, in its own turn too."""
-    generator_every: int = 2
-    """The generator moves at every so-many-th step, the discriminator at each."""
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-4
     """Adam's rate for generator and discriminator; the generator's falls to a tenth by a cosine."""
     discriminator_final_rate: float = 0.1
     """Share of its rate that the discriminator's ends at by a cosine, as the generator's does; 1 keeps it constant,
     which in a training of few epochs lets it outrun the generator."""
 
 
-PLACES = 4
-"""Places a side at which a discriminator's last features are compared; those of larger images are pooled."""
-
-
 DIGITS = {
     **{"size": 48, "widths": (16, 32, 64), "grid": 3, "slots": 1600, "skips": 0, "memory_levels": 1},
-    **{"learning_rate": 1e-3, "generator_every": 1, "score": "local", "discriminators": 1, "train.augment": False},
+    **{"learning_rate": 1e-3, "score": "local", "discriminators": 1, "train.augment": False},
 }
 """For DigitAnatomy: anomalies fill a patch, so that nothing may pass the memory, and the score is local."""
 
@@ -218,17 +210,16 @@ class Simsid(Method):
         "default": {"train.expose": True},
         "paper": {
             **{"score": "discriminator", "snapshots": 1, "discriminators": 1, "discriminator_final_rate": 1.0},
-            **{"learning_rate": 2e-4, "generator_every": 1, "train.epochs": 1000},
+            "train.epochs": 1000,
         },
         "digits": {**DIGITS, "train.epochs": 8},
         "digits_full": DIGITS,  # for the 60 epochs that are the default
         "tiny": {
             **{"size": 64, "widths": (4, 8, 16), "slots": 16, "memory_levels": 2, "snapshots": 2},
-            **{"discriminators": 1, "learning_rate": 1e-2, "generator_every": 1, "score": "reconstruction"},
+            **{"discriminators": 1, "learning_rate": 1e-2, "score": "reconstruction"},
         },
     }
     config: SimsidConfig
-    spread: Tensor
 
     def __init__(self, config: SimsidConfig) -> None:
         super().__init__(config)
@@ -239,10 +230,6 @@ class Simsid(Method):
         self.teacher = Decoder(c, 0) if c.distillation else None
         judge = (c.size, c.channels, c.discriminator_statistics, c.discriminator_widths)
         self.judges = Judges(c.snapshots, *judge, discriminators=c.discriminators)
-        if c.score == "distance":
-            side = min(PLACES, -(-c.size // 2 ** len(c.discriminator_widths)))
-            self.gaussians = PlaceGaussians(c.snapshots * c.discriminators * side**2, c.discriminator_widths[-1])
-        self.register_buffer("spread", torch.ones(2))  # of logit and distance, over held-out normals
         self.places = Places(c.size, c.size // c.grid)
         self._fake: Tensor | None = None
 
@@ -250,8 +237,7 @@ class Simsid(Method):
         """Train adversarially, the generator first, so that both share its forward pass."""
         rate, betas = self.config.learning_rate, (0.5, 0.999)
         modules = ("encoder", "student", *(["teacher"] if self.teacher else []))
-        every = self.config.generator_every
-        generator = Turn("generator", modules, every, rate, betas, weight_decay=1e-5, final_rate=0.1)
+        generator = Turn("generator", modules, 1, rate, betas, weight_decay=1e-5, final_rate=0.1)
         final = self.config.discriminator_final_rate
         judge = Turn("discriminator", ("judges.current",), 1, rate, betas, final_rate=final)
         return (Phase("adversarial", (generator, judge)),)
@@ -259,10 +245,9 @@ class Simsid(Method):
     def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
         """Return the losses of a turn; the generator's leaves its images for the discriminator's of the same step."""
         if turn == "discriminator":
+            if self._fake is None:
+                raise RuntimeError("the discriminator's turn needs the images of the generator's before it")
             fake, self._fake = self._fake, None
-            if fake is None:
-                with torch.no_grad():
-                    fake = self.reconstruct(x)
             return {"discriminator": self.config.adversarial_weight * self.judges.loss(x, fake)}
         return self._generator_losses(2 * x - 1)
 
@@ -297,27 +282,9 @@ class Simsid(Method):
         return rebuilt / 2 + 0.5
 
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Learn what the training images' features, or errors, are at each place, where the score asks for it."""
+        """Measure the error that is usual at each place of the training images, where the score asks for it."""
         if self.config.score == "local":
             self.places.fit(self.places(x, self.reconstruct(x)) for x in batches)
-        elif self.config.score == "distance":
-            self.gaussians.fit(by_place(self.judges.opinions(x)[1]) for x in batches)
-
-    def calibrate(self, batches: Iterable[Tensor]) -> None:
-        """Measure how logit and distance vary among held-out normals, where the score asks for it."""
-        if self.config.score == "distance":
-            found = torch.cat([self._logit_and_distance(x) for x in batches])
-            self.spread.copy_(found.std(0, correction=0).clamp_min(1e-12))
-
-    def _logit_and_distance(self, x: Tensor) -> Tensor:
-        """Return (N, 2): minus the mean logit of images, and the mean distance of their features."""
-        logit, features = self.judges.opinions(x)
-        return torch.stack([-logit, self.distance(features)], 1)
-
-    def distance(self, features: Tensor) -> Tensor:
-        """Map the discriminators' last features (J, N, D, h, w) to their mean distance from normal ones, (N,)."""
-        found: Tensor = self.gaussians(by_place(features))
-        return found.mean(0)
 
     def score(self, x: Tensor) -> Scores:
         """Score by the discriminators' logit of the image, or as the option says; map the squared error."""
@@ -325,8 +292,6 @@ class Simsid(Method):
         if self.config.score == "local":
             return self.places.score(x, rebuilt)
         error = (x - rebuilt).square().mean(1, keepdim=True)
-        if self.config.score == "distance":
-            return Scores((self._logit_and_distance(x) / self.spread).sum(1), error, rebuilt)
         if self.config.score == "reconstruction":
             return Scores(error.mean((1, 2, 3)), error, rebuilt)
         judged = (x, rebuilt) if self.config.score == "pair" else (rebuilt,)
@@ -339,13 +304,6 @@ class Simsid(Method):
         rebuilt["student"] = self.student(z, skips)[0] / 2 + 0.5
         memory = self.student.memories[0] if self.student.memories else None
         return Inspection(rebuilt, *memory.look(z)) if isinstance(memory, SpaceMemory) else Inspection(rebuilt)
-
-
-def by_place(features: Tensor) -> Tensor:
-    """Map the last features of discriminators (J, N, D, h, w) to those of each place, (J * P, N, D) float32."""
-    j, n, d, h, _ = features.shape
-    pooled = F.adaptive_avg_pool2d(features.float().flatten(0, 1), min(PLACES, h))
-    return pooled.view(j, n, d, -1).permute(0, 3, 1, 2).flatten(0, 1).contiguous()
 
 
 def check(config: SimsidConfig) -> None:

@@ -1,4 +1,4 @@
-"""Gaussians of normal images' features: one of whole images, or one at every place."""
+"""One Gaussian of whole images' features, and which places of an image its distance comes from."""
 
 from __future__ import annotations
 
@@ -55,55 +55,6 @@ class GaussianDensity(nn.Module):
             gradient = (unit.mean((2, 3)) - self.mean) @ self.precision / len(self.mean)  # (N, D)
             parts = torch.einsum("nd,ndhw->nhw", gradient, unit - self.places)
         return parts.mean((1, 2)), parts[:, None]
-
-
-class PlaceGaussians(nn.Module):
-    """Mahalanobis distance of each place's feature from a Gaussian of normal images' features there.
-
-    As in PaDiM (Defard et al. 2020, 2011.08785): ``regularisation`` is added to the diagonal of each covariance, so
-    that it has an inverse. Mean and covariance are summed up batch by batch about the first batch's mean, so that
-    memory does not grow with the number of images; whitening matrices are factored in place.
-    """
-
-    mean: Tensor
-    whitening: Tensor
-
-    def __init__(self, places: int, features: int, regularisation: float = 0.01) -> None:
-        super().__init__()
-        self.regularisation = regularisation
-        self.register_buffer("mean", torch.zeros(places, features))
-        self.register_buffer("whitening", torch.zeros(places, features, features))
-
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Estimate from features (P, N, D) float32, changed in place; ValueError for fewer than two images.
-
-        There may be fewer places than were made; those that are there are the first ones.
-        """
-        n, centre, total, outer = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
-        for features in batches:
-            if not n:
-                centre = features.mean(1, keepdim=True)
-                outer, total = self.whitening[: len(features)].zero_(), torch.zeros_like(self.mean[: len(features)])
-            features, n = features.sub_(centre), n + features.shape[1]
-            total += features.sum(1)
-            with torch.autocast(features.device.type, enabled=False):
-                outer.baddbmm_(features.mT, features)
-        if n < 2:
-            raise ValueError(f"a covariance needs 2 normal images or more; it got {n}")
-        mean = total / n
-        outer.baddbmm_(mean[:, :, None], mean[:, None], alpha=-n).div_(n - 1)
-        outer.diagonal(dim1=1, dim2=2).add_(self.regularisation)
-        self.mean[: len(mean)] = mean + centre[:, 0]
-        eye = torch.eye(outer.shape[1], device=outer.device)
-        for part in torch.split(outer, 256):  # in place, a few places at a time
-            part.copy_(torch.linalg.solve_triangular(torch.linalg.cholesky(part), eye, upper=False))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features (P, N, D) float32, changed in place, to the distances (P, N)."""
-        p = len(features)
-        with torch.autocast(features.device.type, enabled=False):
-            white = torch.bmm(features.sub_(self.mean[:p, None]), self.whitening[:p].mT)
-            return white.square_().sum(2).sqrt()
 
 
 def _unit(maps: Tensor) -> Tensor:

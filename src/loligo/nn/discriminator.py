@@ -90,11 +90,9 @@ class Panel(nn.ModuleList):
     After generative multi-adversarial networks (Durugkar, Gemp, Mahadevan, ICLR 2017, 1611.01673), with mean losses.
     """
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (N, C, H, W) to the logits of each (M, N) and its last features (M, N, D, h, w)."""
-        features = [discriminator.features(x) for discriminator in self]  # type: ignore[operator]
-        logits = [own.logit(part.flatten(1)) for own, part in zip(self, features, strict=True)]  # type: ignore[operator]
-        return torch.stack(logits), torch.stack(features)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the logits of each (M, N)."""
+        return torch.stack([discriminator(x) for discriminator in self])
 
 
 class SideBySide(nn.Module):
@@ -110,11 +108,10 @@ class SideBySide(nn.Module):
         self.features = nn.Sequential(*(joined(parts, i > 0) for i, parts in enumerate(layers)))
         self.logits = nn.ModuleList(network.logit for network in networks)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (N, C, H, W) to the logits of each (M, N) and its last features (M, N, D, h, w)."""
-        features = self.features(x).chunk(len(self.logits), 1)
-        logits = [logit(part.flatten(1)) for logit, part in zip(self.logits, features, strict=True)]
-        return torch.stack(logits), torch.stack(features)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the logits of each (M, N)."""
+        parts = self.features(x).chunk(len(self.logits), 1)
+        return torch.stack([logit(part.flatten(1)) for logit, part in zip(self.logits, parts, strict=True)])
 
 
 def joined(layers: Sequence[nn.Module], apart: bool) -> nn.Module:
@@ -160,7 +157,7 @@ class Judges(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (M, N), the logits of those in training."""
-        logits: Tensor = self.current(x)[0]
+        logits: Tensor = self.current(x)
         return logits
 
     @staticmethod
@@ -194,18 +191,12 @@ class Judges(nn.Module):
 
     def mean(self, *images: Tensor) -> Tensor:
         """Map one or more (N, C, H, W) to (N,): the mean logit of copies and, if not among them, those in training."""
-        return self.opinions(*images)[0]
-
-    def opinions(self, *images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `mean` does, and the last features of the first images, (J, N, D, h, w), J judges."""
         judges = [*self.past[: int(self.kept)], *([] if self.copied else [self.current])]
         ways = [torch.cat(images)]
         if len(judges) > 1:
             ways = [moved(ways[0], way) for way in range(4)]
-        found, n = [judge(seen) for judge, seen in zip(judges, itertools.cycle(ways))], len(images[0])
-        logits = torch.cat([own for own, _ in found])
-        features = torch.cat([own[:, :n] for _, own in found])
-        return logits.view(-1, len(images), n).mean((0, 1)), features
+        logits = torch.stack([judge(seen) for judge, seen in zip(judges, itertools.cycle(ways))])
+        return logits.view(-1, len(images), len(images[0])).mean((0, 1))
 
     def generator_loss(self, fake: Tensor) -> Tensor:
         """Return the cross-entropy of calling rebuilt images (N, C, H, W) real."""
