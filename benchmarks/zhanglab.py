@@ -75,13 +75,27 @@ def judge(model: Squid | Simsid, x: torch.Tensor, rebuilt: torch.Tensor) -> dict
 
 
 def auc_by_epoch(folder: Path, key: dict[str, object]) -> pd.DataFrame:
-    """Return the columns of ``key``, then epoch, split, and the AUC of each variant."""
+    """Return the columns of ``key``, then epoch, split, and the AUC of each variant.
+
+    Beside validation and test stand two crossed comparisons, which say whose images differ from folder to folder:
+    held-out normals of the training folder against the test folder's pneumonia, and against its normals.
+    """
     table, rows = pd.read_csv(folder / "variants.csv"), []
     names = [c for c in table if c not in ("path", "split", "label", "patient", "epoch")]
-    for (epoch, split), part in table.groupby(["epoch", "split"]):
-        known = [name for name in names if part[name].notna().all()]  # a variant may be younger than the training
-        aucs = {name: round(metrics.roc_auc(part["label"], part[name]), 4) for name in known}
-        rows.append({**key, "epoch": epoch, "split": split, **aucs})
+    for epoch, watched in table.groupby("epoch"):
+        of = dict(list(watched.groupby(["split", "label"])))
+        pairs = {
+            "validation": [("validation", 0), ("validation", 1)],
+            "test": [("test", 0), ("test", 1)],
+            "held-out normals, test pneumonia": [("validation", 0), ("test", 1)],
+            "held-out normals, test normals": [("validation", 0), ("test", 0)],
+        }
+        for split, (low, high) in pairs.items():
+            part = pd.concat([of[low], of[high]])
+            known = [name for name in names if part[name].notna().all()]  # a variant may be younger than the training
+            truth = np.repeat([0, 1], [len(of[low]), len(of[high])])
+            aucs = {name: round(metrics.roc_auc(truth, part[name].to_numpy()), 4) for name in known}
+            rows.append({**key, "epoch": epoch, "split": split, **aucs})
     return pd.DataFrame(rows)
 
 
