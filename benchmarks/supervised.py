@@ -21,13 +21,14 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from loligo import metrics, results
+from loligo import results
 from loligo.data import cache
 from loligo.data.sources import zhanglab
 from loligo.data.transforms import expose, jitter
 from loligo.methods.simsid import SimsidConfig
 from loligo.nn.discriminator import Discriminator
 from loligo.nn.precision import hasten
+from zhanglab import crossed
 
 RESULTS = Path(__file__).parent / "results" / "supervised.csv"
 RATE = 1e-3
@@ -77,24 +78,8 @@ def main() -> None:
         seconds = time.perf_counter() - start
         with torch.inference_mode():
             scores = torch.cat([network(watched.batch(part)) for part in np.array_split(np.arange(len(watched)), 32)])
-        of = dict(list(watched.rows.assign(score=scores.double().numpy()).groupby(["split", "label"])["score"]))
-
-        def auc(low: tuple[str, int], high: tuple[str, int], of: dict[tuple[str, int], pd.Series] = of) -> float:
-            truth = np.repeat([0, 1], [len(of[low]), len(of[high])])
-            return round(metrics.roc_auc(truth, np.concatenate([of[low], of[high]])), 4)
-
-        held_out, sick = ("validation", 0), ("test", 1)
-        found = {
-            "validation": auc(held_out, ("validation", 1)),
-            "test": auc(("test", 0), sick),
-            "held-out normals, test pneumonia": auc(held_out, sick),
-            "held-out normals, test normals": auc(held_out, ("test", 0)),
-        }
-        about = {
-            "images": f"{len(normal)} + {len(abnormal)}",
-            "train_seconds": round(seconds),
-            "commit": results.commit(),
-        }
+        found = crossed(watched.rows.assign(score=scores.double().numpy()), "score")
+        about = {"images": f"{len(normal)} + {len(abnormal)}", "train_seconds": round(seconds)}
         key = {"epochs": given.epochs, "seed": seed}
         print(key, found)
         results.replace(RESULTS, pd.DataFrame([key | found | about | {"commit": results.commit()}]), key)

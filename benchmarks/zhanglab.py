@@ -74,6 +74,24 @@ def judge(model: Squid | Simsid, x: torch.Tensor, rebuilt: torch.Tensor) -> dict
     return {name: part.float().numpy() for name, part in found.items()}
 
 
+PAIRS = {
+    "validation": [("validation", 0), ("validation", 1)],
+    "test": [("test", 0), ("test", 1)],
+    "held-out normals, test pneumonia": [("validation", 0), ("test", 1)],
+    "held-out normals, test normals": [("validation", 0), ("test", 0)],
+}
+"""What is told from what, each a split and a label."""
+
+
+def crossed(table: pd.DataFrame, name: str) -> dict[str, float]:
+    """Return the AUC of column ``name`` for each of `PAIRS`."""
+    of = dict(list(table.groupby(["split", "label"])[name]))
+    return {
+        pair: round(metrics.roc_auc(np.repeat([0, 1], [len(of[a]), len(of[b])]), np.concatenate([of[a], of[b]])), 4)
+        for pair, (a, b) in PAIRS.items()
+    }
+
+
 def auc_by_epoch(folder: Path, key: dict[str, object]) -> pd.DataFrame:
     """Return the columns of ``key``, then epoch, split, and the AUC of each variant.
 
@@ -83,19 +101,9 @@ def auc_by_epoch(folder: Path, key: dict[str, object]) -> pd.DataFrame:
     table, rows = pd.read_csv(folder / "variants.csv"), []
     names = [c for c in table if c not in ("path", "split", "label", "patient", "epoch")]
     for epoch, watched in table.groupby("epoch"):
-        of = dict(list(watched.groupby(["split", "label"])))
-        pairs = {
-            "validation": [("validation", 0), ("validation", 1)],
-            "test": [("test", 0), ("test", 1)],
-            "held-out normals, test pneumonia": [("validation", 0), ("test", 1)],
-            "held-out normals, test normals": [("validation", 0), ("test", 0)],
-        }
-        for split, (low, high) in pairs.items():
-            part = pd.concat([of[low], of[high]])
-            known = [name for name in names if part[name].notna().all()]  # a variant may be younger than the training
-            truth = np.repeat([0, 1], [len(of[low]), len(of[high])])
-            aucs = {name: round(metrics.roc_auc(truth, part[name].to_numpy()), 4) for name in known}
-            rows.append({**key, "epoch": epoch, "split": split, **aucs})
+        known = [name for name in names if watched[name].notna().all()]  # a variant may be younger than the training
+        aucs = pd.DataFrame({name: crossed(watched, name) for name in known})
+        rows += [{**key, "epoch": epoch, "split": split, **row} for split, row in aucs.to_dict("index").items()]
     return pd.DataFrame(rows)
 
 
