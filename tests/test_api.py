@@ -18,10 +18,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from conftest import anatomy, blob, write_images
-from loligo import api, score
-from loligo.calibrate import Calibration
+from loligo import api
+from loligo import scoring as score
+from loligo.calibration import Calibration
 from loligo.data import manifest
-from loligo.runs import Run
+from loligo.runs.run import Run
 from loligo.types import Scores
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loligo.calibrate import Calibration
+from loligo.calibration import Calibration
 
 
 def test_p_values_count_normals_at_or_above() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import anatomy, write_images
 from loligo.cli import main
-from loligo.runs import Run
+from loligo.runs.run import Run
 
 
 def test_help_imports_no_torch_and_is_quick() -> None:

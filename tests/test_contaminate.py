@@ -10,10 +10,10 @@ import PIL.Image
 import pytest
 
 from conftest import anatomy, blob, write_images
-from loligo import contaminate as module
-from loligo.contaminate import candidates, contaminate, mixed, training_size
+from loligo import contamination as module
+from loligo.contamination import candidates, contaminate, mixed, training_size
 from loligo.data import manifest
-from loligo.runs import Run
+from loligo.runs.run import Run
 
 TRAIN, ABNORMAL = 40, 24
 

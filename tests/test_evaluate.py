@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from loligo.calibrate import Calibration
-from loligo.evaluate import evaluate, patients
+from loligo.calibration import Calibration
+from loligo.evaluation.protocols import evaluate, patients
 
 LABELS = [0, 0, 0, 1, 1, 1, 1]
 SCORES = [1.0, 2.0, 5.0, 3.0, 6.0, 4.0, 8.0]

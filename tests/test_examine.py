@@ -13,9 +13,9 @@ from PIL import Image
 from conftest import anatomy, blob, write_images
 from loligo import api
 from loligo.cli import main
-from loligo.examine import examine
-from loligo.report import sheet as sheets
-from loligo.runs import Run
+from loligo.reports.sheet import page as sheets
+from loligo.reports.sheet.examine import examine
+from loligo.runs.run import Run
 
 
 @pytest.fixture(scope="module")

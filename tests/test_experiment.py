@@ -14,7 +14,7 @@ from conftest import anatomy, blob, write_images
 from loligo import experiment
 from loligo.cli import main
 from loligo.data.sources import chexpert
-from loligo.runs import Run
+from loligo.runs.run import Run
 
 NORMAL, ABNORMAL, SIZE = 40, 30, 64
 QUICK = ["--preset", "tiny", "--train.epochs", "2"]

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from conftest import anatomy, blob, write_images
-from loligo import api, gather
+from loligo import api
 from loligo.data import manifest
+from loligo.evaluation.metrics import histogram_kl
 from loligo.io import nifti, planes
-from loligo.metrics import histogram_kl
-from loligo.report import Insight
-from loligo.runs import Run
+from loligo.reports import Insight
+from loligo.reports.run import gather
+from loligo.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.stats import entropy
 from sklearn import metrics as oracle
 
-from loligo import metrics
+from loligo.evaluation import metrics
 from loligo.types import Again
 
 

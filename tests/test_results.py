@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from loligo import results
+from loligo.evaluation import results
 
 
 def test_rows_of_a_key_are_replaced_and_the_others_stay_as_they_are(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from loligo import api
-from loligo.runs import Run, build
+from loligo.config import build
+from loligo.runs.run import Run
 
 
 @pytest.fixture

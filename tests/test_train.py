@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from conftest import anatomy, dataset
 from loligo.config import TrainConfig
-from loligo.methods.base import Method, MethodConfig, Phase, Turn
+from loligo.methods.configs import MethodConfig
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.methods.squid import Squid, SquidConfig
-from loligo.train import epochs_of, fit
+from loligo.training.loop import epochs_of, fit
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, precision="float32")
 DATA = dataset(anatomy(21, 64))

@@ -14,12 +14,12 @@ import pytest
 
 from conftest import anatomy, write_images
 from loligo import api
-from loligo.calibrate import Calibration
+from loligo.calibration import Calibration
 from loligo.cli import main
 from loligo.data import cache, volumes
 from loligo.data.volumes import Cut
 from loligo.io import nifti, planes
-from loligo.score import bounded
+from loligo.scoring import bounded
 
 SHAPE = (20, 24, 12)  # X, Y, Z
 OPTIONS = {"size": 32, "position": True, "widths": [4, 8, 8], "restorations": 2}
@@ -126,7 +126,7 @@ def run(manifest: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> api
 def test_a_volume_scores_as_the_sum_of_its_slices_whatever_the_batch(run: api.Run, manifest: pd.DataFrame) -> None:
     table = pd.read_csv(run.folder / "scores.csv")
     assert len(table) == 4
-    from loligo.score import Scorer
+    from loligo.scoring import Scorer
 
     data = run.images(manifest[manifest["split"] == "test"])
     scorer = Scorer(run.model(), "float32")
@@ -139,7 +139,7 @@ def test_a_volume_scores_as_the_sum_of_its_slices_whatever_the_batch(run: api.Ru
 def test_by_its_rarest_codes_a_volume_scores_as_its_most_abnormal_slice(
     run: api.Run, manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from loligo.score import Scorer, raw_scores
+    from loligo.scoring import Scorer, raw_scores
 
     model = run.model()
     monkeypatch.setattr(model, "config", replace(model.config, score="rarest"))  # type: ignore[type-var]
@@ -294,8 +294,8 @@ def test_pictures_of_a_volume_are_in_proportion(tmp_path: Path) -> None:
 
     from PIL import Image
 
-    from loligo.report import slices
-    from loligo.report.pictures import Sources
+    from loligo.reports.common.pictures import Sources
+    from loligo.reports.run import slices
 
     thick = np.diag([0.5, 0.5, 5, 1])
     nib.save(nib.Nifti1Image(brain(0, (48, 52, 10)), thick), tmp_path / "thick.nii.gz")
@@ -324,8 +324,9 @@ def test_maps_of_slices_are_put_back_where_they_came_from(run: api.Run, manifest
     """A method whose map is the image itself gives back the volume."""
     import torch
 
-    from loligo.methods.base import Method, MethodConfig
-    from loligo.score import Scorer, VolumeMaps, save_volume
+    from loligo.methods.configs import MethodConfig
+    from loligo.methods.contract import Method
+    from loligo.scoring import Scorer, VolumeMaps, save_volume
     from loligo.types import Scores
 
     class Mirror(Method):

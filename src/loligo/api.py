@@ -15,24 +15,23 @@ import numpy as np
 import pandas as pd
 import torch
 
-from loligo import evaluate as evaluation
-from loligo import gather, methods
-from loligo import report as reports
-from loligo import train as training
-from loligo.calibrate import HEADROOM, Calibration
-from loligo.config import TrainConfig
+from loligo import methods, reports
+from loligo.calibration import HEADROOM, Calibration
+from loligo.config import TrainConfig, build
 from loligo.data import manifest, volumes
 from loligo.data.cache import AllRejected, Dataset
 from loligo.data.splits import SPLITS
-from loligo.examine import examine
+from loligo.evaluation import protocols as evaluation
+from loligo.evaluation.results import append, commit
 from loligo.files import write_csv
 from loligo.io import is_volume
-from loligo.methods.base import Method
+from loligo.methods.contract import Method
 from loligo.names import nearest
-from loligo.report import sheet as sheets
-from loligo.results import append, commit
-from loligo.runs import Run, build
-from loligo.score import (
+from loligo.reports.run import gather
+from loligo.reports.sheet import page as sheets
+from loligo.reports.sheet.examine import examine
+from loligo.runs.run import Run
+from loligo.scoring import (
     Scorer,
     VolumeMaps,
     batches,
@@ -44,6 +43,7 @@ from loligo.score import (
     sweep,
     sweep_mood,
 )
+from loligo.training import loop as training
 
 DARK = 0.5
 """Brightest pixel, of the files' range, below which images look as if another range was meant."""

@@ -182,7 +182,7 @@ def contaminate(argv: list[str]) -> None:
     from loligo import methods
 
     name = _leading("contaminate", argv, "METHOD", sorted(methods.METHODS))
-    from loligo import contaminate
+    from loligo import contamination as contaminate
 
     parser = _parser("contaminate", f"loligo contaminate {name} --data PATH --abnormal PATH --out DIR [options]")
     parser.add_argument("--data", nargs="+", required=True, help="manifest or folder, with a labelled test split")

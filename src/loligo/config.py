@@ -1,9 +1,18 @@
-"""How a training goes, whatever the method. Imports no torch, so that the command line stays quick."""
+"""Options and how they are checked. Imports no torch, so that the command line stays quick."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import textwrap
+import types
+import typing
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+from loligo.names import nearest
+
+T = TypeVar("T")
 
 Precision = Literal["auto", "bf16", "float32"]
 Axis = Literal["axial", "coronal", "sagittal"]
@@ -57,3 +66,45 @@ def size_in_bytes(text: str) -> int:
     if not 1 <= value < 1 << 62:
         raise ValueError(f"{text!r} is no size in bytes; write it as 2GiB, 500MB or 4096")
     return int(value)
+
+
+TYPES: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str, "tuple[int, ...]": tuple}
+"""What a value must be an instance of, by the annotation of its field."""
+
+
+def build(kind: type[T], values: dict[str, Any], where: str = "options") -> T:
+    """Make a configuration from a mapping; ValueError names an unknown key and the nearest known one, or a wrong value.
+
+    A whole number is at least 1 unless the metadata of its field has another ``least``. Lists become tuples: YAML knows
+    no other sequence, and a configuration is compared with what was read back.
+    """
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    for key, value in values.items():
+        if key not in fields:
+            raise ValueError(f"{where} has no {key!r}; {nearest(key, fields)}")
+        annotation, least = str(fields[key].type), fields[key].metadata.get("least", 1)
+        if not isinstance(value, TYPES.get(annotation, object)) or (isinstance(value, bool) and annotation != "bool"):
+            raise ValueError(f"{where} has {key} {value!r}; it must be {annotation}")
+        if (choices := _choices(hints[key])) and value not in choices:
+            raise ValueError(f"{where} has {key} {value!r}; {nearest(str(value), choices)}")
+        if annotation == "tuple[int, ...]" and any(number < least for number in value):
+            raise ValueError(f"{where} has {key} {value}; each must be at least {least}")
+        if annotation == "int" and value < least:
+            raise ValueError(f"{where} has {key} {value}; it must be at least {least}")
+    return kind(**values)
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """Return the words that a type allows; none where it allows others than those of Literals."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    parts = [_choices(part) for part in typing.get_args(hint)] if union else []
+    return tuple(itertools.chain(*parts)) if all(parts) else ()
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says in one line of no more than 200 characters."""
+    return textwrap.shorten(str(error), 200)

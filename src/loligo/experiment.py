@@ -13,7 +13,7 @@ from loligo.data import digit_anatomy, manifest, sources
 from loligo.names import nearest
 
 if TYPE_CHECKING:
-    from loligo.runs import Run
+    from loligo.runs.run import Run
 
 
 def run(
@@ -57,7 +57,7 @@ def complete(planned: Run, rows: pd.DataFrame, *, strict: bool = False) -> Run:
     trained on other images.
     """
     from loligo import api
-    from loligo.runs import Run
+    from loligo.runs.run import Run
 
     if not planned.trained:
         options = dataclasses.asdict(planned.method_config)

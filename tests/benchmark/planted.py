@@ -17,8 +17,9 @@ from torch import Tensor
 
 from loligo import api, methods
 from loligo.benchmark import Request, run
-from loligo.methods.base import Method, MethodConfig
-from loligo.runs import Run
+from loligo.methods.configs import MethodConfig
+from loligo.methods.contract import Method
+from loligo.runs.run import Run
 from loligo.types import Scores
 
 methods.METHODS["planted"] = ("Planted", "peeks")

@@ -21,8 +21,9 @@ from loligo import methods
 from loligo.benchmark import compare, cost, guard, runner, table_text, work
 from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
 from loligo.cli import main
-from loligo.methods.base import Method
-from loligo.runs import Run, build
+from loligo.config import build
+from loligo.methods.contract import Method
+from loligo.runs.run import Run
 from loligo.types import Scores
 
 IMAGES = anatomy(4, 64)[:, 0]

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics as oracle
 
-from loligo import metrics
-from loligo.benchmark import statistics as module
+from loligo.evaluation import metrics
+from loligo.evaluation import statistics as module
 
 
 def cases(seed: int = 0, n: int = 70, ties: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from loligo import metrics
+from loligo.evaluation import metrics
 
 
 @pytest.fixture

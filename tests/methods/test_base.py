@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from conftest import anatomy
 from loligo import methods
-from loligo.methods.base import FeatureConfig, Method, MethodConfig
-from loligo.runs import build
+from loligo.config import build
+from loligo.methods.configs import FeatureConfig, MethodConfig
+from loligo.methods.contract import Method
 
 
 class Bank(Method):

@@ -17,11 +17,10 @@ from safetensors.torch import load_file, save_file
 from conftest import anatomy, blob, dataset
 from loligo import methods
 from loligo.benchmark import cost
-from loligo.config import TrainConfig
-from loligo.methods.base import Method
-from loligo.runs import build
-from loligo.score import Scorer
-from loligo.train import fit
+from loligo.config import TrainConfig, build
+from loligo.methods.contract import Method
+from loligo.scoring import Scorer
+from loligo.training.loop import fit
 
 EPOCHS, SIZE = 12, 64
 pytestmark = pytest.mark.parametrize("name", sorted(methods.METHODS))

@@ -12,11 +12,11 @@ from conftest import anatomy, dataset
 from loligo import methods
 from loligo.config import TrainConfig
 from loligo.methods import cutpaste
-from loligo.methods.base import Method
+from loligo.methods.contract import Method
 from loligo.methods.cutpaste import CutpasteConfig, planted, toned
 from loligo.nn.heat import enlarge
-from loligo.score import Scorer
-from loligo.train import fit
+from loligo.scoring import Scorer
+from loligo.training.loop import fit
 
 TINY = {k: v for k, v in cutpaste.Cutpaste.presets["tiny"].items() if not k.startswith("train.")}
 X = torch.from_numpy(anatomy(6, 64))

@@ -12,7 +12,7 @@ from conftest import anatomy, dataset
 from loligo.config import TrainConfig
 from loligo.methods.igd import Igd, IgdConfig, error, improbability, interpolate
 from loligo.nn.similarity import ms_ssim
-from loligo.train import fit
+from loligo.training.loop import fit
 
 TINY = {k: v for k, v in Igd.presets["tiny"].items() if not k.startswith("train.")}
 X = torch.from_numpy(anatomy(6, 64, seed=1))

@@ -11,8 +11,8 @@ import torch
 from conftest import anatomy, dataset
 from loligo.config import TrainConfig
 from loligo.methods.implicit_field import Field, ImplicitField, ImplicitFieldConfig, improbability
-from loligo.score import Scorer
-from loligo.train import fit
+from loligo.scoring import Scorer
+from loligo.training.loop import fit
 
 TINY = dict(ImplicitField.presets["tiny"])
 X = torch.from_numpy(anatomy(4, 64, seed=1))

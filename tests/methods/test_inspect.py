@@ -9,8 +9,8 @@ import torch
 
 from conftest import anatomy
 from loligo import methods
-from loligo.methods.base import Method
-from loligo.runs import build
+from loligo.config import build
+from loligo.methods.contract import Method
 
 SIZE = 64
 SHOWING = [name for name in sorted(methods.METHODS) if methods.get(name).inspect is not Method.inspect]

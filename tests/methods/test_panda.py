@@ -14,7 +14,7 @@ from loligo import api
 from loligo.config import TrainConfig
 from loligo.methods.panda import Panda, PandaConfig, fisher_information, modules_after, neighbour_distance
 from loligo.nn.backbones import Backbone, Exact, timm
-from loligo.train import fit
+from loligo.training.loop import fit
 
 TINY = {"size": 64, "learning_rate": 1e-5}
 X = torch.from_numpy(anatomy(6, 64, seed=1))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from conftest import anatomy, dataset
 from loligo.config import TrainConfig
-from loligo.methods.base import Method
+from loligo.methods.contract import Method
 from loligo.methods.simsid_staged import (
     Generator,
     HierarchicalMemory,
@@ -22,8 +22,8 @@ from loligo.methods.simsid_staged import (
     SpaceAwareMemory,
 )
 from loligo.nn.patches import cut
-from loligo.score import Scorer
-from loligo.train import fit
+from loligo.scoring import Scorer
+from loligo.training.loop import fit
 
 TINY = SimsidStaged.presets["tiny"]
 X = torch.from_numpy(anatomy(6, 64))

@@ -12,7 +12,7 @@ from torch import nn
 from loligo.methods.squid import Decoder, DecoderMemory, Squid, SquidConfig, blank
 from loligo.nn.discriminator import Discriminator, Judges
 from loligo.nn.memory import shrink
-from loligo.score import Scorer
+from loligo.scoring import Scorer
 
 TINY = {k: v for k, v in Squid.presets["tiny"].items()}
 X = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))

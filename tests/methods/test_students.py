@@ -10,10 +10,10 @@ from torch.optim import Adam
 
 from conftest import anatomy
 from loligo import methods
-from loligo.methods.base import Method
+from loligo.config import build
+from loligo.methods.contract import Method
 from loligo.methods.dinomaly import EASY, LinearAttention, mined
 from loligo.nn.cosine import place_distance, whole_distance
-from loligo.runs import build
 
 X = torch.from_numpy(anatomy(3, 64))
 

@@ -12,7 +12,7 @@ from torch import nn
 from loligo.methods.vqvae_restoration import VqvaeRestoration, VqvaeRestorationConfig, smooth_slices
 from loligo.nn.autoregressive import CausalConv, resample, surprise
 from loligo.nn.heat import smooth
-from loligo.score import Scorer
+from loligo.scoring import Scorer
 from loligo.types import Again
 
 TINY = dict(VqvaeRestoration.presets["tiny"])

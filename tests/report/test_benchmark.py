@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from loligo.report import benchmark as module
-from loligo.report import benchmark_figures as charts
-from loligo.report import benchmark_text as words
-from loligo.report.benchmark import Benchmark
+from loligo.reports.benchmark import figures as charts
+from loligo.reports.benchmark import page as module
+from loligo.reports.benchmark import text as words
+from loligo.reports.benchmark.page import Benchmark
 
 METRICS = ("auc", "ap", "accuracy", "f1", "sensitivity", "specificity", "sensitivity_at_95")
 ABOUT = {"seeds": 2, "budget_seconds": 1800.0, "preset": None, "machine": "m", "loligo": "0", "commit": "c"}

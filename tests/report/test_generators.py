@@ -11,8 +11,9 @@ import PIL.Image
 import pytest
 from matplotlib.figure import Figure
 
-from loligo.report import Example, Insight, generators, write
-from loligo.report.insight import cosine
+from loligo.reports import Example, Insight, write
+from loligo.reports.run import generators
+from loligo.reports.run.insight import cosine
 
 SIDE, GRID, DEPTH = 12, 2, 5
 

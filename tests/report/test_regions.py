@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loligo.report import regions
-from loligo.report.regions import Region
+from loligo.reports.sheet import regions
+from loligo.reports.sheet.regions import Region
 
 SIDE = 64
 

@@ -11,8 +11,10 @@ import yaml
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
-from loligo import metrics
-from loligo.report import Embedding, Insight, evidence, figures, pictures, words, write
+from loligo.evaluation import metrics
+from loligo.reports import Embedding, Insight, write
+from loligo.reports.common import figures, pictures, words
+from loligo.reports.run import evidence
 
 NORMAL, ABNORMAL, SIDE = 12, 10, 32
 SIDE_OF = {"auc": 0.87, "auc_low": 0.61, "auc_high": 0.99, "ap": 0.9, "accuracy": 0.8, "f1": 0.75}
@@ -368,7 +370,7 @@ def test_a_file_named_na_keeps_its_name(run: Path) -> None:
 
 
 def test_bars_of_scores_that_are_all_equal() -> None:
-    from loligo.report.figures import _edges
+    from loligo.reports.common.figures import _edges
 
     for value in (0.1, 1e6, 0.0):
         edges = _edges([np.array([value])], float(np.nextafter(value, np.inf)))

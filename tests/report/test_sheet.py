@@ -15,11 +15,14 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from loligo.calibrate import Calibration
+from loligo.calibration import Calibration
 from loligo.data.neighbours import Neighbours
-from loligo.report import plain, sheet, sheet_pictures, words
-from loligo.report.case import Case
-from loligo.report.regions import Region
+from loligo.reports.common import words
+from loligo.reports.sheet import page as sheet
+from loligo.reports.sheet import pictures as sheet_pictures
+from loligo.reports.sheet import plain
+from loligo.reports.sheet.case import Case
+from loligo.reports.sheet.regions import Region
 from loligo.types import Image
 
 try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from loligo.benchmark import runner, tables
 from loligo.benchmark.comparison import compare, table_text
 from loligo.benchmark.request import Request, parse, planned
-from loligo.report import benchmark as pages
+from loligo.reports.benchmark import page as pages
 
 __all__ = ["Request", "compare", "parse", "run", "table_text"]
 

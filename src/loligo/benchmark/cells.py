@@ -18,7 +18,7 @@ import torch
 
 from loligo import api, methods
 from loligo.benchmark.datasets import Data
-from loligo.contaminate import SHARES, candidates, mixed, training_size
+from loligo.contamination import SHARES, candidates, mixed, training_size
 from loligo.data import cache, manifest
 
 CURVES = ("contamination", "sizes")
@@ -164,7 +164,7 @@ def code_version(method: str) -> str:
     counts alone. Metrics are not among them: they are computed anew from the scores.
     """
     found = {name: _source(name) or b"" for name in CALLERS}
-    waiting = [f"loligo.methods.{method}", "loligo.train", "loligo.score", "loligo.benchmark.corruption"]
+    waiting = [f"loligo.methods.{method}", "loligo.training.loop", "loligo.scoring", "loligo.benchmark.corruption"]
     while waiting:
         name = waiting.pop()
         if name not in (*found, "loligo", "loligo.methods") and (source := _source(name)):

@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from loligo.data.cache import Dataset
-from loligo.methods.base import Method
-from loligo.runs import Run
-from loligo.score import Scorer
+from loligo.methods.contract import Method
+from loligo.runs.run import Run
+from loligo.scoring import Scorer
 
 TIMED, BATCH = 64, 16
 """Images that the scoring speed is measured on, at most, and those at once."""

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loligo import metrics
 from loligo.benchmark import hidden
 from loligo.benchmark.request import Job
+from loligo.evaluation import metrics
 
 
 def points(made: list[Job], cells: pd.DataFrame, scored: dict[Any, Any]) -> pd.DataFrame:

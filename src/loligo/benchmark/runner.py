@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing.connection import wait
 from typing import Any
 
-from loligo import results
 from loligo.benchmark import hidden, work
 from loligo.benchmark.cells import Cell, Plan, select
 from loligo.benchmark.request import Job, Request, finished, reason
+from loligo.evaluation import results
 from loligo.files import write_json
-from loligo.runs import Run
+from loligo.runs.run import Run
 
 START = "forkserver"
 """How a stage's process begins: without the memory of this one, where the labels are."""

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from loligo import __version__, evaluate, metrics, results
-from loligo.benchmark import hidden, robustness, statistics
+from loligo import __version__
+from loligo.benchmark import hidden, robustness
 from loligo.benchmark.request import Job, Request, finished, reason
-from loligo.calibrate import Calibration
-from loligo.report.benchmark import Benchmark
-from loligo.runs import Run
+from loligo.calibration import Calibration
+from loligo.evaluation import metrics, results, statistics
+from loligo.evaluation import protocols as evaluate
+from loligo.reports.benchmark.page import Benchmark
+from loligo.runs.run import Run
 
 COST = ("train_seconds", "train_cpu_seconds", "images_per_s", "peak_memory_bytes")
 SCORING = ("score_images_per_s", "parameters", "flops_per_image", "model_bytes")

@@ -22,17 +22,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from loligo import api, results
-from loligo import train as training
+from loligo import api
 from loligo.benchmark import cost, guard, hidden
 from loligo.benchmark.cells import Plan
 from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
 from loligo.data import cache
 from loligo.data.cache import Dataset
+from loligo.evaluation import results
 from loligo.files import write_csv, write_json
-from loligo.methods.base import Method
-from loligo.runs import Run
-from loligo.score import Scorer, by_row, raw_scores
+from loligo.methods.contract import Method
+from loligo.runs.run import Run
+from loligo.scoring import Scorer, by_row, raw_scores
+from loligo.training import loop as training
 
 SNAPSHOTS = 20
 """Epochs of the last phase whose model is kept until it is scored, at most, evenly spaced: the choice of the papers'

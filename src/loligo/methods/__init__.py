@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from loligo.names import nearest
 
 if TYPE_CHECKING:
-    from loligo.methods.base import Method
+    from loligo.methods.contract import Method
 
 METHODS = {
     "ae": ("Autoencoder", "convolutional autoencoder, scored by reconstruction error"),

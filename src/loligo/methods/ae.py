@@ -15,7 +15,8 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.methods.base import Method, MethodConfig, Phase, Turn
+from loligo.methods.configs import MethodConfig
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.nn.places import Places
 from loligo.types import Scores

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from loligo.data import synthetic
 from loligo.data.transforms import stretch
-from loligo.methods.base import STAGES, FeatureConfig, Method, Phase, Turn
+from loligo.methods.configs import STAGES, FeatureConfig
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.density import GaussianDensity
 from loligo.nn.heat import Pooling, enlarge, pool
 from loligo.nn.small_maps import by_product

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.methods.base import STAGES, FeatureConfig, Method, Phase, Turn
+from loligo.methods.configs import STAGES, FeatureConfig
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.cosine import place_distance, summed, whole_distance
 from loligo.nn.heat import Pooling, pool
 from loligo.types import Scores

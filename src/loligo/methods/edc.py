@@ -22,7 +22,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from loligo.methods.base import FeatureConfig, Method, Phase, Turn
+from loligo.methods.configs import FeatureConfig
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.cosine import place_distance, summed, whole_distance
 from loligo.nn.heat import pool
 from loligo.nn.mirror import Mirror

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loligo.methods.base import Method, MethodConfig
+from loligo.methods.configs import MethodConfig
+from loligo.methods.contract import Method
 from loligo.types import Scores
 
 

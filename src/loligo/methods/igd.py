@@ -25,7 +25,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from loligo.methods.base import STAGES, FeatureConfig, Method, Phase, Turn
+from loligo.methods.configs import STAGES, FeatureConfig
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.nn.discriminator import Discriminator
 from loligo.nn.heat import Pooling, pool

@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.methods.base import Method, MethodConfig, Phase, Turn
+from loligo.methods.configs import MethodConfig
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.heat import Pooling, pool, smooth
 from loligo.types import Scores
 

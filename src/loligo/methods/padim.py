@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loligo.config import size_in_bytes
-from loligo.methods.base import FeatureConfig, Method
+from loligo.methods.configs import FeatureConfig
+from loligo.methods.contract import Method
 from loligo.nn.backbones import Backbone
 from loligo.nn.heat import enlarge, pool
 from loligo.types import Scores

@@ -22,7 +22,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from loligo.methods.base import STAGES, FeatureConfig, Method, Phase, Turn
+from loligo.methods.configs import STAGES, FeatureConfig
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.backbones import Backbone, exact_depthwise
 from loligo.nn.heat import Pooling, enlarge, pool
 from loligo.types import Scores

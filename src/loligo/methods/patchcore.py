@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loligo.config import size_in_bytes
-from loligo.methods.base import STAGES, FeatureConfig, Method
+from loligo.methods.configs import STAGES, FeatureConfig
+from loligo.methods.contract import Method
 from loligo.nn.backbones import Backbone
 from loligo.nn.coreset import Reservoir, greedy, room
 from loligo.nn.heat import enlarge, pool

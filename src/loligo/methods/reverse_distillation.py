@@ -18,7 +18,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from loligo.methods.base import FeatureConfig, Method, Phase, Turn
+from loligo.methods.configs import FeatureConfig
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.conv import ConvNorm, Unit
 from loligo.nn.cosine import place_distance, summed
 from loligo.nn.heat import pool

@@ -23,7 +23,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from loligo.methods.base import Method, MethodConfig, Phase, Turn
+from loligo.methods.configs import MethodConfig
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.nn.heat import Pooling, pool
 from loligo.nn.similarity import scales, ssim

@@ -32,7 +32,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.methods.base import Method, MethodConfig, Phase, Turn
+from loligo.methods.configs import MethodConfig
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.nn.discriminator import Judges, Statistics
 from loligo.nn.inpaint import Inpaint, NeighbourAttention, masked_shortcut

@@ -37,7 +37,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.methods.base import Method, MethodConfig, Phase, Turn, check_shares
+from loligo.methods.configs import MethodConfig, check_shares
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.conv import ConvNorm
 from loligo.nn.discriminator import Discriminator
 from loligo.nn.inpaint import neighbours

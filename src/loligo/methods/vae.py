@@ -15,7 +15,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from loligo.methods.base import Method, Phase, SliceConfig, Turn
+from loligo.methods.configs import SliceConfig
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.types import Scores
 

@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.methods.base import Method, Phase, SliceConfig, Turn, check_shares
+from loligo.methods.configs import SliceConfig, check_shares
+from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.autoregressive import PixelSnail, excess, resample, surprise
 from loligo.nn.elu import Elu
 from loligo.nn.heat import smooth

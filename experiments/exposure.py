@@ -1,0 +1,58 @@
+"""False alarms of a trained run on its held-out normals when their exposure or sharpness is changed; no label is used.
+
+    python benchmarks/exposure.py runs/zhanglab/squid_12_0 --name "squid, train.expose"
+
+Adds rows to results/exposure.csv: the run's name, the change, the share of held-out normals at or above the threshold,
+and by how many of their deviations the mean score rises.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from loligo.calibration import Calibration
+from loligo.data.transforms import stretch
+from loligo.evaluation import results
+from loligo.runs.run import Run
+from loligo.scoring import Scorer
+
+RESULTS = Path(__file__).parent / "results" / "exposure.csv"
+
+
+CHANGES = {
+    "none": lambda x: x,
+    **{f"gamma {g:.2f}": lambda x, g=g: x**g for g in (2 / 3, 0.8, 1.25, 1.5)},
+    **{f"contrast {f}": lambda x, f=f: stretch(x, f).clamp(0, 1) for f in (0.8, 1.2)},
+    **{f"brightness {f}": lambda x, f=f: (x * f).clamp(0, 1) for f in (0.8, 1.2)},
+    **{f"blur {s}": lambda x, s=s: gaussian_blur(x, [7, 7], [s, s]) for s in (0.5, 0.7)},
+}
+
+
+def main() -> None:
+    """Score the held-out normals under each change."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--name", required=True)
+    given = parser.parse_args()
+    run = Run.load(given.run)
+    rows, calibration = run.manifest(), Calibration.load(given.run / "calibration.json")
+    data, scorer = run.images(rows[rows["split"] == "calibration"]), Scorer(run.model(), run.train.precision)
+    x, found = data.batch(np.arange(len(data))), []
+    for change, function in CHANGES.items():
+        scores = torch.cat([scorer(part).image for part in function(x).split(16)]).double().numpy()
+        flagged = (scores >= calibration.threshold).mean()
+        rise = (scores.mean() - calibration.mean) / calibration.std
+        found.append({"run": given.name, "change": change, "flagged": round(flagged, 3), "rise": round(rise, 2)})
+    table = pd.DataFrame(found)
+    print(table.to_string(index=False))
+    results.replace(RESULTS, table.assign(commit=results.commit()), {"run": given.name})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""SQUID and SimSID on the ZhangLab chest X-rays, official test split: AUC by epoch, both protocols, traps, ablations.
+
+    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 20
+    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --epochs 10 --set strict_top_k=false
+    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --epochs 10 --set train.expose=false
+    python benchmarks/zhanglab.py --method simsid --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 40
+
+A run that was cut off goes on where it stopped. After each epoch validation and test images are scored in several ways
+from one pass of the generator; the scores go to epochs.csv and variants.csv of the run folder and decide nothing. At
+the end the run is scored and evaluated, and rows are added to results.csv and zhanglab_epochs.csv beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from loligo import api
+from loligo.data import cache
+from loligo.data.sources import zhanglab
+from loligo.evaluation import metrics, results
+from loligo.methods.simsid import Simsid
+from loligo.methods.squid import Squid
+from loligo.nn.discriminator import FeatureNorm
+from loligo.nn.precision import autocast
+from loligo.scoring import Scorer
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Variants:
+    """Score the watched images after an epoch by each way of judging the rebuilt image."""
+
+    def __init__(self, rows: pd.DataFrame, folder: Path, size: int) -> None:
+        self.data = cache.load(rows[rows["split"].isin(["validation", "test"])], size)
+        self.folder = folder
+
+    def __call__(self, model: Squid | Simsid, epoch: int) -> None:
+        scorer, found = Scorer(model), []
+        for start in range(0, len(self.data), 16):
+            x = self.data.batch(np.arange(start, min(start + 16, len(self.data))))
+            scores = scorer(x)
+            with torch.inference_mode(), autocast(scorer.device, scorer.dtype):
+                variants = judge(scorer.method, x, scores.reconstruction)
+            found.append(variants | {"score": scores.image.numpy()})
+        table = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch)
+        columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+        api.append_epoch(self.folder / "epochs.csv", table.assign(score=columns.pop("score")), epoch)
+        api.append_epoch(self.folder / "variants.csv", table.assign(**columns), epoch)
+
+
+def judge(model: Squid | Simsid, x: torch.Tensor, rebuilt: torch.Tensor) -> dict[str, np.ndarray]:
+    """Return (n,) scores of a batch by name of the variant."""
+    error = (rebuilt - x).square().mean((1, 2, 3))
+    last = model.judges.current[0]
+    on_rebuilt, on_input = -model.judges.mean(rebuilt), -model.judges.mean(x)
+    found = {
+        "mean of judges": on_rebuilt,
+        "reconstruction error": error,
+        "last judge": -last(rebuilt),
+        "mean of judges on the input": on_input,
+        "mean of judges on both": (on_input + on_rebuilt) / 2,
+    }
+    norms = [m for m in last.modules() if isinstance(m, FeatureNorm)]
+    for norm in norms:
+        norm.statistics = "running"
+    found["last judge, running statistics"] = -last(rebuilt)
+    for norm in norms:
+        norm.statistics = "image"
+    return {name: part.float().numpy() for name, part in found.items()}
+
+
+PAIRS = {
+    "validation": [("validation", 0), ("validation", 1)],
+    "test": [("test", 0), ("test", 1)],
+    "held-out normals, test pneumonia": [("validation", 0), ("test", 1)],
+    "held-out normals, test normals": [("validation", 0), ("test", 0)],
+}
+"""What is told from what, each a split and a label."""
+
+
+def crossed(table: pd.DataFrame, name: str) -> dict[str, float]:
+    """Return the AUC of column ``name`` for each of `PAIRS`."""
+    of = dict(list(table.groupby(["split", "label"])[name]))
+    return {
+        pair: round(metrics.roc_auc(np.repeat([0, 1], [len(of[a]), len(of[b])]), np.concatenate([of[a], of[b]])), 4)
+        for pair, (a, b) in PAIRS.items()
+    }
+
+
+def auc_by_epoch(folder: Path, key: dict[str, object]) -> pd.DataFrame:
+    """Return the columns of ``key``, then epoch, split, and the AUC of each variant.
+
+    Beside validation and test stand two crossed comparisons, which say whose images differ from folder to folder:
+    held-out normals of the training folder against the test folder's pneumonia, and against its normals.
+    """
+    table, rows = pd.read_csv(folder / "variants.csv"), []
+    names = [c for c in table if c not in ("path", "split", "label", "patient", "epoch")]
+    for epoch, watched in table.groupby("epoch"):
+        known = [name for name in names if watched[name].notna().all()]  # a variant may be younger than the training
+        aucs = pd.DataFrame({name: crossed(watched, name) for name in known})
+        rows += [{**key, "epoch": epoch, "split": split, **row} for split, row in aucs.to_dict("index").items()]
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Train, score, evaluate, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--method", choices=["squid", "simsid"], default="squid")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--set", nargs="*", default=[], help="options to change, for traps and ablations")
+    given = parser.parse_args()
+    changes = {name: yaml.safe_load(value) for name, value in (pair.split("=") for pair in given.set)}
+    options = {name: value for name, value in changes.items() if not name.startswith("train.")}
+    settings = {name.removeprefix("train."): value for name, value in changes.items() if name not in options}
+    key = {"method": given.method, "options": " ".join(given.set), "epochs": given.epochs, "seed": given.seed}
+    rows = zhanglab.index(given.data)
+    folder = given.out / "_".join([given.method, *given.set, str(given.epochs), str(given.seed)])
+    run = api.plan(given.method, folder, None, options, settings | {"seed": given.seed, "epochs": given.epochs})
+    if not run.trained:
+        watch = Variants(rows, folder, run.method_config.size)
+        api.train(given.method, rows, folder, options=options, train=run.train, watch=watch)
+    before = (folder / "metrics.json").exists()
+    api.score(run)
+    found = api.evaluate(run, None if given.set or before else RESULTS / "results.csv")
+    print(found["clean"], found["paper"], sep="\n")
+    results.replace(RESULTS / "zhanglab_epochs.csv", auc_by_epoch(folder, key), key)
+
+
+if __name__ == "__main__":
+    main()

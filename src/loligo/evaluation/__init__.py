@@ -1,0 +1,1 @@
+"""Measure scores against labels: metrics, protocols, statistics, and the table of results."""

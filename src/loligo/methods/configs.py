@@ -1,0 +1,84 @@
+"""Options that methods share: what every one has, what those of volumes have, and those on a pretrained network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from loligo.nn.backbones import Backbone
+from loligo.nn.heat import Pooling
+
+STAGES = {"least": -math.inf}
+"""Metadata of options that name stages: timm says which there are, and -1 is the last."""
+
+
+def check_shares(config: MethodConfig) -> None:
+    """Raise ValueError where a phase's share of the epochs, a field that ends in _share, is not above 0."""
+    for name, value in vars(config).items():
+        if name.endswith("_share") and value <= 0:
+            raise ValueError(f"{name} is {value}; it must be more than 0")
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """What every method has. Subclasses add their own, one line of meaning a field."""
+
+    size: int = 128
+    """Height and width of the images that it sees, in pixels."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images that it sees."""
+        return 1
+
+
+@dataclass(frozen=True)
+class SliceConfig(MethodConfig):
+    """What methods have that may be told where a slice lies in its volume."""
+
+    position: bool = False
+    """The last channel of an image is its slice's position, from -0.5 to 0.5; for volumes. It is not rebuilt."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images that it sees: one, and one more where the position is told."""
+        return 1 + self.position
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return images (N, 1, H, W) and the positions (N, 1) of their slices, None where they are not told."""
+        return (x[:, :-1], x[:, -1].mean((1, 2))[:, None]) if self.position else (x, None)
+
+
+@dataclass(frozen=True)
+class FeatureConfig(MethodConfig):
+    """What methods have that look at the features of a network trained on photographs."""
+
+    size: int = 224
+    """Height and width of the images that it sees, in pixels."""
+    backbone: str = "tf_efficientnet_lite0"
+    """Name of the network in timm."""
+    weights: str = "auto"
+    """Where its weights come from: auto, a package or the hub's cache; download; random; or a file in timm's names."""
+    layers: tuple[int, ...] = field(default=(1, 2, 3), metadata=STAGES)
+    """Stages whose maps are used: in most CNNs stage i has a stride of 2**(i + 1) pixels, in VGG half of that and in
+    ConvNeXt twice; in a ViT they are blocks."""
+    image_score: Pooling = "max"
+    """How a map becomes an image's score: its maximum, its mean, or the mean of its highest hundredth."""
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ValueError("layers is empty; name one stage or more")
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers {self.layers} names a stage twice; name each once")
+
+    def extractor(self, layers: tuple[int, ...] = (), frozen: bool = True) -> Backbone:
+        """Return the network, with random weights until `Backbone.load`; it gives other ``layers`` where told.
+
+        Raises ValueError where the size is no multiple of a transformer's patches.
+        """
+        backbone = Backbone(self.backbone, layers or self.layers, frozen)
+        if self.size % backbone.step:
+            raise ValueError(f"size {self.size} must be a multiple of the patches of {self.backbone}, {backbone.step}")
+        return backbone
