@@ -1,6 +1,6 @@
 """False alarms of a trained run on its held-out normals when their exposure or sharpness is changed; no label is used.
 
-    python benchmarks/exposure.py runs/zhanglab/squid_12_0 --name "squid, train.expose"
+    python benchmarks/exposure.py runs/zhanglab/squid_12_0 --name "squid, train.intensity_augmentation"
 
 Adds rows to results/exposure.csv: the run's name, the change, the share of held-out normals at or above the threshold,
 and by how many of their deviations the mean score rises.

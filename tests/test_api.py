@@ -61,7 +61,9 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "ae"
-    run = api.train("ae", labelled, out, preset="tiny", train={"epochs": 6, "batch_size": 8, "watch": True})
+    run = api.train(
+        "ae", labelled, out, preset="tiny", train={"epochs": 6, "batch_size": 8, "evaluate_every_epoch": True}
+    )
     api.score(run)
     return run
 
@@ -208,7 +210,7 @@ def test_watched_images_that_cannot_be_read_are_listed_or_stop_a_strict_run(labe
     rows = manifest.read(labelled)
     (tmp_path / "broken.png").touch()
     broken = pd.DataFrame({"path": [str(tmp_path / "broken.png")], "split": "validation", "label": 1})
-    rows, options = pd.concat([rows, broken], ignore_index=True), {"epochs": 1, "watch": True}
+    rows, options = pd.concat([rows, broken], ignore_index=True), {"epochs": 1, "evaluate_every_epoch": True}
     run = api.train("ae", rows, tmp_path / "run", preset="tiny", train=options)
     listed = pd.read_csv(run.folder / "rejected.csv")
     assert [Path(path).name for path in listed["path"]] == ["broken.png"]
@@ -341,8 +343,8 @@ def test_a_start_that_failed_does_not_bind_the_next(normals: Path, tmp_path: Pat
     ae = {"preset": "tiny", "train": {"epochs": 1}}
     with pytest.raises(ValueError, match="must be a multiple"):
         api.train("ae", images, tmp_path / "run", **ae, options={"size": 100})
-    with pytest.raises(ValueError, match=r"train\.watch needs"):
-        api.train("ae", images, tmp_path / "run", preset="tiny", train={"epochs": 1, "watch": True})
+    with pytest.raises(ValueError, match=r"train\.evaluate_every_epoch needs"):
+        api.train("ae", images, tmp_path / "run", preset="tiny", train={"epochs": 1, "evaluate_every_epoch": True})
     with pytest.raises(ValueError, match=r"text\.png"):
         api.train("ae", images, tmp_path / "run", **ae, strict=True)
     (images / "text.png").unlink()

@@ -75,7 +75,9 @@ def test_index_train_score_and_evaluate_one_by_one(
 ) -> None:
     (source, root), run = tree, str(tmp_path / "run")
     main(["index", source, str(root), "-o", str(tmp_path / "m.csv"), "--validation", "0.1"])
-    main(["train", "ae", "--data", str(tmp_path / "m.csv"), "--out", run, *QUICK, "--train.watch", "true"])
+    main(
+        ["train", "ae", "--data", str(tmp_path / "m.csv"), "--out", run, *QUICK, "--train.evaluate_every_epoch", "true"]
+    )
     main(["score", run])
     main(["evaluate", run])
     assert "AUC (95 % interval)" in capsys.readouterr().out

@@ -51,7 +51,7 @@ def test_augmentation_changes_the_image_and_not_its_position(expose: bool, augme
     position = torch.arange(8.0)[:, None, None].expand(8, 16, 16) / 8
     image = torch.rand(8, 16, 16, generator=torch.Generator().manual_seed(0))
     data = dataset(torch.stack([image, position], 1).numpy())
-    config = TrainConfig(1, batch_size=8, precision="float32", augment=augment, expose=expose)
+    config = TrainConfig(1, batch_size=8, precision="float32", augment=augment, intensity_augmentation=expose)
     method = Mean()
     fit(method, data, config, tmp_path)
     given, expected = method.seen[0], data.batch(np.arange(8))

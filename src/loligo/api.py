@@ -17,7 +17,7 @@ import torch
 
 from loligo import methods, reports
 from loligo.calibration import HEADROOM, Calibration
-from loligo.config import TrainConfig, build
+from loligo.config import PreprocessingConfig, TrainConfig, build
 from loligo.data import manifest, volumes
 from loligo.data.cache import AllRejected, Dataset
 from loligo.data.splits import SPLITS
@@ -58,6 +58,7 @@ def train(
     preset: str | None = None,
     options: dict[str, Any] | None = None,
     train: TrainConfig | dict[str, Any] | None = None,
+    preprocessing: PreprocessingConfig | dict[str, Any] | None = None,
     strict: bool = False,
     watch: Callable[[Method, int], None] | None = None,
 ) -> Run:
@@ -67,10 +68,10 @@ def train(
     its patients held out for calibration. ``options`` and ``train`` replace defaults of the method's Config and of
     `TrainConfig`; ``preset`` names a set of both. A training that was cut off goes on where it stopped. Images that
     cannot be read are listed in rejected.csv, unless ``strict``. ``watch`` looks on after each epoch; that of
-    ``train.watch`` scores validation and test images for the papers' protocol. Raises ValueError for unknown names or
+    ``train.evaluate_every_epoch`` scores validation and test images for the papers' protocol. Raises ValueError for unknown names or
     unfit data.
     """
-    run = plan(method, out, preset, options or {}, train or {})
+    run = plan(method, out, preset, options or {}, train or {}, preprocessing or {})
     if run.trained:
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
     torch.manual_seed(run.train.seed)
@@ -86,7 +87,7 @@ def train(
     normals = _load(run, rows, "train", strict)
     held_out = _load(run, rows, "calibration", strict)
     _warn_of_dark(normals)
-    looks = _Watch(run, rows, strict) if run.train.watch and not watch else None
+    looks = _Watch(run, rows, strict) if run.train.evaluate_every_epoch and not watch else None
     unread = [data.rejected for data in (normals, held_out, *([looks.data] if looks else []))]
     rejected = pd.concat(unread, ignore_index=True)
     write_csv(rejected.assign(during="training"), run.folder / "rejected.csv")
@@ -108,7 +109,9 @@ def train(
     return run
 
 
-def plan(method: str, out: str | Path, preset: str | None, options: dict[str, Any], train: Any) -> Run:
+def plan(
+    method: str, out: str | Path, preset: str | None, options: dict[str, Any], train: Any, preprocessing: Any = None
+) -> Run:
     """Return the run that is to be made in ``out``; ValueError where another one was begun there."""
     kind = methods.get(method)
     if preset is not None and preset not in kind.presets:
@@ -118,12 +121,19 @@ def plan(method: str, out: str | Path, preset: str | None, options: dict[str, An
     if not isinstance(train, TrainConfig):
         preset_train = {k.removeprefix("train."): v for k, v in given.items() if k.startswith("train.")}
         train = build(TrainConfig, preset_train | train, "train")
+    if not isinstance(preprocessing, PreprocessingConfig):
+        preprocessing = build(PreprocessingConfig, preprocessing or {}, "preprocessing")
     if not str(out):
         raise ValueError("the run folder's name is empty; name one, such as runs/a")
-    run = Run(Path(out), method, config, train, {"data": {}, "cost": {}}, preset or "")
+    run = Run(Path(out), method, config, train, {"data": {}, "cost": {}}, preset or "", preprocessing)
     if run.begun:
         before = Run.load(run.folder)
-        if (before.method, before.method_config, before.train) != (method, config, train):
+        if (before.method, before.method_config, before.train, before.preprocessing) != (
+            method,
+            config,
+            train,
+            preprocessing,
+        ):
             raise ValueError(
                 f"{run.folder} was begun with other options ({_difference(before, run)}); "
                 "repeat those to go on with it, or choose another folder"
@@ -137,6 +147,7 @@ def _difference(before: Run, now: Run) -> str:
     for name, a, b in (
         ("method", before.method_config, now.method_config),
         ("train", before.train, now.train),
+        ("preprocessing", before.preprocessing, now.preprocessing),
     ):
         pairs += [(f"{name}.{k}", v, vars(b).get(k)) for k, v in vars(a).items()]
     name, old, new = next(pair for pair in pairs if pair[1] != pair[2])
@@ -146,7 +157,7 @@ def _difference(before: Run, now: Run) -> str:
 def calibrate(run: Run, normals: Dataset) -> Calibration:
     """Score held-out normals; return what they say: p-values, threshold, colours of maps."""
     scorer = Scorer(run.model(), run.train.precision)
-    whole = VolumeMaps(scorer.method, normals, run.train.axis) if normals.counts else None
+    whole = VolumeMaps(scorer.method, normals, run.preprocessing.axis) if normals.counts else None
     values, peaks = [], []
     for _, _, scores in batches(scorer, normals):
         values.append(scores.image.double().numpy())
@@ -201,7 +212,9 @@ def score(
         _keep_rejected(folder / "rejected.csv", error.rejected)
         raise
     scorer = Scorer(run.model(), run.train.precision, device)
-    table = score_table(scorer, images, calibration, folder / "maps" if maps else None, batch_size, run.train.axis)
+    table = score_table(
+        scorer, images, calibration, folder / "maps" if maps else None, batch_size, run.preprocessing.axis
+    )
     (folder / "metrics.json").unlink(missing_ok=True)  # it is of the scores before
     sweep_mood(folder)
     if layout == "mood":
@@ -252,7 +265,7 @@ class _Watch:
     def __init__(self, run: Run, rows: pd.DataFrame, strict: bool) -> None:
         watched = rows[rows["split"].isin(["validation", "test"])]
         if watched.empty:
-            raise ValueError("train.watch needs validation or test images in the manifest; it has none")
+            raise ValueError("train.evaluate_every_epoch needs validation or test images in the manifest; it has none")
         self.run, self.path = run, run.folder / "epochs.csv"
         self.data = run.images(watched, strict)
 

@@ -56,7 +56,7 @@ def train(argv: list[str]) -> None:
 def _parse_training(parser: Any, method: str, argv: list[str], skip: set[str] | None = None) -> Any:
     """Add the options of a method and of its training, but for those of the latter in ``skip``, and parse all."""
     from loligo import methods
-    from loligo.config import TrainConfig
+    from loligo.config import PreprocessingConfig, TrainConfig
 
     kind = methods.get(method)
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
@@ -65,6 +65,7 @@ def _parse_training(parser: Any, method: str, argv: list[str], skip: set[str] | 
     )
     parser.add_class_arguments(kind.Config, "method")
     parser.add_class_arguments(TrainConfig, "train", skip=skip or set())
+    parser.add_class_arguments(PreprocessingConfig, "preprocessing")
     for word, path in zip(argv, [*argv[1:], ""], strict=True):
         if word == "--config" or word.startswith("--config="):
             _check_options(Path(word.partition("=")[2] or path))
@@ -88,14 +89,19 @@ def _check_options(path: Path) -> None:
         _fail(f"{path} holds no options; {example}")
     if "method_config" in values:
         _fail(f"{path} is the record of a run; copy its method_config as method:, its preset and its train: to a file")
-    for key, kind in {"method": dict, "train": dict, "index": dict, "preset": str}.items():
+    for key, kind in {"method": dict, "train": dict, "preprocessing": dict, "index": dict, "preset": str}.items():
         if not isinstance(values.get(key, kind()), kind):
             _fail(f"{path} has {key} {values[key]!r}; it must be {'a name' if kind is str else 'options'}: {example}")
 
 
 def _training(given: Any) -> dict[str, Any]:
     """Return what was given of the options that `_parse_training` adds, as arguments of the verbs."""
-    return {"preset": given.preset, "options": vars(given["method"].clone()), "train": vars(given["train"].clone())}
+    return {
+        "preset": given.preset,
+        "options": vars(given["method"].clone()),
+        "train": vars(given["train"].clone()),
+        "preprocessing": vars(given["preprocessing"].clone()),
+    }
 
 
 def score(argv: list[str]) -> None:

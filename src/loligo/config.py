@@ -15,42 +15,53 @@ from loligo.names import nearest
 T = TypeVar("T")
 
 Precision = Literal["auto", "bf16", "float32"]
+Aspect = Literal["squash", "pad"]
 Axis = Literal["axial", "coronal", "sagittal"]
 WindowName = Literal["brain", "ct", "unit"]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a method is trained, whatever the method."""
+    """How a method is trained, whatever the method; a method's own defaults and presets replace these."""
 
     epochs: int = 60
-    """Passes over the training images, shared out among the method's phases."""
+    """Passes over the training images, divided among the method's phases."""
     batch_size: int = 16
     """Images a step, at most: an epoch's steps are of equal size."""
     seed: int = field(default=0, metadata={"least": 0})
     """Of initial weights, order, augmentation and dropout."""
     augment: bool = True
     """Shift by up to 5 % and scale by 0.95 to 1.05 at random."""
-    expose: bool = False
-    """Change contrast (0.75 to 1.25 times) and gamma (2/3 to 3/2) at random, so that scores hang less on exposure."""
+    intensity_augmentation: bool = False
+    """Change contrast (0.75 to 1.25 times) and gamma (2/3 to 3/2) at random, so that scores depend less on exposure."""
     precision: Precision = "auto"
-    """bf16 autocast, float32, or bf16 where the processor computes in it."""
-    watch: bool = False
+    """bf16 autocast, float32, or bf16 where the processor computes in it; scoring uses what training used."""
+    evaluate_every_epoch: bool = False
     """Score validation and test images after each epoch into epochs.csv; needed for the papers' protocol only."""
-    axis: Axis = "axial"
-    """Which way volumes are sliced."""
-    window: WindowName = "brain"
-    """What of a volume becomes black and white: z-scores of each brain, the soft tissue of a CT in HU, or 0 and 1, to
-    which it was mapped before."""
     device: str = "auto"
-    """Accelerator, as Lightning names them: auto, cpu, cuda, mps."""
+    """Where it is trained: auto, cpu, cuda, mps, or another accelerator of PyTorch."""
+    devices: int = 1
+    """Processes, each with a device of its own, that share every batch."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"train.seed is {self.seed}; it must lie in 0 to {(1 << 32) - 1}")
+
+
+@dataclass(frozen=True)
+class PreprocessingConfig:
+    """How files become the images that a method sees."""
+
+    aspect: Aspect = "squash"
+    """Squash an image to a square, as the methods' papers do, or pad its shorter side with black."""
+    axis: Axis = "axial"
+    """Direction in which volumes are sliced."""
+    window: WindowName = "brain"
+    """What of a volume becomes black and white: z-scores of each brain, the soft tissue of a CT in HU, or 0 and 1, to
+    which it was mapped before."""
 
 
 def size_in_bytes(text: str) -> int:

@@ -41,6 +41,7 @@ def contaminate(
     preset: str | None = None,
     options: dict[str, Any] | None = None,
     train: dict[str, Any] | None = None,
+    preprocessing: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Train, score and evaluate ``method`` on training sets with each share of abnormal images, by each seed.
 
@@ -68,7 +69,7 @@ def contaminate(
         )
     for seed, share in itertools.product(dict.fromkeys(seeds), sorted(set(shares))):
         folder = Path(out) / method / f"share_{share:.2f}_seed_{seed}"
-        run = api.plan(method, folder, preset, options or {}, (train or {}) | {"seed": seed})
+        run = api.plan(method, folder, preset, options or {}, (train or {}) | {"seed": seed}, preprocessing)
         _run(run, mixed(rows, pool, size, share, seed), share, Path(out) / "contamination.csv")
     table = results.read(Path(out) / "contamination.csv").sort_values(KEY)
     figures.save({"contamination": draw(table)}, Path(out))

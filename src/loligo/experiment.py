@@ -26,6 +26,7 @@ def run(
     preset: str | None = None,
     options: dict[str, Any] | None = None,
     train: dict[str, Any] | None = None,
+    preprocessing: dict[str, Any] | None = None,
     results: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train ``method`` on a data set of `DATASETS` that lies in ``data``, score its test split, evaluate and report.
@@ -38,7 +39,7 @@ def run(
 
     if dataset not in DATASETS:
         raise ValueError(f"there is no data set {dataset!r}; {nearest(dataset, DATASETS)}")
-    planned = api.plan(method, out, preset, options or {}, train or {})
+    planned = api.plan(method, out, preset, options or {}, train or {}, preprocessing)
     rows = DATASETS[dataset](Path(data), **(index or {}))
     labels = rows.loc[rows["split"] == "test", "label"].value_counts().to_dict()
     if set(labels) != {0, 1}:
@@ -63,7 +64,14 @@ def complete(planned: Run, rows: pd.DataFrame, *, strict: bool = False) -> Run:
         options = dataclasses.asdict(planned.method_config)
         preset = planned.preset or None
         api.train(
-            planned.method, rows, planned.folder, preset=preset, options=options, train=planned.train, strict=strict
+            planned.method,
+            rows,
+            planned.folder,
+            preset=preset,
+            options=options,
+            train=planned.train,
+            preprocessing=planned.preprocessing,
+            strict=strict,
         )
     elif manifest.trained_on(planned.manifest()) != manifest.trained_on(rows):
         raise ValueError(f"{planned.folder} was trained on other images; choose another folder, or remove it")

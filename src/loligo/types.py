@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Again(Generic[T]):
-    """What may be gone through more than once, and is made anew each time rather than kept."""
+    """What may be iterated more than once, and is computed anew each time rather than kept."""
 
     make: Callable[[], Iterator[T]]
     """Begins at the first."""
@@ -29,15 +31,38 @@ class Again(Generic[T]):
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """Where the pixels of an image lie: all that is needed to put a map onto its grid."""
+
+    shape: tuple[int, int]
+    """(H, W) pixels."""
+    spacing: tuple[float, float] | None = None
+    """(row, column) distance of pixel centres in mm; None where the file does not say."""
+    orientation: tuple[str, str] | None = None
+    """Where rows and columns run to in the patient, as DICOM's Patient Orientation, such as ("L", "F"); None where the
+    file does not say."""
+    source: Path | None = None
+    """The file that it was read from; None for an array."""
+
+
+@dataclass(frozen=True)
 class Image:
     """One image with where it came from and what its numbers mean."""
 
     pixels: npt.NDArray[np.float32]
     """(C, H, W) float32 in [0, 1]; 0 is black."""
-    source: Path
-    """The file that it was read from."""
+    source: Path | None = None
+    """The file that it was read from; None for an array."""
     spacing: tuple[float, float] | None = None
     """(row, column) distance of pixel centres in mm; None where the file does not say."""
+    orientation: tuple[str, str] | None = None
+    """Where rows and columns run to in the patient; see `Geometry`."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """Return where its pixels lie."""
+        height, width = self.pixels.shape[1:]
+        return Geometry((height, width), self.spacing, self.orientation, self.source)
 
 
 @dataclass(frozen=True)
@@ -71,9 +96,8 @@ class Volume(VolumeHeader):
     """(X, Y, Z) float32 in the file's own units, its scaling applied."""
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What a method says of a batch of N images. Higher is more abnormal; raw and unbounded."""
+class Scores(NamedTuple):
+    """What a method says of a batch of N images, tensors alone. Higher is more abnormal; raw and unbounded."""
 
     image: Tensor
     """(N,) float32: one score an image."""
@@ -81,6 +105,38 @@ class Scores:
     """(N, 1, H, W) float32: how abnormal each place is."""
     reconstruction: Tensor | None = None
     """(N, C, H, W) float32 in [0, 1]: the normal image that the method sees in each."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a detector says of one image or volume."""
+
+    score: float
+    """Raw score; higher is more abnormal."""
+    p_value: float
+    """(1 + normals held out for calibration that score as high) / (1 + all of them), in (0, 1]."""
+    flag: bool
+    """Whether the score reaches the threshold of the stated false-alarm rate."""
+    anomaly_score: float
+    """Sigmoid of the score standardised by the calibration normals, in [0, 1]."""
+    geometry: Geometry | VolumeHeader
+    """The grid of the image, and of its map."""
+    network_map: Floats | None
+    """(S, S) float32 as the network gave it, or (slices, S, S) of a volume; None where the method has no map."""
+    network_reconstruction: Floats | None
+    """The same of the normal image that the method sees in it, in [0, 1]; None for a volume."""
+    restore: Callable[[Floats, Geometry | VolumeHeader], Floats]
+    """Takes such an array from the grid of the network to that of the image; see `data.preprocessing`."""
+
+    @cached_property
+    def map(self) -> Floats | None:
+        """How abnormal each place is, on the image's own grid: (H, W) float32, or (X, Y, Z) of a volume."""
+        return None if self.network_map is None else self.restore(self.network_map, self.geometry)
+
+    @cached_property
+    def reconstruction(self) -> Floats | None:
+        """The normal image that the method sees in it, on the image's own grid: (H, W) float32 in [0, 1]."""
+        return None if self.network_reconstruction is None else self.restore(self.network_reconstruction, self.geometry)
 
 
 @dataclass(frozen=True)

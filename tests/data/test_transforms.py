@@ -1,6 +1,6 @@
 import torch
 
-from loligo.data.transforms import expose, jitter
+from loligo.data.transforms import intensity, jitter
 
 
 def generator(seed=0):
@@ -54,10 +54,10 @@ def test_nothing_is_blurred():
 
 def test_exposure_depends_on_its_generator_alone_and_keeps_to_the_range():
     x = torch.rand(4, 1, 16, 16, generator=generator())
-    first = expose(x, generator(3))
+    first = intensity(x, generator(3))
     torch.manual_seed(2)
-    assert torch.equal(first, expose(x, generator(3)))
-    assert not torch.equal(first, expose(x, generator(4)))
+    assert torch.equal(first, intensity(x, generator(3)))
+    assert not torch.equal(first, intensity(x, generator(4)))
     assert (first.shape, first.dtype) == (x.shape, torch.float32)
     assert first.min() >= 0
     assert first.max() <= 1
@@ -65,13 +65,13 @@ def test_exposure_depends_on_its_generator_alone_and_keeps_to_the_range():
 
 def test_contrast_keeps_the_mean_and_gamma_keeps_black_and_white():
     x = 0.3 + 0.4 * torch.rand(200, 1, 8, 8, generator=generator())
-    changed = expose(x, generator(), gamma=1)
+    changed = intensity(x, generator(), gamma=1)
     torch.testing.assert_close(changed.mean((1, 2, 3)), x.mean((1, 2, 3)))
     factors = changed.std((1, 2, 3)) / x.std((1, 2, 3))
     assert 0.75 <= factors.min() < 0.8
     assert 1.2 < factors.max() <= 1.2501
     x[:, :, 0] = torch.tensor([0, 1, 0, 1, 0.25, 0.25, 0.5, 0.5])
-    changed = expose(x, generator(), contrast=(1, 1))
+    changed = intensity(x, generator(), contrast=(1, 1))
     torch.testing.assert_close(changed[:, :, 0, :4], x[:, :, 0, :4])
     exponents = changed[:, 0, 0, 7].log() / x[:, 0, 0, 7].log()
     assert 1 / 1.5001 <= exponents.min() < 0.72

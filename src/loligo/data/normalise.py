@@ -64,7 +64,7 @@ OVERSHOOT = 0.5
 def ct(volume: Volume) -> Window:
     """Return the window of a CT in HU, `SOFT_TISSUE`. Raises ``UnreadableImage`` for values that are not in HU."""
     if not (volume.voxels.min() < FAT and volume.voxels.max() > 1):
-        repair = "if it was mapped to [0, 1] before, set train.window=unit"
+        repair = "if it was mapped to [0, 1] before, set preprocessing.window=unit"
         raise _unfit(volume, f"a CT in HU has fat and air below {FAT:g}", repair)
     return SOFT_TISSUE
 
@@ -76,7 +76,7 @@ def unit(volume: Volume) -> Window:
     """
     low, high = float(volume.voxels.min()), float(volume.voxels.max())
     if not (-OVERSHOOT <= low < high <= 1 + OVERSHOOT):
-        raise _unfit(volume, "they are to lie in [0, 1]", "if it is a CT in HU, set train.window=ct")
+        raise _unfit(volume, "they are to lie in [0, 1]", "if it is a CT in HU, set preprocessing.window=ct")
     return UNIT
 
 
@@ -100,7 +100,8 @@ def brain(volume: Volume, limit: float = 3.0) -> Window:
         raise ValueError(f"limit {limit} of the z-scores must be above 0")
     if (dark := float(np.percentile(volume.voxels[::4, ::4, ::4], 5))) < AIR:
         raise UnreadableImage(
-            volume.source, f"a twentieth of its values lie at {dark:g} or below, as air does in HU; set train.window=ct"
+            volume.source,
+            f"a twentieth of its values lie at {dark:g} or below, as air does in HU; set preprocessing.window=ct",
         )
     inside = volume.voxels[foreground(volume.voxels)]
     if inside.size:

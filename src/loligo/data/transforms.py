@@ -32,7 +32,7 @@ def jitter(
     return functional.grid_sample(x, grid, mode="nearest", padding_mode="zeros", align_corners=False)
 
 
-def expose(
+def intensity(
     x: Tensor, generator: torch.Generator, contrast: tuple[float, float] = (0.75, 1.25), gamma: float = 1.5
 ) -> Tensor:
     """Change contrast and gamma of each image of x (N, C, H, W) float32 in [0, 1] by its own random amount.

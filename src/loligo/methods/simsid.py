@@ -15,7 +15,7 @@ its images, so that one forward pass serves both. The score is the mean logit of
 widely between epochs; and they judge both the image and the rebuilt one, where the paper has them judge the latter
 (``score: discriminator``, preset ``paper``): what a discriminator takes to be real is what normal images have in
 common, and a rebuilt image has lost part of what departs from it. Contrast and gamma of training images are changed at
-random (``train.expose``), since a logit otherwise hangs on how an image was exposed; for the same reason discriminators
+random (``train.intensity_augmentation``), since a logit otherwise hangs on how an image was exposed; for the same reason discriminators
 see images in [0, 1], as SQUID's do: black is then what pads their convolutions, and a darker image a multiple of a
 brighter one, which their norms take out. In [-1, 1] an image of 0.8 times the brightness was called abnormal thrice as
 often. The preset ``paper`` has this, too.
@@ -208,7 +208,7 @@ class Simsid(Method):
 
     Config = SimsidConfig
     presets: ClassVar = {
-        "default": {"train.expose": True},
+        "default": {"train.intensity_augmentation": True},
         "paper": {
             **{"score": "discriminator", "snapshots": 1, "discriminators": 1, "discriminator_final_rate": 1.0},
             "train.epochs": 1000,

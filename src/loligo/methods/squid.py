@@ -9,7 +9,7 @@ which the reference computes twice; the generator so meets the discriminator of 
 logit of several discriminators (``discriminators``) of some epochs (``snapshots``), since that of one hangs on the
 weights it began with and swings widely between epochs, on the image and on the rebuilt one (``score``), since each of
 the two shows some anomalies that the other does not. Contrast and gamma of training images are changed at random
-(``train.expose``), since a logit otherwise hangs on how an image was exposed. Mean and deviation that turn it into an
+(``train.intensity_augmentation``), since a logit otherwise hangs on how an image was exposed. Mean and deviation that turn it into an
 anomaly score are of held-out normals, in the paper of training images. Everything else where paper and reference code
 differ is an option; the preset ``paper`` has all as in the reference.
 """
@@ -182,7 +182,7 @@ class Squid(Method):
 
     Config = SquidConfig
     presets: ClassVar = {
-        "default": {"train.expose": True},
+        "default": {"train.intensity_augmentation": True},
         "paper": {
             "snapshots": 1,
             "discriminators": 1,

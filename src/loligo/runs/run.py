@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from loligo import __version__, methods
-from loligo.config import TrainConfig, build, one_line
+from loligo.config import PreprocessingConfig, TrainConfig, build, one_line
 from loligo.data import cache, manifest
 from loligo.data.cache import Dataset
 from loligo.data.sources import mood
@@ -34,6 +34,7 @@ class Run:
     """What was measured while it trained: data and cost."""
     preset: str = ""
     """Name of the preset that its options began with."""
+    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
@@ -52,7 +53,8 @@ class Run:
             config = build(methods.get(values["method"]).Config, values["method_config"], "method_config")
             train = build(TrainConfig, values["train"], "train")
             about = {k: values.get(k, {}) for k in ("data", "cost")}
-            return cls(folder, values["method"], config, train, about, values.get("preset", ""))
+            preprocessing = build(PreprocessingConfig, values["preprocessing"], "preprocessing")
+            return cls(folder, values["method"], config, train, about, values.get("preset", ""), preprocessing)
         except KeyError as error:
             raise ValueError(f"{path} lacks {error}; train the run again") from error
         except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
@@ -66,16 +68,17 @@ class Run:
             "preset": self.preset,
             "method_config": dataclasses.asdict(self.method_config),
             "train": dataclasses.asdict(self.train),
+            "preprocessing": dataclasses.asdict(self.preprocessing),
             **self.about,
         }
         write_text(yaml.safe_dump(values, sort_keys=False), self.folder / "config.yaml")
 
     def images(self, rows: pd.DataFrame, strict: bool = False) -> Dataset:
         """Load manifest rows as the method sees them; see `data.cache.load`."""
-        mood.check_window(rows, self.train.window)
+        mood.check_window(rows, self.preprocessing.window)
         told = isinstance(self.method_config, SliceConfig) and self.method_config.position
         spacing = self.about.get("data", {}).get("spacing")
-        cut = Cut(self.train.axis, self.train.window, told, tuple(spacing) if spacing else None)
+        cut = Cut(self.preprocessing.axis, self.preprocessing.window, told, tuple(spacing) if spacing else None)
         return cache.load(rows, self.method_config.size, strict=strict, cut=cut)
 
     @property

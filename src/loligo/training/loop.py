@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from loligo.config import TrainConfig
 from loligo.data.cache import Dataset
-from loligo.data.transforms import expose, jitter
+from loligo.data.transforms import intensity, jitter
 from loligo.files import replacing, sweep, write_csv
 from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.precision import autocast, hasten, pick_dtype
@@ -141,8 +141,8 @@ class Loop:
         for step, indices in enumerate(np.array_split(order, self.steps)):
             x = self.data.batch(indices)
             image = x[:, :1]  # alone, without a slice's position
-            if self.config.expose:
-                image = expose(image, generator)
+            if self.config.intensity_augmentation:
+                image = intensity(image, generator)
             if self.config.augment:
                 image = jitter(image, generator)
             x = torch.cat([image, x[:, 1:]], 1)

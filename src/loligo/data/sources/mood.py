@@ -68,7 +68,7 @@ def check_window(rows: pd.DataFrame, window: WindowName) -> None:
             others = "; index one region and train on it alone" if found.nunique() > 1 else ""
             raise ValueError(
                 f"{count} volumes are of {source}, whose window is {WINDOWS[str(source)]!r}, not {window!r};"
-                f" set train.window={WINDOWS[str(source)]}{others}"
+                f" set preprocessing.window={WINDOWS[str(source)]}{others}"
             )
 
 
