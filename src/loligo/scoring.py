@@ -26,7 +26,7 @@ from loligo.files import replacing, write_text
 from loligo.io import is_volume, planes, stem
 from loligo.methods.contract import Method
 from loligo.nn.conv import packed
-from loligo.nn.precision import autocast, hasten, pick_dtype
+from loligo.nn.precision import autocast, dtype_of, resolve
 from loligo.types import Scores, VolumeHeader
 
 MAX_NAME = 120
@@ -42,16 +42,15 @@ class Scorer:
 
     def __init__(self, method: Method, precision: Precision = "auto", device: str = "cpu") -> None:
         self.device = torch.device(device)
-        self.dtype = pick_dtype(precision, self.device)
+        self.dtype = dtype_of(resolve(precision, self.device), self.device)
         self.method = packed(method, self.dtype, self.device)
-        hasten()
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Scores:
         """Score a batch (N, C, H, W) float32 in [0, 1]; results are float32 on the CPU."""
         x = x.to(self.device).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.dtype):
-            scores = self.method.score(x)
+            scores = self.method(x)
         parts = (scores.image, scores.map, scores.reconstruction)
         return Scores(*(None if part is None else part.float().cpu() for part in parts))  # type: ignore[arg-type]
 
