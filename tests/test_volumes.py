@@ -314,6 +314,19 @@ def test_results_for_mood_are_those_of_the_last_scoring(run: api.Run, manifest: 
     assert sorted(p.name for p in (tmp_path / "pixel").iterdir()) == sorted([name, "mine.txt"])
 
 
+def test_what_a_table_names_elsewhere_is_not_removed(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
+    out, kept = tmp_path / "out", [tmp_path / "a.nii", tmp_path / "sample" / "b.txt", tmp_path / "pixel" / "b"]
+    test = list(manifest.loc[manifest["split"] == "test", "path"])[:1]
+    table = api.score(run, test, out, maps=False)
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for name in (str(kept[0]), "../../a.nii", "../../pixel/b"):
+        table.assign(mood=name).to_csv(out / "scores.csv", index=False)
+        api.score(run, test, out, maps=False)
+    assert all(path.is_file() for path in kept)
+
+
 def test_a_folder_of_volumes_is_indexed(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
     for i in range(2):
         shutil.copy(manifest["path"][i], tmp_path)

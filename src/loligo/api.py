@@ -23,13 +23,13 @@ from loligo.data.cache import AllRejected, Dataset
 from loligo.data.splits import SPLITS
 from loligo.evaluation import protocols as evaluation
 from loligo.evaluation.results import append, commit
-from loligo.files import write_csv
 from loligo.io import is_volume
 from loligo.methods.contract import Method
 from loligo.names import nearest
 from loligo.reports.run import gather
 from loligo.reports.sheet import page as sheets
 from loligo.reports.sheet.examine import examine
+from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
 from loligo.scoring import (
     Scorer,
@@ -90,7 +90,7 @@ def train(
     looks = _Watch(run, rows, strict) if run.train.evaluate_every_epoch and not watch else None
     unread = [data.rejected for data in (normals, held_out, *([looks.data] if looks else []))]
     rejected = pd.concat(unread, ignore_index=True)
-    write_csv(rejected.assign(during="training"), run.folder / "rejected.csv")
+    RunFolder(run.folder).add_rejected(rejected, "training")
     run.save()
     history = training.fit(model, normals, run.train, run.folder, watch or looks)
     run.save_model(model)
@@ -209,19 +209,18 @@ def score(
     try:
         images = run.images(rows, strict)
     except AllRejected as error:
-        _keep_rejected(folder / "rejected.csv", error.rejected)
+        RunFolder(folder).add_rejected(error.rejected, "scoring")
         raise
     scorer = Scorer(run.model(), run.train.precision, device)
     table = score_table(
         scorer, images, calibration, folder / "maps" if maps else None, batch_size, run.preprocessing.axis
     )
-    (folder / "metrics.json").unlink(missing_ok=True)  # it is of the scores before
     sweep_mood(folder)
     if layout == "mood":
         table["mood"] = table["path"].map(lambda path: Path(path).name)  # a later scoring may remove what is ours alone
-    write_csv(table, folder / "scores.csv")
+    RunFolder(folder).write_scores(table)
     sweep(folder / "maps", table)
-    _keep_rejected(folder / "rejected.csv", images.rejected)
+    RunFolder(folder).add_rejected(images.rejected, "scoring")
     if layout == "mood":
         mood_layout(table, folder, calibration)
     return table
@@ -266,31 +265,13 @@ class _Watch:
         watched = rows[rows["split"].isin(["validation", "test"])]
         if watched.empty:
             raise ValueError("train.evaluate_every_epoch needs validation or test images in the manifest; it has none")
-        self.run, self.path = run, run.folder / "epochs.csv"
+        self.run = run
         self.data = run.images(watched, strict)
 
     def __call__(self, model: Method, epoch: int) -> None:
         values = raw_scores(Scorer(model, self.run.train.precision), self.data, progress=False)
         rows = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch, score=values)
-        append_epoch(self.path, rows, epoch)
-
-
-def append_epoch(path: Path, rows: pd.DataFrame, epoch: int) -> None:
-    """Add the rows of an epoch to a table; rows of it or later ones, left by a killed training, go."""
-    if path.exists():
-        before = evaluation.read(path)
-        rows = pd.concat([before[before["epoch"] < epoch], rows], ignore_index=True)
-    write_csv(rows, path)
-
-
-def _keep_rejected(path: Path, rejected: pd.DataFrame) -> None:
-    """Write what a scoring rejected in place of what one before did; what the training rejected stays."""
-    rejected = rejected.assign(during="scoring")
-    if path.exists():
-        before = pd.read_csv(path, dtype=str, keep_default_na=False)
-        before = before[before["during"] == "training"] if "during" in before else before[:0]
-        rejected = pd.concat([before, rejected], ignore_index=True)
-    write_csv(rejected, path)
+        RunFolder(self.run.folder).append_epoch(rows, epoch)
 
 
 def _require(rows: pd.DataFrame, split: str) -> None:

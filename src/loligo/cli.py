@@ -382,7 +382,9 @@ def _data(paths: list[str]) -> str | list[str]:
 
 
 def _tell_rejected(folder: Path, *during: str) -> None:
-    import pandas as pd
+    from loligo.runs.folder import RunFolder
 
-    if count := int(pd.read_csv(folder / "rejected.csv")["during"].isin(during).sum()):
-        print(f"{count} files could not be used; see {folder / 'rejected.csv'} for the reasons", file=sys.stderr)
+    run = RunFolder(folder)
+    rejected = run.read_rejected()
+    if rejected is not None and (count := int(rejected["during"].isin(during).sum())):
+        print(f"{count} files could not be used; see {run.rejected} for the reasons", file=sys.stderr)

@@ -24,17 +24,15 @@ from loligo.data import volumes
 from loligo.data.cache import Dataset
 from loligo.files import replacing, write_text
 from loligo.io import is_volume, planes, stem
+from loligo.io.overlay import levels, overlay
 from loligo.methods.contract import Method
 from loligo.nn.conv import packed
-from loligo.nn.precision import autocast, dtype_of, resolve
+from loligo.nn.precision import autocast, hasten, pick_dtype
+from loligo.runs.folder import RunFolder
 from loligo.types import Scores, VolumeHeader
 
 MAX_NAME = 120
 """Bytes of an image's own name that the name of its map keeps; with what is added, file systems allow some 255."""
-
-
-OPACITY = 0.75
-"""Of the hottest colour over the image."""
 
 
 class Scorer:
@@ -42,15 +40,16 @@ class Scorer:
 
     def __init__(self, method: Method, precision: Precision = "auto", device: str = "cpu") -> None:
         self.device = torch.device(device)
-        self.dtype = dtype_of(resolve(precision, self.device), self.device)
+        self.dtype = pick_dtype(precision, self.device)
         self.method = packed(method, self.dtype, self.device)
+        hasten()
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Scores:
         """Score a batch (N, C, H, W) float32 in [0, 1]; results are float32 on the CPU."""
         x = x.to(self.device).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.dtype):
-            scores = self.method(x)
+            scores = self.method.score(x)
         parts = (scores.image, scores.map, scores.reconstruction)
         return Scores(*(None if part is None else part.float().cpu() for part in parts))  # type: ignore[arg-type]
 
@@ -177,11 +176,16 @@ def mood_pair(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def _mood_files(folder: Path) -> set[Path]:
-    """Return the files of the MOOD layout that the table in ``folder`` says were written; no others are ours."""
-    if not (folder / "scores.csv").is_file():
+    """Return the files of the MOOD layout that the table in ``folder`` says were written; no others are ours.
+
+    A scoring names volumes by their bare name: whatever else stands there was not written by one.
+    """
+    try:
+        table = RunFolder(folder).read_scores()
+    except ValueError:
         return set()
-    table = pd.read_csv(folder / "scores.csv", dtype=str, keep_default_na=False)
-    return {file for name in table.get("mood", []) for file in mood_pair(folder, name)}
+    names = [name for name in table.get("mood", []) if is_volume(Path(name)) and Path(name).name == name]
+    return {file for name in names for file in mood_pair(folder, name)}
 
 
 def mood_layout(table: pd.DataFrame, folder: Path, calibration: Calibration) -> None:
@@ -237,29 +241,14 @@ def save_maps(folder: Path, names: list[str], x: Tensor, scores: Scores, scale: 
             np.save(array := io.BytesIO(), maps[i].astype(np.float32), allow_pickle=False)
             path.write_bytes(array.getbuffer())  # a full disk has a message here, of its own numpy has none
         files["map"].append(f"{folder.name}/{name}.npy")
-        picture = overlay(_levels(x[i, 0].clamp(0, 1).numpy()), (maps[i] / scale).clip(0, 1))
+        picture = overlay(levels(x[i, 0].numpy()), (maps[i] / scale).clip(0, 1))
         _save_image(folder / f"{name}_overlay.png", picture)
         files["overlay"].append(f"{folder.name}/{name}_overlay.png")
         if scores.reconstruction is not None:
-            rebuilt = _levels(scores.reconstruction[i, 0].clamp(0, 1).numpy())
+            rebuilt = levels(scores.reconstruction[i, 0].numpy())
             _save_image(folder / f"{name}_reconstruction.png", rebuilt)
             files["reconstruction"].append(f"{folder.name}/{name}_reconstruction.png")
     return {column: found for column, found in files.items() if found}
-
-
-def overlay(grey: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Blend heat (h, w) in [0, 1] over (h, w) uint8, the more opaque the hotter: (h, w, 3) uint8."""
-    from matplotlib import colormaps
-
-    colour = colormaps["inferno"](0.3 + 0.7 * heat)[..., :3]
-    alpha = OPACITY * heat[..., None]
-    blended: npt.NDArray[np.uint8] = np.rint(255 * alpha * colour + (1 - alpha) * grey[..., None]).astype(np.uint8)
-    return blended
-
-
-def _levels(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Round (H, W) in [0, 1] to 8 bit."""
-    return np.asarray(np.rint(pixels * 255).astype(np.uint8))
 
 
 def _save_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:

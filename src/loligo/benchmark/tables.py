@@ -19,6 +19,7 @@ from loligo.calibration import Calibration
 from loligo.evaluation import metrics, results, statistics
 from loligo.evaluation import protocols as evaluate
 from loligo.reports.benchmark.page import Benchmark
+from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
 
 COST = ("train_seconds", "train_cpu_seconds", "images_per_s", "peak_memory_bytes")
@@ -66,11 +67,12 @@ def _protocols(job: Job) -> tuple[str, ...]:
 def scores(job: Job) -> dict[str, tuple[pd.DataFrame, float, dict[str, Any]]]:
     """Return by protocol the labelled test rows with scores, the threshold, and what `evaluate` says."""
     assert job.plan is not None
-    measured, folder, parts = hidden.reveal(job, job.plan), _folder(job), {}
+    measured, folder, parts = hidden.reveal(job, job.plan), RunFolder(_folder(job)), {}
+    epochs = folder.read_epochs()
     for protocol in _protocols(job):
-        found, table = measured[protocol], evaluate.labelled(evaluate.read_scores(folder), "test")
-        if found.get("epoch"):
-            table = evaluate.at_epoch(table, evaluate.read(folder / "epochs.csv"), found["epoch"])
+        found, table = measured[protocol], evaluate.labelled(folder.read_scores(), "test")
+        if found.get("epoch") and epochs is not None:
+            table = evaluate.at_epoch(table, epochs, found["epoch"])
         kinds = measured.get("kinds", {}) if protocol == "clean" else {}
         parts[protocol] = (table, float(found["threshold"]), found | {"kinds": kinds})
     return parts

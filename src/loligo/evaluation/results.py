@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from loligo.files import locked, write_csv
+from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
 
 COLUMNS = [
@@ -61,8 +62,8 @@ def matching(table: pd.DataFrame, key: dict[str, object]) -> pd.Series[bool]:
 
 def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
     """Return the row of a trained run with its metrics under one protocol: a value for each of `COLUMNS`."""
-    cost, history = run.about["cost"], run.folder / "history.csv"
-    trained = len(pd.read_csv(history)) if history.exists() else 0
+    cost, history = run.about["cost"], RunFolder(run.folder).read_history()
+    trained = 0 if history is None else len(history)
     measured = {key: round(found[protocol][key], 5) for key in ("auc", "auc_low", "auc_high", "ap", "accuracy", "f1")}
     return {
         "dataset": run.about["data"]["source"],

@@ -10,7 +10,6 @@ from loligo.config import Axis
 from loligo.data import volumes
 from loligo.io import planes
 from loligo.reports.common.pictures import OUTLINE, Picture, Sources, outline, reason, thumbnail, uri
-from loligo.scoring import overlay
 
 AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
 SHOWN = (0.5, 99.5)

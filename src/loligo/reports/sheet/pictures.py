@@ -15,7 +15,6 @@ from loligo.calibration import Calibration
 from loligo.reports.common.figures import panels, svg
 from loligo.reports.common.pictures import OUTLINE, Grey, Heat, uri
 from loligo.reports.sheet.regions import Region
-from loligo.scoring import overlay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
