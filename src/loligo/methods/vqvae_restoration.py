@@ -29,7 +29,7 @@ from loligo.methods.contract import Method, Phase, Turn
 from loligo.nn.autoregressive import PixelSnail, excess, resample, surprise
 from loligo.nn.elu import Elu
 from loligo.nn.heat import smooth
-from loligo.nn.places import usual
+from loligo.nn.places import mean_and_deviation
 from loligo.nn.quantize import Quantize
 from loligo.types import Scores
 
@@ -236,7 +236,7 @@ class VqvaeRestoration(Method):
         """
         if self.config.score == "local":
             local = torch.cat([self._local(x)[0][:, 0] for x in batches])
-            self.places.copy_(torch.cat(usual(local)))
+            self.places.copy_(torch.cat(mean_and_deviation(local)))
 
     def calibrate(self, batches: Iterable[Tensor]) -> None:
         """Set both limits to percentiles of held-out normals' surprise, and note how large their scores usually are."""
