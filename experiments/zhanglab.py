@@ -58,8 +58,8 @@ class Variants:
 def judge(model: Squid | Simsid, x: torch.Tensor, rebuilt: torch.Tensor) -> dict[str, np.ndarray]:
     """Return (n,) scores of a batch by name of the variant."""
     error = (rebuilt - x).square().mean((1, 2, 3))
-    last = model.judges.current[0]
-    on_rebuilt, on_input = -model.judges.mean(rebuilt), -model.judges.mean(x)
+    last = model.ensemble.current[0]
+    on_rebuilt, on_input = -model.ensemble.mean(rebuilt), -model.ensemble.mean(x)
     found = {
         "mean of judges": on_rebuilt,
         "reconstruction error": error,

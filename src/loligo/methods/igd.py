@@ -147,7 +147,7 @@ class Igd(Method):
 
     def decode(self, z: Tensor) -> Tensor:
         """Map (N, latent) to images (N, C, H, W) in [0, 1]."""
-        y = self.bottom(z).view(len(z), -1, self.side, self.side)
+        y = self.bottom(z).view(z.shape[0], -1, self.side, self.side)
         for up in self.ups:
             y = up(upsample(y))
         out: Tensor = self.out(y)

@@ -248,7 +248,7 @@ class Generator(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Map (N, L, D) to the image (N, C, H, W) float32, not bounded, and the intermediate outputs."""
-        x = self.fc(features.flatten(1)).view(len(features), self.side, self.side, -1).permute(0, 3, 1, 2)
+        x = self.fc(features.flatten(1)).view(features.shape[0], self.side, self.side, -1).permute(0, 3, 1, 2)
         between = []
         for deconv, norm in zip(self.deconvs, self.norms, strict=True):
             x = F.relu(norm(deconv(x)), inplace=True)
@@ -334,7 +334,7 @@ class SimsidStaged(Method):
     def _encode(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the features of all patches (N, L, D) float32."""
         features: Tensor = self.patch_cnn(cut(x, self.config.grid).contiguous(memory_format=torch.channels_last))
-        return features.float().view(len(x), -1, features.shape[-1])
+        return features.float().view(x.shape[0], -1, features.shape[-1])
 
     def _inpaint(self, features: Tensor) -> Tensor:
         inpainted: Tensor = self.inpaint(features, self.memory.read(features))

@@ -141,8 +141,8 @@ class DecoderMemory(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map the patches (N * L, C, h, w) to the same shape."""
         parts = cut(x, self.grid) if self.quadrants else x
-        flat = parts.permute(0, 2, 3, 1).reshape(len(parts) // self.grid**2, self.grid**2, -1)  # (N, L, h * w * C)
         n, c, h, w = parts.shape
+        flat = parts.permute(0, 2, 3, 1).reshape(n // self.grid**2, self.grid**2, -1)  # (N, L, h * w * C)
         read = self.memory(flat).reshape(n, h, w, c).permute(0, 3, 1, 2)
         return masked_shortcut(
             stitch(read, self.grid) if self.quadrants else read, x, self.shortcut_ratio, self.training
@@ -289,7 +289,7 @@ class Squid(Method):
             return self._forward(x)[2]
         patches = []
         for i in range(grid**2):
-            image = self._forward(blank(x, torch.full((len(x),), i, device=x.device), grid))[2]
+            image = self._forward(blank(x, torch.full((x.shape[0],), i, device=x.device), grid))[2]
             patches.append(by_image(image, grid)[:, i])
         return stitch(torch.stack(patches, 1).flatten(0, 1), grid)
 
@@ -346,11 +346,11 @@ def check(config: SquidConfig) -> None:
 def by_image(x: Tensor, grid: int) -> Tensor:
     """Cut (N, C, H, W) into (N, L, C, h, w)."""
     patches = cut(x, grid)
-    return patches.reshape(len(x), grid**2, *patches.shape[1:])
+    return patches.reshape(x.shape[0], grid**2, *patches.shape[1:])
 
 
 def blank(x: Tensor, which: Tensor, grid: int) -> Tensor:
     """Set patch ``which`` (N,) of each image (N, C, H, W) to zero."""
     patches = by_image(x, grid).clone()
-    patches[torch.arange(len(x), device=x.device), which] = 0
+    patches[torch.arange(x.shape[0], device=x.device), which] = 0
     return stitch(patches.flatten(0, 1), grid)

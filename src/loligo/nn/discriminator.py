@@ -205,7 +205,7 @@ class Ensemble(nn.Module):
             views = [shifted(views[0], way) for way in range(4)]
         networks = [self.current if i < 0 else self.past[i] for i in indices]
         logits = torch.stack([network(view) for network, view in zip(networks, itertools.cycle(views))])
-        return logits.view(-1, len(images), len(images[0])).mean((0, 1))
+        return logits.view(-1, len(images), images[0].shape[0]).mean((0, 1))
 
     def generator_loss(self, fake: Tensor) -> Tensor:
         """Return the cross-entropy of calling reconstructions (N, C, H, W) real."""

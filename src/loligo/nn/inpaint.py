@@ -64,7 +64,7 @@ class NeighbourAttention(nn.Module):
 
     def _gather(self, project: nn.Linear, read: Tensor) -> Tensor:
         projected = project(read)
-        outside = project.bias.to(projected.dtype).expand(len(read), 1, -1)
+        outside = project.bias.to(projected.dtype).expand(read.shape[0], 1, -1)
         return torch.cat([projected, outside], 1)[:, self.around]
 
 

@@ -49,19 +49,19 @@ def scales(side: int) -> int:
 
 def _compare(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return luminance, and contrast times structure, where the window lies inside: (N, C, H - 10, W - 10) each."""
-    mean_x, mean_y, xx, yy, xy = _smooth(torch.cat([x, y, x * x, y * y, x * y])).chunk(5)
+    mean_x, mean_y, xx, yy, xy = _smooth(torch.stack([x, y, x * x, y * y, x * y])).unbind()
     variances, covariance = xx - mean_x**2 + yy - mean_y**2, xy - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
     return luminance, (2 * covariance + C2) / (variances + C2)
 
 
 def _smooth(x: Tensor) -> Tensor:
-    """Smooth (N, C, H, W) by the window, in float32: differences of squares are lost in bfloat16.
+    """Smooth (..., H, W) by the window, in float32: differences of squares are lost in bfloat16.
 
     By products with banded matrices: convolutions of a single channel, and their gradients, take 50 times as long.
     """
     with torch.autocast(x.device.type, enabled=False):
-        return _band(x.shape[2], x.device) @ x @ _band(x.shape[3], x.device).mT
+        return _band(x.shape[-2], x.device) @ x @ _band(x.shape[-1], x.device).mT
 
 
 def _band(side: int, device: torch.device) -> Tensor:
