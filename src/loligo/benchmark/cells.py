@@ -148,9 +148,12 @@ def plan(cell: Cell, data: Data, out: Path, preset: str | None, settings: dict[s
 def _own(method: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return what settings say of a method's Config, of its training, and of preprocessing."""
     own = {key.removeprefix(f"{method}."): value for key, value in settings.items() if key.startswith(f"{method}.")}
-    every = {key: value for key, value in settings.items() if key.startswith(("train.", "preprocessing."))} | own
-    parts: list[dict[str, Any]] = [{}, {}, {}]
-    for key, value in every.items():
-        head, _, name = key.rpartition(".")
-        parts[("", "train", "preprocessing").index(head)][name] = value
-    return parts[0], parts[1], parts[2]
+    options: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {"train": {}, "preprocessing": {}}
+    for key, value in (settings | own).items():
+        head, _, name = key.partition(".")
+        if head in parts:
+            parts[head][name] = value
+        elif key in own:
+            options[key] = value
+    return options, parts["train"], parts["preprocessing"]
