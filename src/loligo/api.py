@@ -18,13 +18,14 @@ import torch
 from loligo import methods, reports
 from loligo.calibration import HEADROOM, Calibration
 from loligo.config import PreprocessingConfig, TrainConfig, build
-from loligo.data import manifest, volumes
-from loligo.data.cache import AllRejected, Dataset
+from loligo.data import manifest
+from loligo.data.dataset import AllRejected, Dataset, no_rejections
+from loligo.data.decode import shared_spacing
+from loligo.data.manifest import Listing
 from loligo.data.splits import SPLITS
 from loligo.evaluation import protocols as evaluation
 from loligo.evaluation.results import append, commit
 from loligo.files import write_csv
-from loligo.io import is_volume
 from loligo.methods.contract import Method
 from loligo.names import nearest
 from loligo.reports.run import gather
@@ -76,19 +77,19 @@ def train(
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
     torch.manual_seed(run.train.seed)
     model = run.new_model()  # before anything is written, as it may refuse its options
-    rows = manifest.check(data) if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="train")
+    rows, foreign = _listing(data, "train")
     _require(rows, "train")
     if (run.folder / "config.yaml").exists() and not run.begun:
         print(f"{run.folder}: the training was cut off before anything was kept; it starts over", file=sys.stderr)
     _keep_manifest(run, rows)
     learnt = rows.loc[rows["split"].isin(("train", "calibration")), "path"]
-    if is_volume(Path(learnt.iloc[0])):
-        run.about["data"]["spacing"] = list(volumes.spacing(learnt))
+    if spacing := shared_spacing(learnt):
+        run.about["data"]["spacing"] = list(spacing)
     normals = _load(run, rows, "train", strict)
     held_out = _load(run, rows, "calibration", strict)
     _warn_of_dark(normals)
     looks = _Watch(run, rows, strict) if run.train.evaluate_every_epoch and not watch else None
-    unread = [data.rejected for data in (normals, held_out, *([looks.data] if looks else []))]
+    unread = [foreign, *(data.rejected for data in (normals, held_out, *([looks.data] if looks else [])))]
     rejected = pd.concat(unread, ignore_index=True)
     write_csv(rejected.assign(during="training"), run.folder / "rejected.csv")
     run.save()
@@ -196,10 +197,12 @@ def score(
     run = run if isinstance(run, Run) else Run.load(run)
     folder = Path(out) if out else run.folder
     calibration = Calibration.load(run.folder / "calibration.json")
-    if data is None:
-        rows, splits = run.manifest(), splits or ("test",)
-    else:
-        rows = manifest.check(data) if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="score")
+    try:
+        rows, foreign = _listing(run.manifest() if data is None else data, "score")
+    except AllRejected as error:
+        _keep_rejected(folder / "rejected.csv", error.rejected)
+        raise
+    splits = splits or (("test",) if data is None else None)
     if splits:
         rows = rows[rows["split"].isin(splits)].reset_index(drop=True)
     if rows.empty:
@@ -209,7 +212,7 @@ def score(
     try:
         images = run.images(rows, strict)
     except AllRejected as error:
-        _keep_rejected(folder / "rejected.csv", error.rejected)
+        _keep_rejected(folder / "rejected.csv", pd.concat([foreign, error.rejected], ignore_index=True))
         raise
     scorer = Scorer(run.model(), run.train.precision, device)
     table = score_table(
@@ -221,7 +224,7 @@ def score(
         table["mood"] = table["path"].map(lambda path: Path(path).name)  # a later scoring may remove what is ours alone
     write_csv(table, folder / "scores.csv")
     sweep(folder / "maps", table)
-    _keep_rejected(folder / "rejected.csv", images.rejected)
+    _keep_rejected(folder / "rejected.csv", pd.concat([foreign, images.rejected], ignore_index=True))
     if layout == "mood":
         mood_layout(table, folder, calibration)
     return table
@@ -291,6 +294,13 @@ def _keep_rejected(path: Path, rejected: pd.DataFrame) -> None:
         before = before[before["during"] == "training"] if "during" in before else before[:0]
         rejected = pd.concat([before, rejected], ignore_index=True)
     write_csv(rejected, path)
+
+
+def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"]) -> Listing:
+    """Return the rows of what was given, and the files that no reader takes."""
+    if isinstance(data, pd.DataFrame):
+        return Listing(manifest.check(data), no_rejections())
+    return manifest.resolve(data, purpose=purpose)
 
 
 def _require(rows: pd.DataFrame, split: str) -> None:

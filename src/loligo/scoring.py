@@ -20,10 +20,9 @@ from tqdm import tqdm
 
 from loligo.calibration import Calibration
 from loligo.config import Axis, Precision
-from loligo.data import volumes
-from loligo.data.cache import Dataset
+from loligo.data.dataset import Dataset
 from loligo.files import replacing, write_text
-from loligo.io import is_volume, planes, stem
+from loligo.io import VOLUME_SUFFIXES, stem
 from loligo.methods.contract import Method
 from loligo.nn.conv import packed
 from loligo.nn.precision import autocast, hasten, pick_dtype
@@ -138,12 +137,9 @@ class VolumeMaps:
             self.row += 1
 
     def _whole(self, maps: Tensor) -> tuple[VolumeHeader, npt.NDArray[np.float32]]:
-        from loligo.io import nifti
-
-        header = nifti.read_header(Path(str(self.data.rows["path"][self.row])))
-        _, *plane = volumes.shape(header, self.axis)
-        whole = volumes.resized(self.method.pool(maps).numpy(), (plane[0], plane[1]))
-        return header, planes.stack(whole, self.axis)
+        header = self.data.geometries[self.row]
+        assert isinstance(header, VolumeHeader)
+        return header, self.data.preprocessing.restore(self.method.pool(maps).numpy(), header)
 
 
 def save_volume(folder: Path, row: int, header: VolumeHeader, voxels: npt.NDArray[np.float32]) -> str:
@@ -161,7 +157,7 @@ def check_mood(rows: pd.DataFrame, maps: bool, folder: Path) -> None:
     That is where there are no volumes, no maps, two volumes of one name, or files in its place that no scoring wrote.
     """
     names = rows["path"].map(lambda path: Path(path).name)
-    if odd := [name for name in names if not is_volume(Path(name))]:
+    if odd := [name for name in names if not name.lower().endswith(VOLUME_SUFFIXES)]:
         raise ValueError(f"{odd[0]} is no NIfTI volume; the MOOD layout is for volumes alone")
     if not maps:
         raise ValueError("the MOOD layout holds the maps of volumes; score with maps")

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from loligo.calibration import Calibration
-from loligo.data.cache import read_mask, resized_mask
+from loligo.data.decode import read_mask
+from loligo.data.preprocessing import resized_mask
 from loligo.evaluation import metrics
 from loligo.files import write_json
-from loligo.io import is_volume
 from loligo.types import Again
 
 Metrics = dict[str, Any]
@@ -126,7 +126,7 @@ def pixels(test: pd.DataFrame, folder: Path) -> Metrics:
     rows = test[(test["map"] != "") & ((test["mask"] != "") | (test["label"] == 0))]
     pairs = Again(
         lambda: (
-            (_voxels if is_volume(Path(str(row.map))) else _pixels)(folder / str(row.map), str(row.mask))
+            (_voxels if str(row.map).endswith(".nii.gz") else _pixels)(folder / str(row.map), str(row.mask))
             for row in rows.itertuples()
         )
     )

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from loligo import __version__, methods
 from loligo.config import PreprocessingConfig, TrainConfig, build, one_line
 from loligo.data import cache, manifest
-from loligo.data.cache import Dataset
 from loligo.data.sources import mood
-from loligo.data.volumes import Cut
+from loligo.data.dataset import Dataset
+from loligo.data.preprocessing import Preprocessing
 from loligo.files import replacing, write_text
 from loligo.methods.contract import Method
 from loligo.methods.configs import MethodConfig, SliceConfig
@@ -78,8 +78,9 @@ class Run:
         mood.check_window(rows, self.preprocessing.window)
         told = isinstance(self.method_config, SliceConfig) and self.method_config.position
         spacing = self.about.get("data", {}).get("spacing")
-        cut = Cut(self.preprocessing.axis, self.preprocessing.window, told, tuple(spacing) if spacing else None)
-        return cache.load(rows, self.method_config.size, strict=strict, cut=cut)
+        shared: dict[str, Any] = {"position": told, "spacing": tuple(spacing) if spacing else None}
+        preprocessing = Preprocessing(self.method_config.size, **dataclasses.asdict(self.preprocessing), **shared)
+        return cache.load(rows, preprocessing, strict=strict)
 
     @property
     def begun(self) -> bool:

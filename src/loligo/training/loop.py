@@ -22,7 +22,7 @@ from torch.optim import Adam
 from tqdm import tqdm
 
 from loligo.config import TrainConfig
-from loligo.data.cache import Dataset
+from loligo.data.dataset import Dataset
 from loligo.data.transforms import intensity, jitter
 from loligo.files import replacing, sweep, write_csv
 from loligo.methods.contract import Method, Phase, Turn

@@ -14,7 +14,7 @@ import PIL.Image
 
 from loligo import files
 from loligo import io as images
-from loligo.data.cache import resized_mask
+from loligo.data.preprocessing import resized_mask
 from loligo.scoring import overlay
 
 Grey = npt.NDArray[np.uint8]
