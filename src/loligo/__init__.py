@@ -31,8 +31,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 NOTICE = "Research use only: not a medical device."
 __all__ = [
-    *("Detector", "Image", "Prediction"),
-    *("accelerate", "evaluate", "list_methods", "load", "report", "score", "sheet", "train"),
+    "Detector",
+    "Image",
+    "Prediction",
+    "accelerate",
+    "evaluate",
+    "list_methods",
+    "load",
+    "report",
+    "score",
+    "sheet",
+    "train",
 ]
 _HOMES = {
     "Detector": "detector",

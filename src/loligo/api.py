@@ -14,7 +14,9 @@ import torch
 from loligo import scoring
 from loligo.config import PreprocessingConfig, TrainConfig
 from loligo.data import manifest
-from loligo.data.dataset import AllRejected, Dataset
+from loligo.data.dataset import AllRejected, Dataset, no_rejections
+from loligo.data.decode import shared_spacing
+from loligo.data.manifest import Listing
 from loligo.data.splits import SPLITS
 from loligo.detector import Detector
 from loligo.evaluation import protocols
@@ -69,13 +71,11 @@ def train(
     return train_run(Run.new(out, settings), data, strict=strict, callback=callback)
 
 
-def train_run(
-    run: Run, data: Paths | pd.DataFrame, *, strict: bool = False, callback: Callback | None = None
-) -> Run:
+def train_run(run: Run, data: Paths | pd.DataFrame, *, strict: bool = False, callback: Callback | None = None) -> Run:
     """Train what `Run.new` returned; see `train`."""
     if run.trained:
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
-    rows, rejected = manifest.listing(data, purpose="train")
+    rows, rejected = _listing(data, "train")
     _require(rows, "train")
     _require(rows, "calibration")
     if run.train.devices > 1 and not processes.inside():
@@ -84,9 +84,7 @@ def train_run(
     return _train(run, rows, rejected, strict, callback)
 
 
-def _train(
-    run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, callback: Callback | None
-) -> Run:
+def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, callback: Callback | None) -> Run:
     """Train in this process, which may be one of several; the first of them writes."""
     with processes.joined(run.train.device) as reduce:
         first = reduce.rank == 0
@@ -94,9 +92,9 @@ def _train(
         model = run.new_model()  # before anything is written, as it may refuse its options
         if first:
             _begin(run, rows)
+        if spacing := shared_spacing(rows.loc[rows["split"].isin(("train", "calibration")), "path"]):
+            run.about["data"]["spacing"] = list(spacing)
         normals, held_out = (run.images(rows[rows["split"] == split], strict) for split in ("train", "calibration"))
-        if normals.spacing:
-            run.about["data"]["spacing"] = list(normals.spacing)
         if first:
             _warn_of_dark(normals)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch and first else None)
@@ -170,9 +168,9 @@ def score(
     folder = RunFolder(Path(out) if out else run.folder)
     detector = Detector.load(run, device, false_alarm_rate)
     if data is None:
-        rows, rejected, splits = run.manifest(), manifest.NONE_REJECTED, splits or ("test",)
+        rows, rejected, splits = run.manifest(), no_rejections(), splits or ("test",)
     else:
-        rows, rejected = manifest.listing(data, purpose="score")
+        rows, rejected = _listing(data, "score")
     if splits:
         rows = rows[rows["split"].isin(splits)].reset_index(drop=True)
     if rows.empty:
@@ -255,6 +253,13 @@ class _EachEpoch:
         values = Detector.of(self.run, model, self.run.train.device).scores(self.data)
         rows = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch, score=values)
         self.run.files.append_epoch(rows, epoch)
+
+
+def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"]) -> Listing:
+    """Return the manifest of what was given, and the files that no reader takes."""
+    if isinstance(data, pd.DataFrame):
+        return Listing(manifest.check(data), no_rejections())
+    return manifest.resolve(data, purpose=purpose)
 
 
 def _require(rows: pd.DataFrame, split: str) -> None:

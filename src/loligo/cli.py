@@ -200,9 +200,7 @@ def sheet(argv: list[str]) -> None:
     _add_device(parser)
     _add_rate(parser)
     given = _parse(parser, argv)
-    made = _api().sheet(
-        given.run, given.image, given.out, device=given.device, false_alarm_rate=given.false_alarm_rate
-    )
+    made = _api().sheet(given.run, given.image, given.out, device=given.device, false_alarm_rate=given.false_alarm_rate)
     print(f"{made}. {NOTICE}")
 
 
@@ -284,7 +282,7 @@ def synthesize(argv: list[str]) -> None:
     parser.add_argument("--split", default="test", help="of the manifest, whose normal images are taken")
     parser.add_argument("--seed", type=int, default=0, help="of the anomalies")
     given = _parse(parser, argv)
-    rows = manifest.resolve(_data(given.paths), purpose="score")
+    rows = manifest.resolve(_data(given.paths), purpose="score").accepted()
     frame = synthetic_set.write(given.out, rows, kinds=given.kinds, split=given.split, seed=given.seed)
     count = int(frame["label"].sum())
     print(f"{given.out / 'manifest.csv'}: {len(frame) - count} normal images, {count} abnormal")
@@ -297,6 +295,19 @@ def demo(argv: list[str]) -> None:
     parser = _parser("demo", "loligo demo [options]")
     parser.add_function_arguments(demo.run)
     demo.run(**vars(_parse(parser, argv)))
+
+
+def cache(argv: list[str]) -> None:
+    """say where decoded images are kept, which are patients' pixels, or remove them: loligo cache [clear]"""
+    parser = _parser("cache", "loligo cache [clear]")
+    parser.add_argument("what", nargs="?", choices=["clear"], help="remove all of it; it is made again when needed")
+    given = _parse(parser, argv)
+    from loligo.data import cache
+
+    entries, held = cache.size()
+    print(f"{cache.home()}: {entries} entries, {held:,} bytes of decoded images")
+    if given.what:
+        print(f"removed {cache.clear():,} bytes")
 
 
 def list_methods(argv: list[str]) -> None:
@@ -320,6 +331,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "contaminate": contaminate,
     "synthesize": synthesize,
     "demo": demo,
+    "cache": cache,
     "methods": list_methods,
 }
 

@@ -132,7 +132,9 @@ class Detector:
     def calibration(self) -> Calibration:
         """What normals that were held out say of raw scores."""
         if self._calibration is None:
-            raise ValueError("this detector is not calibrated; use calibrate on normal images that training did not see")
+            raise ValueError(
+                "this detector is not calibrated; use calibrate on normal images that training did not see"
+            )
         return self._calibration
 
     def predict(self, images: Images, batch_size: int = 16) -> list[Prediction]:
@@ -189,9 +191,7 @@ class Detector:
     def predictions(self, data: Dataset, batch_size: int = 16, progress: bool = False) -> Iterator[Prediction]:
         """Yield a prediction for each row of a data set, in order; memory holds one batch, or one volume."""
         calibration = self.calibration
-        for geometry, (score, heat, image) in zip(
-            data.geometries, self._rows(data, batch_size, progress), strict=True
-        ):
+        for geometry, (score, heat, image) in zip(data.geometries, self._rows(data, batch_size, progress), strict=True):
             yield Prediction(
                 score=score,
                 p_value=float(calibration.p_value([score])[0]),
@@ -252,9 +252,9 @@ def _hold_out(normals: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     """Split a data set in memory into images to learn from and a tenth to calibrate on."""
     count = len(normals.rows)
     if count < 2:
-        raise ValueError("1 image is too few to train and to calibrate on; give more, or calibration images of their own")
+        raise ValueError(
+            "1 image is too few to train and to calibrate on; give more, or calibration images of their own"
+        )
     order = np.random.default_rng(seed).permutation(count)
     held = max(1, round(CALIBRATION_FRACTION * count))
     return normals.subset(np.sort(order[held:])), normals.subset(np.sort(order[:held]))
-
-

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import PIL.Image
 
+from loligo import io
 from loligo.data.dataset import Dataset
 from loligo.detector import Detector
 from loligo.files import replacing
@@ -65,7 +66,7 @@ def map_name(row: int, path: str) -> str:
     Two of one name do not collide, nor does what a scoring that was cut off wrote with what an earlier one lists.
     """
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-    stem = re.sub(r"\.nii(\.gz)?$", "", Path(path).name, flags=re.IGNORECASE) if ".nii" in path else Path(path).stem
+    stem = io.stem(Path(path))
     return f"{row:06d}_{os.fsencode(stem)[:MAX_NAME].decode('utf-8', 'ignore')}_{digest}"
 
 
@@ -92,7 +93,7 @@ def _save(
         return
     heat = prediction.map if grid == "image" else prediction.network_map
     with replacing(maps / f"{name}.npy", durable=False) as path:
-        np.save(array := io.BytesIO(), np.asarray(heat, np.float32), allow_pickle=False)
+        np.save(array := BytesIO(), np.asarray(heat, np.float32), allow_pickle=False)
         path.write_bytes(array.getbuffer())  # a full disk has a message here, of its own numpy has none
     yield "map", f"{name}.npy"
     shown = _shown(geometry)

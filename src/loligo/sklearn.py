@@ -69,7 +69,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         ``threshold_`` that from which an image is called abnormal, and ``labels_`` (N,) are 0 and 1.
         """
         images = _images(X)
-        normals = images if y is None else [image for image, label in zip(images, np.asarray(y), strict=True) if not label]
+        normals = (
+            images if y is None else [image for image, label in zip(images, np.asarray(y), strict=True) if not label]
+        )
         settings = {"preset": self.preset, "train": self.train, "preprocessing": self.preprocessing}
         self.detector_ = Detector.fit(
             self.method, normals, false_alarm_rate=self.false_alarm_rate, **settings, **self.options

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from loligo.calibration import Calibration
-from loligo.data.preprocessing import Preprocessing, read_mask, resized, resized_mask
+from loligo.data.decode import read_mask
+from loligo.data.preprocessing import Preprocessing, resized, resized_mask
 from loligo.evaluation import metrics
 from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run

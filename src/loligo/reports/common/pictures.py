@@ -14,7 +14,7 @@ import PIL.Image
 
 from loligo import files
 from loligo import io as images
-from loligo.data.cache import resized_mask
+from loligo.data.preprocessing import resized_mask
 
 Grey = npt.NDArray[np.uint8]
 Heat = npt.NDArray[np.float32]

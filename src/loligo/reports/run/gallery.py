@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loligo.io import is_volume
+from loligo import io
 from loligo.reports.common import words
 from loligo.reports.common.pictures import Picture, Sources, pictures, read_map
 from loligo.reports.run import slices
@@ -102,4 +102,8 @@ def _card(folder: Path, row: pd.Series[Any], scale: float) -> Card:
 
 def _pictures(files: Sources, scale: float) -> tuple[Picture, ...]:
     """Return the pictures of an image or of a volume."""
-    return slices.pictures(files, scale) if is_volume(files.image) else pictures(files, scale)
+    try:
+        volume = io.kind(files.image) == "volume"
+    except ValueError:  # the pictures say why
+        volume = False
+    return slices.pictures(files, scale) if volume else pictures(files, scale)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from loligo import io
 from loligo.calibration import Calibration
-from loligo.data import cache, neighbours
+from loligo.data import neighbours
 from loligo.data.neighbours import Neighbours
 from loligo.reports.sheet.case import Case
 from loligo.runs.run import Run
@@ -24,16 +24,16 @@ def examine(run: Run, path: Path) -> Case:
     Raises ValueError, which names the file, where the image cannot be read, the training is not finished, or the score
     is not a number.
     """
-    if io.is_volume(path):
+    if io.kind(path) == "volume":
         raise ValueError(f"{path}: a sheet is of one image, not of a volume; use 'loligo score' and 'loligo report'")
     calibration = Calibration.load(run.folder / "calibration.json")
-    size = run.method_config.size
-    x = cache.load(pd.DataFrame({"path": [str(path)]}), size, strict=True, progress=False).batch([0])
+    data = run.images(pd.DataFrame({"path": [str(path)]}), strict=True)
+    x = data.batch([0])
     found = Scorer(run.model(), run.train.precision)(x)
     if not all(value is None or bool(value.isfinite().all()) for value in (found.image, found.map)):
         raise ValueError(f"{path}: the run {run.folder} gives it a score or a map that is not a number; train it anew")
     rows = run.manifest()
-    near = neighbours.search(x[0, 0].numpy(), rows[rows["split"] == "train"])
+    near = neighbours.search(x[0, 0].numpy(), rows[rows["split"] == "train"], data.preprocessing)
     return Case(
         image=io.read(path),
         method=run.method,
