@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from loligo import methods, reports
+from loligo import methods
 from loligo.calibration import HEADROOM, Calibration
 from loligo.config import PreprocessingConfig, TrainConfig, build
 from loligo.data import manifest, volumes
@@ -27,6 +27,7 @@ from loligo.io import is_volume
 from loligo.methods.contract import Method
 from loligo.names import nearest
 from loligo.reports.run import gather
+from loligo.reports.run import page as reports
 from loligo.reports.sheet import page as sheets
 from loligo.reports.sheet.examine import examine
 from loligo.runs.folder import RunFolder

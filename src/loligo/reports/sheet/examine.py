@@ -38,7 +38,7 @@ def examine(run: Run, path: Path) -> Case:
         image=io.read(path),
         method=run.method,
         run=run.folder.absolute().name,
-        made=date.today(),
+        written=date.today(),
         calibration=calibration,
         score=float(found.image[0]),
         map=None if found.map is None else found.map[0, 0].numpy(),
