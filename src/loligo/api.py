@@ -93,7 +93,7 @@ def train(
     rejected = pd.concat(unread, ignore_index=True)
     RunFolder(run.folder).add_rejected(rejected, "training")
     run.save()
-    history = training.fit(model, normals, run.train, run.folder, watch or looks, held_out)
+    history = training.fit(model, normals, run.train, run.folder, watch or looks)
     run.save_model(model)
     run.about["cost"] = _cost(history)
     source = " ".join(sorted({str(name) for name in rows.get("source", []) if name and not pd.isna(name)}))

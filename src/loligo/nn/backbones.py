@@ -40,9 +40,9 @@ class Backbone(nn.Module):
     of their patches; their embeddings of position are interpolated.
     """
 
-    def __init__(self, name: str, layers: tuple[int, ...], frozen: bool = True) -> None:
+    def __init__(self, name: str, layers: tuple[int, ...], frozen: bool = True, weights: str = "auto") -> None:
         super().__init__()
-        self.frozen = frozen
+        self.frozen, self.weights = frozen, weights
         self._fast: tuple[Backbone, ...] = ()  # a tuple, so that it is no submodule and not saved
         library = timm()
         if not library.is_model(name):
@@ -100,6 +100,10 @@ class Backbone(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies are made of: packed weights cannot be copied."""
         return {**self.__dict__, "_fast": ()}
+
+    def start(self) -> None:
+        """Load the weights that it was made for."""
+        self.load(self.weights)
 
     def load(self, weights: str) -> None:
         """Put trained weights in: ``auto`` from a package or the hub's cache, ``download``, ``random``, or a file.
@@ -186,14 +190,7 @@ class PackedConvAct(PackedConv):
         x = x.to(self.dtype)
         if self.pad_same:
             x = F.pad(x, self._margins(x.shape[2:]))
-        if x.device.type == "cpu":
-            y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                x, self.weight, self.bias, *self.shape, self.kind[0], self.kind[1], ""
-            )
-        else:
-            padding, stride, dilation, groups = self.shape
-            y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
-            y = {"none": lambda t: t, "relu": F.relu, "hardtanh": F.relu6}[self.kind[0]](y)
+        y = self.convolve(x, *self.kind)
         return y if self.act is None else self.act(y)
 
     def _margins(self, size: torch.Size) -> list[int]:
