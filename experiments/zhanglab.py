@@ -29,6 +29,7 @@ from loligo.methods.simsid import Simsid
 from loligo.methods.squid import Squid
 from loligo.nn.discriminator import FeatureNorm
 from loligo.nn.precision import autocast
+from loligo.runs.folder import append_epoch
 from loligo.scoring import Scorer
 
 
@@ -49,8 +50,8 @@ class Variants:
             found.append(variants | {"score": scores.image.numpy()})
         table = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch)
         columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-        api.append_epoch(self.folder / "epochs.csv", table.assign(score=columns.pop("score")), epoch)
-        api.append_epoch(self.folder / "variants.csv", table.assign(**columns), epoch)
+        append_epoch(self.folder / "epochs.csv", table.assign(score=columns.pop("score")), epoch)
+        append_epoch(self.folder / "variants.csv", table.assign(**columns), epoch)
 
 
 def judge(model: Squid | Simsid, x: torch.Tensor, rebuilt: torch.Tensor) -> dict[str, np.ndarray]:

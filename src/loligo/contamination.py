@@ -22,6 +22,7 @@ from loligo.evaluation import results
 from loligo.experiment import complete
 from loligo.reports.common import figures
 from loligo.runs.run import Run
+from loligo.runs.settings import FALSE_ALARM_RATE, Settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +46,7 @@ def contaminate(
     options: dict[str, Any] | None = None,
     train: dict[str, Any] | None = None,
     preprocessing: dict[str, Any] | None = None,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
 ) -> pd.DataFrame:
     """Train, score and evaluate ``method`` on training sets of each contamination rate, by each seed.
 
@@ -58,7 +60,7 @@ def contaminate(
     the rows of ``method``. Raises ValueError for unfit data, and for an image that cannot be read: counts are exact.
     """
     _check_rates(rates)
-    rows = data if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="train")
+    rows = data if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="train").accepted()
     rows = manifest.check(rows)
     _check_test(rows)
     pool = candidates(abnormal, rows)
@@ -72,7 +74,8 @@ def contaminate(
         )
     for seed, rate in itertools.product(dict.fromkeys(seeds), sorted(set(rates))):
         folder = Path(out) / method / f"rate_{rate:.2f}_seed_{seed}"
-        run = api.plan(method, folder, preset, options or {}, (train or {}) | {"seed": seed}, preprocessing)
+        settings = Settings.of(method, preset, options, (train or {}) | {"seed": seed}, preprocessing, false_alarm_rate)
+        run = Run.new(folder, settings)
         _run(run, mixed(rows, pool, size, rate, seed), rate, Path(out) / "contamination.csv")
     table = results.read(Path(out) / "contamination.csv").sort_values(KEY)
     figures.save({"contamination": draw(table)}, Path(out))
@@ -102,7 +105,7 @@ def candidates(abnormal: api.Paths | pd.DataFrame, rows: pd.DataFrame) -> pd.Dat
 
     ``rows`` is the checked manifest that they are to contaminate. ValueError where there is none.
     """
-    found = abnormal if isinstance(abnormal, pd.DataFrame) else manifest.resolve(abnormal, purpose="score")
+    found = abnormal if isinstance(abnormal, pd.DataFrame) else manifest.resolve(abnormal, purpose="score").accepted()
     found, listed = manifest.check(found), isinstance(abnormal, pd.DataFrame) or _is_manifest(abnormal)
     chosen = found if found["label"].isna().all() and not listed else found[found["label"] == 1]
     kept = rows.loc[rows["split"].isin(("calibration", "test")), "path"]
@@ -153,7 +156,7 @@ def _run(run: Run, rows: pd.DataFrame, rate: float, path: Path) -> None:
     known = path.exists() and results.matching(results.read(path), key).any()
     if known and (run.folder / "metrics.json").exists():
         return
-    api.score(run, maps=False)
+    api.score(run, maps="none")
     measured = results.row(run, api.evaluate(run), "clean")
     counts = {"n_train": int((rows["split"] == "train").sum()), "n_abnormal": int(rows["contaminant"].sum())}
     results.replace(path, pd.DataFrame([measured | key | counts], columns=COLUMNS), key)

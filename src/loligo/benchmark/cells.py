@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from loligo import __version__, api, methods
+from loligo import __version__, methods
 from loligo.benchmark.datasets import Data
 from loligo.contamination import RATES, candidates, mixed, training_size
 from loligo.data import cache, manifest
+from loligo.runs.settings import Settings
 
 CURVES = ("contamination", "sizes")
 """Curves that need trainings of their own."""
@@ -131,7 +132,7 @@ def plan(cell: Cell, data: Data, out: Path, preset: str | None, settings: dict[s
     options, train, preprocessing = own_settings(method, settings)
     if Path(str(options.get("weights", ""))).is_file():
         options["weights"] = str(Path(str(options["weights"])).absolute())
-    run = api.plan(method, out / "none", chosen, options, train | {"seed": cell.seed}, preprocessing)
+    run = Settings.of(method, chosen, options, train | {"seed": cell.seed}, preprocessing)
     config, trained = dataclasses.asdict(run.method_config), dataclasses.asdict(run.train)
     files = [cache.digest(value) for value in config.values() if isinstance(value, str) and Path(value).is_file()]
     if budget and run.new_model().phases():

@@ -25,7 +25,7 @@ from loligo import api
 from loligo.benchmark import cost
 from loligo.benchmark.cells import Plan
 from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
-from loligo.data.cache import Dataset
+from loligo.data.dataset import Dataset
 from loligo.files import write_csv, write_json
 from loligo.methods.contract import Method
 from loligo.runs.run import Run
