@@ -1,8 +1,8 @@
 """CutPaste: classify normal and synthetic images, then a Gaussian of features (Li et al., CVPR 2021, 2104.04015).
 
-A ResNet-18 from random weights learns to classify normal images, the same with a rectangle from elsewhere pasted in, and
-with a thin, rotated one, a scar. What it must see for that departs from normal in real anomalies too: the image's score
-is the Mahalanobis distance of its pooled feature from those of normal images.
+A ResNet-18 from random weights learns to classify normal images, the same with a rectangle from elsewhere pasted in,
+and with a thin, rotated one, a scar. What it must see for that departs from normal in real anomalies too: the image's
+score is the Mahalanobis distance of its pooled feature from those of normal images.
 
 Departures and choices:
 

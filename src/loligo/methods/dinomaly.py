@@ -1,10 +1,10 @@
 """Dinomaly (Guo et al., CVPR 2025, 2405.14573): reconstruct a vision transformer's features, and anomalies badly.
 
 The features of a frozen transformer's middle blocks are averaged, passed through a perceptron whose dropout is noise
-enough to spoil identity, and reconstructed by blocks of linear attention, which cannot attend to one place alone. Blocks
-are compared in loose groups, not one by one, by the cosine of whole maps, and places that are reconstructed well already
-hardly count: so what is abnormal is not reconstructed by accident. The map is the mean distance of the groups at each
-place.
+enough to spoil identity, and reconstructed by blocks of linear attention, which cannot attend to one place alone.
+Blocks are compared in loose groups, not one by one, by the cosine of whole maps, and places that are reconstructed well
+already hardly count: so what is abnormal is not reconstructed by accident. The map is the mean distance of the groups
+at each place.
 
 The schedule is the authors' 10,000 steps of 16 images, in epochs of the 3,629 images of MVTec AD. One departure: the
 decoder sees the patches alone, not class and register tokens. The presets take the small DINOv2 rather than the base

@@ -1,7 +1,7 @@
 """PANDA: adapting pretrained features for anomaly detection and segmentation (Reiss et al., CVPR 2021, 2010.05903).
 
-An image is described by the mean over all places of the last stage of an ImageNet-pretrained backbone. The later half of
-the backbone is adapted by drawing the training images' features to their first centre, for so short a time that they
+An image is described by the mean over all places of the last stage of an ImageNet-pretrained backbone. The later half
+of the backbone is adapted by drawing the training images' features to their first centre, for so short a time that they
 do not collapse (``early``), or held back by elastic weight consolidation (``ewc``). The score is the mean squared
 distance from the two nearest training images.
 
@@ -9,8 +9,8 @@ As in the authors' program SGD takes small steps, its gradient clipped to a norm
 statistics. Departures: EfficientNet-Lite0 rather than ResNet-152, as its weights come as a package. The paper weights
 parameters by the Fisher information of ImageNet, whose images and labels are not here; instead that of the features of
 the normal images: what moving a parameter by one would change a feature squared by, so that `consolidation` compares
-like with like. The paper maps nothing for this score; the map here is the squared distance of each place's features from
-their mean over training images at that place.
+like with like. The paper maps nothing for this score; the map here is the squared distance of each place's features
+from their mean over training images at that place.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class Panda(Method):
     presets: ClassVar = {
         "radiograph": {"train.epochs": 5},
         "digits": {"size": 96, "train.epochs": 5},
-        "tiny": {"size": 64, "learning_rate": 3e-2, "clip": 1.0, "train.augment": False},
+        "tiny": {
+            **{"size": 64, "layers": (2,), "frozen": 1, "learning_rate": 3e-2, "clip": 1.0},
+            **{"train.augment": False},
+        },
     }
     grown = ("bank",)
     config: PandaConfig
@@ -159,10 +162,11 @@ def neighbour_distance(features: Tensor, bank: Tensor, k: int) -> Tensor:
     return distances.topk(k, 1, largest=False).values.square().mean(1)
 
 
+@torch.enable_grad()
 def fisher_information(features: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
     """Estimate the sum of squares of the gradients of all features (N, D) by each parameter.
 
-    The square of a random sum's gradient is that sum in expectation, where its terms are sampled independently with variance one.
+    The square of a random sum's gradient is that sum in expectation, where its terms are independent, of variance one.
     """
     random = (features * torch.randn_like(features)).sum()
     found = torch.autograd.grad(random, parameters, allow_unused=True, materialize_grads=True)

@@ -52,8 +52,8 @@ class GaussianDensity(nn.Module):
         """Return of maps (N, D, h, w) the squared distance a feature, (N,), and what each place adds, (N, 1, h, w).
 
         As the mean feature is linear in the places, the distance is exactly the mean of what they add: each place's
-        departure from the mean of normals there, along the gradient of the distance. It is negative where a place makes the
-        image more normal.
+        departure from the mean of normals there, along the gradient of the distance. It is negative where a place makes
+        the image more normal.
         """
         with torch.autocast(maps.device.type, enabled=False):
             unit = _unit(maps)
