@@ -101,13 +101,13 @@ class Field(nn.Module):
         hidden = self._hidden(z, coordinates)
         probabilities = self.out(hidden[-1]).float().softmax(2)
         back = (probabilities - F.one_hot(target, self.out.out_features)) / target.shape[1] @ self.out.weight
-        by_middle = torch.zeros_like(z)
+        by_middle, through_relu = torch.zeros_like(z), torch.ops.aten.threshold_backward
         for i in reversed(range(1, len(hidden))):
-            back = back * (hidden[i] > 0)
+            back = through_relu(back, hidden[i], 0)
             if i == self.middle:
                 by_middle = back.sum(1) @ self.codes[1].weight
             back = back @ self.hidden[i - 1].weight
-        return by_middle + (back * (hidden[0] > 0)).sum(1) @ self.codes[0].weight
+        return by_middle + through_relu(back, hidden[0], 0).sum(1) @ self.codes[0].weight
 
     def find(self, target: Tensor, coordinates: Tensor, steps: int) -> Tensor:
         """Return codes (N, D) that decode to classes (N, P) at coordinates (P, 2)."""
