@@ -165,8 +165,8 @@ class ImplicitField(Method):
     def forward(self, x: Tensor) -> Scores:
         """Score by the negative log-likelihood of what is seen, given the normal image that is most like it."""
         found = [self._restore(image) for image in torch.split(x, 1)]  # one by one: hidden layers are large
-        likelihood, reconstruction = (torch.cat(parts) for parts in zip(*found, strict=True))
-        heat = smooth(likelihood, 3, self.config.mean_filter_size)
+        nats, reconstruction = (torch.cat(parts) for parts in zip(*found, strict=True))
+        heat = smooth(nats, 3, self.config.mean_filter_size)
         return Scores(pool(heat, self.config.image_score), heat, reconstruction)
 
     def _restore(self, x: Tensor) -> tuple[Tensor, Tensor]:
