@@ -78,16 +78,17 @@ def markdown(about: dict[str, Any], summary: pd.DataFrame, best: Rows, published
     lines = [f"# Benchmark\n\n{NOTICE}\n\n{conditions(about)}\n"]
     for answer in best:
         lines += [f"## {answer['dataset']}\n", said(answer, summary) + "\n"]
-        lines += [_markdown(HEAD, _table(summary, answer["dataset"]))]
+        lines += [markdown_table(HEAD, _table(summary, answer["dataset"]))]
         head, rows = details(summary, answer["dataset"])
         if rows:
-            lines += [DETAILS + "\n", _markdown(head, rows)]
+            lines += [DETAILS + "\n", markdown_table(head, rows)]
         if papers := published.get(answer["dataset"]):
-            lines += ["Published, not measured here:\n", _markdown(PUBLISHED_HEAD, _published_table(papers))]
+            lines += ["Published, not measured here:\n", markdown_table(PUBLISHED_HEAD, _published_table(papers))]
     return "\n".join(lines)
 
 
-def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a table as Markdown."""
     text = [[cell.replace("|", "\\|") for cell in row] for row in (head, tuple("---" for _ in head), *rows)]
     return "\n".join("| " + " | ".join(row) + " |" for row in text) + "\n"
 
