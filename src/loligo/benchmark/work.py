@@ -27,7 +27,7 @@ from loligo.benchmark import cost, guard, hidden
 from loligo.benchmark.cells import Plan
 from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
 from loligo.data import cache
-from loligo.data.cache import Dataset
+from loligo.data.dataset import Dataset
 from loligo.evaluation import results
 from loligo.files import write_csv, write_json
 from loligo.methods.contract import Method

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from loligo import methods
+from loligo.data.dataset import AllRejected
+from loligo.detector import Detector
 from loligo.evaluation.metrics import histogram_kl
 from loligo.methods.contract import Method
 from loligo.reports.common.text import number
@@ -19,10 +21,10 @@ from loligo.reports.run import evidence, words
 from loligo.reports.run.embedding import Embedding
 from loligo.reports.run.insight import HELD_OUT, ORIGINAL, Example, Insight, cosine
 from loligo.runs.run import Run
-from loligo.scoring import Scorer
 from loligo.types import Inspection
 
 Floats = npt.NDArray[np.float32]
+log = logging.getLogger(__name__)
 
 MOST, SHOWN, BATCH = 100, 3, 16
 """Images of a group that are counted, evenly spaced; images shown at each end of the scores; images at once."""
@@ -31,25 +33,26 @@ MOST, SHOWN, BATCH = 100, 3, 16
 def insight(run: Run) -> Insight | None:
     """Return what the method shows of itself on held-out normals and on scored images; None where it shows nothing.
 
-    A volume is seen by its middle slice. None as well where no image can be read any more, which is said. Raises
+    A volume is seen by its middle slice. None as well where no image can be read any more, which is logged. Raises
     ValueError where the run is not scored.
     """
     if methods.get(run.method).inspect is Method.inspect:
         return None
-    model, seen = Scorer(run.model(), "float32").method, _Seen()  # in bfloat16 intensities would lie on a grid
-    rows = _rows(run)
     try:
-        data = run.images(rows)
-    except ValueError as error:  # moved away since they were scored; the scores are still worth a page
-        print(f"the report does without what the method shows of itself: {error}", file=sys.stderr)
+        data = run.images(_rows(run))
+    except AllRejected as error:  # moved away since they were scored; the scores are still worth a page
+        log.warning("the report does without what the method shows of itself: %s", error)
         return None
+    # in bfloat16 intensities would lie on a grid
+    network = Detector(run.model(), run, data.preprocessing, precision="float32", device="cpu").network
+    seen = _Seen()
     counts = np.array(data.counts or (1,) * len(data.rows))
     chosen = np.cumsum(counts) - counts + counts // 2
     for start in range(0, len(chosen), BATCH):
         indices = chosen[start : start + BATCH]
         x = data.batch(indices)
         with torch.inference_mode():
-            found = model.inspect(x.contiguous(memory_format=torch.channels_last))
+            found = network.inspect(x.contiguous(memory_format=torch.channels_last))
         if found is None:
             return None
         seen.add(data.rows.iloc[data.row_of[indices]], x, found)

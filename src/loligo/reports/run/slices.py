@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loligo.config import Axis
-from loligo.data import volumes
+from loligo.data.preprocessing import resized
 from loligo.io import planes
 from loligo.reports.common.pictures import OUTLINE, Heat, Mask, Picture, heated, outline, reason, size, thumbnail, uri
 from loligo.reports.run.pictures import Sources
@@ -49,7 +49,7 @@ def _square(plane: npt.NDArray[np.float32], axis: Axis, spacing: tuple[float, ..
     """Resize a slice (H, W) of a volume with such a spacing, so that a pixel is as high as it is wide."""
     _, *sides = (spacing[i] for i in planes.ORDER[axis])
     height, width = (round(n * side / min(sides)) for n, side in zip(plane.shape, sides, strict=True))
-    square: npt.NDArray[np.float32] = volumes.resized(plane[None], (height, width))[0]
+    square: npt.NDArray[np.float32] = resized(plane[None], (height, width))[0]
     return square
 
 

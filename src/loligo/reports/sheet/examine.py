@@ -7,46 +7,56 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from loligo import io
-from loligo.calibration import Calibration
-from loligo.data import cache, neighbours
+from loligo.data import neighbours
 from loligo.data.neighbours import Neighbours
+from loligo.data.preprocessing import WHITE
+from loligo.detector import Detector
 from loligo.reports.sheet.case import Case
 from loligo.runs.run import Run
-from loligo.scoring import Scorer
+from loligo.types import Image, Prediction
 
 
-def examine(run: Run, path: Path) -> Case:
+def examine(run: Run, path: Path, *, device: str = "auto", false_alarm_rate: float | None = None) -> Case:
     """Return what a trained run says of the image file at ``path``.
 
     Raises ValueError, which names the file, where the image cannot be read, the training is not finished, or the score
     is not a number.
     """
-    if io.is_volume(path):
+    if io.kind(path) == "volume":
         raise ValueError(f"{path}: a sheet is of one image, not of a volume; use 'loligo score' and 'loligo report'")
-    calibration = Calibration.load(run.folder / "calibration.json")
-    size = run.method_config.size
-    x = cache.load(pd.DataFrame({"path": [str(path)]}), size, strict=True, progress=False).batch([0])
-    found = Scorer(run.model(), run.train.precision)(x)
-    if not all(value is None or bool(value.isfinite().all()) for value in (found.image, found.map)):
+    image, detector = io.read(path), Detector.load(run, device, false_alarm_rate)
+    found = _predicted(detector, image)
+    if found is None:
         raise ValueError(f"{path}: the run {run.folder} gives it a score or a map that is not a number; train it anew")
-    rows = run.manifest()
-    near = neighbours.search(x[0, 0].numpy(), rows[rows["split"] == "train"])
+    rows, seen = run.manifest(), detector.preprocessing.image(image)[0, 0] / np.float32(WHITE)
+    near = neighbours.search(seen, rows[rows["split"] == "train"], detector.preprocessing)
     return Case(
-        image=io.read(path),
+        image=image,
         method=run.method,
         run=run.folder.absolute().name,
         written=date.today(),
-        calibration=calibration,
-        score=float(found.image[0]),
-        map=None if found.map is None else found.map[0, 0].numpy(),
-        reconstruction=None if found.reconstruction is None else found.reconstruction[0, 0].clamp(0, 1).numpy(),
+        calibration=detector.calibration,
+        score=found.score,
+        map=found.map,
+        reconstruction=found.reconstruction,
         neighbours=near,
         normals=tuple(io.read(one) for one in near.paths) if near else (),
         seen=_seen(path, rows, near),
     )
+
+
+def _predicted(detector: Detector, image: Image) -> Prediction | None:
+    """Return what a detector says of an image; None where its score or its map is not finite."""
+    try:
+        (found,) = detector.predict([image])
+    except ValueError:  # of a score that is not a number there is no p-value
+        return None
+    heat = found.network_map
+    return found if np.isfinite(found.score) and (heat is None or np.isfinite(heat).all()) else None
 
 
 def _seen(path: Path, rows: pd.DataFrame, near: Neighbours | None) -> Literal["", "train", "calibration"]:
