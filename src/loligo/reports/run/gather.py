@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from loligo import methods
-from loligo.data.dataset import AllRejected
 from loligo.detector import Detector
 from loligo.evaluation.metrics import histogram_kl
 from loligo.methods.contract import Method
@@ -40,7 +39,7 @@ def insight(run: Run) -> Insight | None:
         return None
     try:
         data = run.images(_rows(run))
-    except AllRejected as error:  # moved away since they were scored; the scores are still worth a page
+    except ValueError as error:  # moved away since they were scored; the scores are still worth a page
         log.warning("the report does without what the method shows of itself: %s", error)
         return None
     # in bfloat16 intensities would lie on a grid
