@@ -215,11 +215,11 @@ def contaminate(argv: list[str]) -> None:
     parser.add_argument("--data", nargs="+", required=True, help="manifest or folder, with a labelled test split")
     parser.add_argument("--abnormal", nargs="+", required=True, help="manifest, folder or files of abnormal images")
     parser.add_argument("--out", required=True, help="folder for the runs, contamination.csv and contamination.png")
-    parser.add_argument("--shares", nargs="+", type=float, default=list(contaminate.SHARES), help="each in [0, 1)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of draws and trainings")
+    parser.add_argument("--rates", nargs="+", type=float, default=list(contaminate.RATES), help="each in [0, 1)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of samples and trainings")
     given = _parse_training(parser, name, argv[1:], skip={"seed"})
     data, abnormal = _data(given.data), _data(given.abnormal)
-    sets = {"shares": given.shares, "seeds": given.seeds}
+    sets = {"rates": given.rates, "seeds": given.seeds}
     contaminate.contaminate(name, data, abnormal, given.out, **sets, **_training(given))
     print(f"{Path(given.out) / 'contamination.png'}. {NOTICE}")
 
@@ -236,11 +236,15 @@ def benchmark(argv: list[str]) -> None:
         print(benchmark.table_text(benchmark.compare(given.a, given.b)), NOTICE, sep="\n")
         return
     parser = _parser("benchmark", "loligo benchmark --methods M --datasets D --out DIR [options] | compare A B")
-    parser.add_argument("--methods", nargs="+", required=True, help="names, parted by commas or spaces")
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument(
+        "--methods", nargs="+", required=True, help="METHOD or METHOD:PRESET, split at commas or spaces"
+    )
     parser.add_argument("--datasets", nargs="+", required=True, help="manifest.csv, NAME=manifest.csv, NAME=DIR, NAME")
     parser.add_argument("--out", required=True, type=Path, help="folder; what is finished there is not run again")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each method: seeds 0, 1, ...")
     parser.add_argument("--preset", help="preset of each method that has it")
+    parser.add_argument("--variants", type=dict, default={}, help="NAME: options, for METHOD:NAME; best in a YAML file")
     parser.add_argument("--set", nargs="+", default=[], help="train.epochs=5 for all, squid.slots=100 for one")
     parser.add_argument("--budget", help="training time, such as 30min, turned into a number of epochs by measuring")
     parser.add_argument("--robustness", nargs="+", default=[], help="contamination, sizes, corruptions")
@@ -249,7 +253,13 @@ def benchmark(argv: list[str]) -> None:
     given = _parse(parser, argv)
     from loligo import benchmark
 
-    print(f"{benchmark.run(benchmark.parse(**vars(given)))}. {NOTICE}")
+    words = {key: value for key, value in vars(given).items() if key != "config"}
+    config = str(given.config[0]) if given.config else None
+    found = benchmark.run(benchmark.parse(**words, config=config), lambda line: print(line, flush=True))
+    print(f"{found.page}. {NOTICE}")
+    print(f"{found.failed} of {found.cells} cells failed" + (f"; reasons: {found.page}" if found.failed else ""))
+    if found.failed == found.cells:
+        raise SystemExit(1)
 
 
 def experiment(argv: list[str]) -> None:

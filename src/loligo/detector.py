@@ -6,6 +6,7 @@ estimator for scikit-learn. It writes nothing but by `Detector.save`, prints not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +193,8 @@ class Detector:
         """Yield a prediction for each row of a data set, in order; memory holds one batch, or one volume."""
         calibration = self.calibration
         for geometry, (score, heat, image) in zip(data.geometries, self._rows(data, batch_size, progress), strict=True):
+            if not math.isfinite(score):
+                raise ValueError(f"{geometry.source or 'an image'}: its score is not a number; train the method anew")
             yield Prediction(
                 score=score,
                 p_value=float(calibration.p_value([score])[0]),

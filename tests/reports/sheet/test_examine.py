@@ -172,5 +172,5 @@ def test_a_score_that_is_no_number_is_told(run: Run, image: Path, monkeypatch: p
     model = run.model()
     model.mean.fill_(float("nan"))
     monkeypatch.setattr(Run, "model", lambda _: model)
-    with pytest.raises(ValueError, match=r"a score or a map that is not a number"):
+    with pytest.raises(ValueError, match=r"000\.png: its score is not a number"):
         examine(run, image)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from loligo import files
+from loligo import io as images
 from loligo.data.preprocessing import resized_mask
 from loligo.io.overlay import levels, overlay
 
@@ -36,6 +37,16 @@ class Picture:
     """Data URI; empty where there is none."""
     alt: str
     """What it shows, or the reason for its absence."""
+
+
+def is_volume(image: Path, heat: Path | None = None) -> bool:
+    """Tell whether a file is a volume: by the suffix of its map, which is ours, where it has one."""
+    if heat:
+        return heat.name.endswith(".nii.gz")
+    try:
+        return images.kind(image) == "volume"
+    except ValueError:  # whoever draws it says why it cannot be read
+        return False
 
 
 def heated(grey: Grey, heat: Heat, scale: float) -> Grey:

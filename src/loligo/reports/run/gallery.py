@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loligo import io
-from loligo.reports.common.pictures import Picture
+from loligo.reports.common.pictures import Picture, is_volume
 from loligo.reports.common.text import number, p_value
 from loligo.reports.run import slices, words
 from loligo.reports.run.evidence import Evidence
@@ -104,15 +103,5 @@ def _pictures(folder: RunFolder, row: pd.Series[Any], scale: float) -> tuple[Pic
     """Return the pictures of an image or of a volume."""
     image, mask = folder.path / row["path"], folder.path / row["mask"] if row["mask"] else None
     heat, reconstruction = (folder.artefact(row[key]) if row[key] else None for key in ("map", "reconstruction"))
-    draw = slices.pictures if _is_volume(image, heat) else pictures
+    draw = slices.pictures if is_volume(image, heat) else pictures
     return draw(Sources(image, reconstruction, heat, mask), scale)
-
-
-def _is_volume(image: Path, heat: Path | None) -> bool:
-    """Tell whether a file is a volume: by the suffix of its map, which is ours, where it has one."""
-    if heat:
-        return heat.name.endswith(".nii.gz")
-    try:
-        return io.kind(image) == "volume"
-    except ValueError:  # its picture says why
-        return False

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from loligo import methods
-from loligo.detector import Detector
 from loligo.evaluation.metrics import histogram_kl
 from loligo.methods.contract import Method
 from loligo.reports.common.text import number
@@ -22,8 +21,8 @@ from loligo.reports.run.insight import HELD_OUT, ORIGINAL, Example, Insight, cos
 from loligo.runs.run import Run
 from loligo.types import Inspection
 
-Floats = npt.NDArray[np.float32]
 log = logging.getLogger(__name__)
+Floats = npt.NDArray[np.float32]
 
 MOST, SHOWN, BATCH = 100, 3, 16
 """Images of a group that are counted, evenly spaced; images shown at each end of the scores; images at once."""
@@ -37,21 +36,19 @@ def insight(run: Run) -> Insight | None:
     """
     if methods.get(run.method).inspect is Method.inspect:
         return None
+    model, seen = run.model().freeze(), _Seen()  # not in bfloat16, in which intensities would lie on a grid
     try:
         data = run.images(_rows(run))
     except ValueError as error:  # moved away since they were scored; the scores are still worth a page
         log.warning("the report does without what the method shows of itself: %s", error)
         return None
-    # in bfloat16 intensities would lie on a grid
-    network = Detector(run.model(), run, data.preprocessing, precision="float32", device="cpu").network
-    seen = _Seen()
     counts = np.array(data.counts or (1,) * len(data.rows))
     chosen = np.cumsum(counts) - counts + counts // 2
     for start in range(0, len(chosen), BATCH):
         indices = chosen[start : start + BATCH]
         x = data.batch(indices)
         with torch.inference_mode():
-            found = network.inspect(x.contiguous(memory_format=torch.channels_last))
+            found = model.inspect(x.contiguous(memory_format=torch.channels_last))
         if found is None:
             return None
         seen.add(data.rows.iloc[data.row_of[indices]], x, found)

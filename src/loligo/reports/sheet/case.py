@@ -35,7 +35,7 @@ class Case:
     map: Floats | None
     """(H, W) float32, on the image's own grid; None where the method gives none."""
     reconstruction: Floats | None
-    """(H, W) float32 in [0, 1] on the same grid, the normal image that the method sees in it; None where there is none."""
+    """(H, W) float32 in [0, 1] on the same grid, the normal image that the method sees in it, or None."""
     neighbours: Neighbours | None
     """None where the training images are not at hand."""
     normals: tuple[Image, ...] = ()

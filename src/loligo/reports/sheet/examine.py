@@ -12,51 +12,41 @@ import pandas as pd
 
 from loligo import io
 from loligo.data import neighbours
+from loligo.data.arrays import from_images
 from loligo.data.neighbours import Neighbours
-from loligo.data.preprocessing import WHITE
 from loligo.detector import Detector
 from loligo.reports.sheet.case import Case
 from loligo.runs.run import Run
-from loligo.types import Image, Prediction
 
 
 def examine(run: Run, path: Path, *, device: str = "auto", false_alarm_rate: float | None = None) -> Case:
-    """Return what a trained run says of the image file at ``path``.
+    """Return what a trained run says of the image file at ``path``, at its false-alarm rate or another.
 
     Raises ValueError, which names the file, where the image cannot be read, the training is not finished, or the score
     is not a number.
     """
     if io.kind(path) == "volume":
         raise ValueError(f"{path}: a sheet is of one image, not of a volume; use 'loligo score' and 'loligo report'")
-    image, detector = io.read(path), Detector.load(run, device, false_alarm_rate)
-    found = _predicted(detector, image)
-    if found is None:
-        raise ValueError(f"{path}: the run {run.folder} gives it a score or a map that is not a number; train it anew")
-    rows, seen = run.manifest(), detector.preprocessing.image(image)[0, 0] / np.float32(WHITE)
-    near = neighbours.search(seen, rows[rows["split"] == "train"], detector.preprocessing)
+    detector, image = Detector.load(run, device, false_alarm_rate), io.read(path)
+    data = from_images([image], detector.preprocessing)
+    (prediction,) = detector.predictions(data)
+    if prediction.network_map is not None and not np.isfinite(prediction.network_map).all():
+        raise ValueError(f"{path}: the run {run.folder} gives it a map that is not a number; train it anew")
+    rows = run.manifest()
+    near = neighbours.search(data.batch([0])[0, 0].numpy(), rows[rows["split"] == "train"], data.preprocessing)
     return Case(
         image=image,
         method=run.method,
         run=run.folder.absolute().name,
         written=date.today(),
         calibration=detector.calibration,
-        score=found.score,
-        map=found.map,
-        reconstruction=found.reconstruction,
+        score=prediction.score,
+        map=prediction.map,
+        reconstruction=prediction.reconstruction,
         neighbours=near,
         normals=tuple(io.read(one) for one in near.paths) if near else (),
         seen=_seen(path, rows, near),
     )
-
-
-def _predicted(detector: Detector, image: Image) -> Prediction | None:
-    """Return what a detector says of an image; None where its score or its map is not finite."""
-    try:
-        (found,) = detector.predict([image])
-    except ValueError:  # of a score that is not a number there is no p-value
-        return None
-    heat = found.network_map
-    return found if np.isfinite(found.score) and (heat is None or np.isfinite(heat).all()) else None
 
 
 def _seen(path: Path, rows: pd.DataFrame, near: Neighbours | None) -> Literal["", "train", "calibration"]:
