@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from loligo.data.cache import Dataset
+from loligo.data.dataset import Dataset, no_rejections
+from loligo.data.preprocessing import Preprocessing
+from loligo.types import Geometry
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -64,7 +66,9 @@ def swapped(images: np.ndarray) -> np.ndarray:
 def dataset(images: np.ndarray) -> Dataset:
     """Wrap (N, 1, H, W) float32 as the data set that training and scoring take."""
     rows = pd.DataFrame({"path": [f"{i}.png" for i in range(len(images))], "label": 0})
-    return Dataset(rows, np.round(images * 65535).astype(np.uint16), pd.DataFrame(columns=["path", "reason"]))
+    side = images.shape[-1]
+    pixels, geometries = np.round(images * 65535).astype(np.uint16), [Geometry((side, side))] * len(images)
+    return Dataset(rows, pixels, no_rejections(), Preprocessing(side), geometries)
 
 
 def write_images(folder: Path, images: np.ndarray, prefix: str = "") -> list[Path]:

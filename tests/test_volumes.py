@@ -294,8 +294,8 @@ def test_pictures_of_a_volume_are_in_proportion(tmp_path: Path) -> None:
 
     from PIL import Image
 
-    from loligo.reports.common.pictures import Sources
     from loligo.reports.run import slices
+    from loligo.reports.run.pictures import Sources
 
     thick = np.diag([0.5, 0.5, 5, 1])
     nib.save(nib.Nifti1Image(brain(0, (48, 52, 10)), thick), tmp_path / "thick.nii.gz")

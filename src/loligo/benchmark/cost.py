@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from loligo.data.cache import Dataset
+from loligo.data.dataset import Dataset
 from loligo.methods.contract import Method
 from loligo.runs.run import Run
 from loligo.scoring import Scorer

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from loligo.data.volumes import resized
+from loligo.data.preprocessing import resized
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]

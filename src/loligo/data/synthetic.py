@@ -27,7 +27,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from loligo.data import lungs, poisson
-from loligo.data.volumes import resized
+from loligo.data.preprocessing import resized
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]

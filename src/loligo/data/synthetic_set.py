@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from loligo import io
 from loligo.data import made, manifest, synthetic
-from loligo.data.volumes import resized
+from loligo.data.preprocessing import resized
 from loligo.files import replacing
 from loligo.names import nearest
 
@@ -66,8 +66,6 @@ def _check(normal: pd.DataFrame, kinds: Sequence[str], split: str) -> None:
         raise ValueError(f"no kind is given; allowed: {', '.join(synthetic.KINDS)}")
     if normal.empty:
         raise ValueError(f"there are no normal images in split {split}; name another split")
-    if volumes := [path for path in normal["path"] if io.is_volume(Path(path))]:
-        raise ValueError(f"{volumes[0]} is a volume; anomalies are planted in images")
     if len(normal) < 2 and (pairs := [kind for kind in kinds if kind in synthetic.WITH_DONOR]):
         raise ValueError(f"{pairs[0]} needs two images or more; split {split} has one normal image")
 

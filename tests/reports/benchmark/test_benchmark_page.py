@@ -14,7 +14,7 @@ import pytest
 
 from loligo.reports.benchmark import figures as charts
 from loligo.reports.benchmark import page as module
-from loligo.reports.benchmark import text as words
+from loligo.reports.benchmark import words
 from loligo.reports.benchmark.page import Benchmark
 
 METRICS = ("auc", "ap", "accuracy", "f1", "sensitivity", "specificity", "sensitivity_at_95")

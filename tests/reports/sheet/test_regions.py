@@ -19,8 +19,8 @@ def planted(*boxes: tuple[int, int, int, int], heat: float = 2.0, side: int = SI
     return found
 
 
-def only(heat: np.ndarray, usual: float = 1.0) -> Region:
-    found = regions.find(heat, usual)
+def only(heat: np.ndarray, typical: float = 1.0) -> Region:
+    found = regions.find(heat, typical)
     assert len(found) == 1
     return found[0]
 
@@ -28,7 +28,7 @@ def only(heat: np.ndarray, usual: float = 1.0) -> Region:
 def test_a_square_at_the_top_left_is_told_in_words_with_its_exact_share() -> None:
     region = only(planted((4, 20, 6, 22)))
     assert region.place == "upper zone, image left"
-    assert region.share == 16 * 16 / SIDE**2
+    assert region.fraction == 16 * 16 / SIDE**2
     assert region.mask[4:20, 6:22].all() and region.mask.sum() == 16 * 16
     assert not region.at_border
 
@@ -61,11 +61,11 @@ def test_zones_and_sides_of_a_map_that_is_not_square() -> None:
     assert only(heat).place == "lower zone, image right"
 
 
-def test_the_peak_is_in_multiples_of_the_usual_one() -> None:
-    assert only(planted((20, 40, 20, 40), heat=12.0), usual=4.0).peak == pytest.approx(3.0, rel=1e-3)
+def test_the_peak_is_in_multiples_of_the_typical_one() -> None:
+    assert only(planted((20, 40, 20, 40), heat=12.0), typical=4.0).peak == pytest.approx(3.0, rel=1e-3)
 
 
-def test_what_is_usual_is_no_region() -> None:
+def test_what_is_typical_is_no_region() -> None:
     assert regions.find(np.full((SIDE, SIDE), 0.99, np.float32), 1.0) == []
 
 
@@ -76,7 +76,7 @@ def test_a_lone_hot_pixel_is_no_region() -> None:
 
 def test_the_smallest_region_is_a_thousandth_of_the_image() -> None:
     side, area = 100, (2, 5)  # 10 pixels of 10000
-    assert only(planted((20, 20 + area[0], 20, 20 + area[1]), heat=2.0, side=side)).share == 0.001
+    assert only(planted((20, 20 + area[0], 20, 20 + area[1]), heat=2.0, side=side)).fraction == 0.001
     assert regions.find(planted((20, 21, 20, 29), heat=2.0, side=side), 1.0) == []  # 9 pixels
 
 
@@ -105,13 +105,13 @@ def test_the_size_of_the_map_does_not_matter() -> None:
     heat = planted((4, 20, 6, 22))
     small, large = only(heat), only(np.kron(heat, np.ones((4, 4), np.float32)))
     assert small.place == large.place
-    assert large.share == pytest.approx(small.share, rel=0.02)
+    assert large.fraction == pytest.approx(small.fraction, rel=0.02)
 
 
-@pytest.mark.parametrize("usual", [0.0, -1.0, float("nan")])
-def test_a_usual_peak_must_be_positive(usual: float) -> None:
-    with pytest.raises(ValueError, match=rf"the usual peak is {usual}; it must be a positive number"):
-        regions.find(planted((4, 20, 6, 22)), usual)
+@pytest.mark.parametrize("typical", [0.0, -1.0, float("nan")])
+def test_a_typical_peak_must_be_positive(typical: float) -> None:
+    with pytest.raises(ValueError, match=rf"the typical peak is {typical}; it must be a positive number"):
+        regions.find(planted((4, 20, 6, 22)), typical)
 
 
 def test_a_map_must_be_finite_and_flat() -> None:

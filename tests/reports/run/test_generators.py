@@ -11,9 +11,9 @@ import PIL.Image
 import pytest
 from matplotlib.figure import Figure
 
-from loligo.reports import Example, Insight, write
 from loligo.reports.run import generators
-from loligo.reports.run.insight import cosine
+from loligo.reports.run.insight import Example, Insight, cosine
+from loligo.reports.run.page import write
 
 SIDE, GRID, DEPTH = 12, 2, 5
 
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     """A run folder with two scored images and nothing else."""
     for name in ("a", "b"):
         PIL.Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"{name}.png")
-    rows = [{"path": f"{name}.png", "score": i, "label": i} for i, name in enumerate("ab")]
+    rows = [{"path": f"{name}.png", "split": "test", "score": i, "label": i} for i, name in enumerate("ab")]
     table = pd.DataFrame(rows).assign(anomaly_score=[0.2, 0.9], p_value=0.5, flag=0)
     table.to_csv(tmp_path / "scores.csv", index=False)
     return tmp_path
@@ -64,7 +64,7 @@ def test_means_are_by_group_and_generator_in_a_fixed_order() -> None:
 
 def test_the_page_has_the_section_and_its_figures_stand_beside_it(folder: Path) -> None:
     text = write(folder, insight=insight(example(0), example(1, "row <3>"))).read_text(encoding="utf-8")
-    assert "What the generators make of it" in text and 'href="#generators"' in text
+    assert 'id="generators"' in text and 'href="#generators"' in text
     assert "<td>0.0200</td>" in text and "normal 0.750, abnormal 0.250" in text
     assert "row &lt;3&gt;" in text and "row <3>" not in text
     names = {path.name for path in (folder / "figures").iterdir()}
@@ -97,7 +97,7 @@ def test_the_same_insight_gives_the_same_bytes(folder: Path) -> None:
     assert files() == files()
 
 
-def test_reconstructions_show_each_image_above_what_is_rebuilt_of_it() -> None:
+def test_reconstructions_show_each_image_above_its_reconstructions() -> None:
     few = [example(0, "first"), example(1, "second")]
     figure = generators.reconstructions(few)
     shown = [axes.images[0].get_array() for axes in figure.axes]
@@ -108,12 +108,12 @@ def test_reconstructions_show_each_image_above_what_is_rebuilt_of_it() -> None:
     assert "MSE 0.0123\nKL 0.500" in words_in(figure)
 
 
-def test_patches_show_the_least_the_median_and_the_most_alike() -> None:
+def test_patches_show_the_least_the_median_and_the_most_similar() -> None:
     one = example(3, grid=3)
     assert one.features is not None and one.inpainted is not None
-    alike = cosine(one.features, one.inpainted)
+    similar = cosine(one.features, one.inpainted)
     first, middle, last = generators.places(one)
-    assert (alike[first], alike[middle], alike[last]) == (alike.min(), np.median(alike), alike.max())
+    assert (similar[first], similar[middle], similar[last]) == (similar.min(), np.median(similar), similar.max())
     figure = generators.patches([one])
     assert len(figure.axes) == 4 * 3
     row, column = divmod(last, 3)
@@ -121,7 +121,7 @@ def test_patches_show_the_least_the_median_and_the_most_alike() -> None:
     np.testing.assert_allclose(figure.axes[2].images[0].get_array(), np.rint(crop * 255))
     crop = one.images["student"][0, row * 4 : row * 4 + 4, column * 4 : column * 4 + 4]
     np.testing.assert_allclose(figure.axes[5].images[0].get_array(), np.rint(crop * 255))
-    assert f"cosine {alike[last]:.3f}" in figure.axes[11].get_xlabel()
+    assert f"cosine {similar[last]:.3f}" in figure.axes[11].get_xlabel()
     assert figure.axes[8].images[0].get_clim() == figure.axes[11].images[0].get_clim()
 
 

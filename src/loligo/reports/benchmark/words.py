@@ -1,4 +1,4 @@
-"""Say what a benchmark found in sentences, and as Markdown and LaTeX tables."""
+"""Write the results of a benchmark in sentences, and as Markdown and LaTeX tables."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def conditions(about: dict[str, Any]) -> str:
-    """Say under what conditions a benchmark was made."""
+    """Say under what conditions a benchmark ran."""
     budget = "epochs as configured"
     if about["budget_seconds"]:
         budget = f"a budget of {about['budget_seconds']:g} s, turned into epochs by timing a few batches of each phase"
     preset = f"preset {about['preset']}" if about["preset"] else "no preset"
-    made = f"loligo {about['loligo']} {about['commit']}"
-    return f"{about['seeds']} seed(s), {budget}, {preset}; {about['machine']}; {made}."
+    code = f"loligo {about['loligo']} {about['commit']}"
+    return f"{about['seeds']} seed(s), {budget}, {preset}; {about['machine']}; {code}."
 
 
 def said(answer: dict[str, Any], summary: pd.DataFrame) -> str:

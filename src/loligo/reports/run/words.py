@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from loligo.reports.common.text import duration, number, p_value, percent, shorten
 from loligo.reports.run.evidence import Evidence
 
 Rows = list[tuple[str, ...]]
 
+TOP = 10
+"""Rows of the table of the most abnormal images."""
 KINDS = {1: "abnormal", 0: "normal", None: "unlabelled"}
 MEANINGS = {
-    "clean": "The headline. No labelled image is used anywhere: none to train, none to choose an epoch, and "
+    "clean": "The headline. No labelled image is used by this run: none to train, none to choose an epoch, and "
     "the threshold comes from held-out normal images.",
     "paper": "Only to compare with published tables. Labelled validation images pick the epoch, and the "
-    "threshold is the one that is best on the test labels themselves, so these numbers flatter.",
+    "threshold is the one that is best on the test labels themselves, so these numbers are optimistic.",
 }
 METRICS = {
     "auc": "AUC (95 % interval)",
@@ -43,13 +46,13 @@ COST = {
 def headline(evidence: Evidence) -> list[str]:
     """Return the result in plain sentences: who is flagged, at what rate, and how well images are ranked."""
     counts = [_flagged(evidence.with_label(label), kind) for label, kind in KINDS.items()]
-    rate = evidence.false_alarm_rate
+    rate = evidence.calibration.false_alarm_rate if evidence.calibration else None
     at = "" if rate is None else f", at a false-alarm rate set to {percent(rate)} on held-out normal images"
     said = [f"{evidence.method or 'The method'} flags {' and '.join(filter(None, counts))}{at}."]
     unlabelled = len(evidence.with_label(None))
     if rate is not None and unlabelled == len(evidence.scores):
         chance = f"about {rate * unlabelled:.0f} would be flagged by chance"
-        said.append(f"Were every image normal and like those held out, {chance}.")
+        said.append(f"If every image were normal and like those held out, {chance}.")
     clean = (evidence.metrics or {}).get("clean", {})
     if "auc" in clean:
         said.append(
@@ -63,6 +66,40 @@ def _flagged(rows: pd.DataFrame, kind: str) -> str:
     """Count the flagged rows of a kind; empty where there are none of it."""
     count = int((rows["flag"] == 1).sum())
     return f"{count} of {len(rows)} {kind} images ({percent(count / len(rows))})" if len(rows) else ""
+
+
+def label(row: pd.Series[Any], most: int = 40) -> str:
+    """Write the label of an image, with the kind of an abnormal one."""
+    known = None if pd.isna(row["label"]) else int(row["label"])
+    return f"{KINDS[known]} ({shorten(row['kind'], most)})" if row["kind"] and known == 1 else KINDS[known]
+
+
+def row_number(row: pd.Series[Any]) -> int:
+    """Return the row of scores.csv that a row of Evidence.scores was, the header being row 1."""
+    return int(str(row.name)) + 2
+
+
+def top_rows(evidence: Evidence) -> Rows:
+    """Return (name, row of scores.csv, anomaly score, p-value, flagged) of the most abnormal images."""
+    rows = evidence.scores.sort_values("score", ascending=False, kind="stable").head(TOP)
+    return [
+        (
+            Path(row["path"]).name,
+            str(row_number(row)),
+            number(float(row["anomaly_score"])),
+            p_value(float(row["p_value"])),
+            "yes" if row["flag"] == 1 else "no",
+        )
+        for _, row in rows.iterrows()
+    ]
+
+
+def rejected_rows(evidence: Evidence) -> Rows | None:
+    """Return (name, reason, during) without folders, whose names may identify a patient."""
+    if evidence.rejected is None:
+        return None
+    rows = evidence.rejected[["path", "reason", "during"]].itertuples(index=False)
+    return [(Path(path).name, reason.replace(path, Path(path).name), during) for path, reason, during in rows]
 
 
 def auc(metrics: Mapping[str, Any], what: str = "") -> str:
@@ -101,13 +138,15 @@ def error_rows(summary: pd.DataFrame) -> Rows:
 
 
 def similarities(means: Mapping[str, float]) -> str:
-    """Say how alike features are before and after in-painting, by group."""
+    """Say how similar features are before and after in-painting, by group."""
     return ", ".join(f"{group} {mean:.3f}" for group, mean in means.items())
 
 
 def config_rows(config: Mapping[str, Any]) -> dict[str, Rows]:
     """Return (name, value) rows of the configuration and the cost, by title."""
-    parts = {"Method": "method_config", "Training": "train", "Data": "data", "Cost": "cost"}
+    parts = {
+        "Method": "method_config", "Training": "train", "Preprocessing": "preprocessing", "Data": "data", "Cost": "cost"
+    }  # fmt: skip
     tables = {title: _flat(config.get(part) or {}) for title, part in parts.items()}
     return {title: rows for title, rows in tables.items() if rows}
 
@@ -132,41 +171,3 @@ def _quantity(key: str, value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as people say them."""
-    minutes = round(seconds / 60)
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def number(value: Any) -> str:
-    """Write a measured number to three significant digits, a count in full; – where unknown."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:#.3g}".rstrip(".") if 1e-3 <= abs(value) < 1e3 else f"{value:.4g}"
-
-
-def percent(share: float) -> str:
-    """Write a share as a percentage of three digits at most."""
-    return f"{100 * share:.3g} %"
-
-
-def row_number(row: pd.Series[Any]) -> int:
-    """Return the row of scores.csv that a row of Evidence.scores was, the header being row 1."""
-    return int(str(row.name)) + 2
-
-
-def p_value(p: float) -> str:
-    """Write a p-value to three digits."""
-    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def shorten(name: str, most: int) -> str:
-    """Return a name of at most ``most`` characters, cut in its middle, so that its end can be told from others'."""
-    half = (most - 1) // 2
-    return name if len(name) <= most else f"{name[: most - 1 - half]}…{name[-half:]}"
