@@ -49,7 +49,9 @@ def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> Non
 def test_more_processes_than_images_in_a_batch_are_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "normals", anatomy(6, 64))
     with pytest.raises(Exception, match="too few for 4 processes"):
-        api.train("ae", tmp_path / "normals", tmp_path / "run", preset="tiny", train=TRAIN | {"batch_size": 2, "devices": 4})
+        api.train(
+            "ae", tmp_path / "normals", tmp_path / "run", preset="tiny", train=TRAIN | {"batch_size": 2, "devices": 4}
+        )
 
 
 def test_a_batch_norm_over_processes_is_that_of_torch_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
