@@ -89,7 +89,9 @@ class PackedConv(nn.Module):
             return y
         padding, stride, dilation, groups = self.shape
         y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
-        return {"none": lambda: y, "relu": lambda: F.relu(y), "hardtanh": lambda: F.hardtanh(y, *limits)}[act]()
+        if act == "hardtanh":
+            return F.hardtanh(y, limits[0], limits[1])
+        return F.relu(y) if act == "relu" else y
 
 
 class PackedConvNorm(PackedConv):
