@@ -12,6 +12,7 @@ import torch
 from conftest import anatomy, blob, write_images
 from loligo import api
 from loligo.data import manifest
+from loligo.data.preprocessing import Preprocessing
 from loligo.evaluation.metrics import histogram_kl
 from loligo.io import nifti, planes
 from loligo.reports import Insight
@@ -56,7 +57,7 @@ def test_every_group_is_counted_once_a_generator(found: Insight) -> None:
 def test_errors_are_those_of_the_model_on_those_images(run: Run, data: pd.DataFrame, found: Insight) -> None:
     from loligo.data import cache
 
-    held_out = cache.load(data[data["split"] == "calibration"], run.method_config.size)
+    held_out = cache.load(data[data["split"] == "calibration"], Preprocessing(run.method_config.size))
     x = held_out.batch(np.arange(12))
     with torch.no_grad():
         rebuilt = run.model().inspect(x).rebuilt  # type: ignore[union-attr]

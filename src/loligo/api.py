@@ -77,7 +77,7 @@ def train(
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
     torch.manual_seed(run.train.seed)
     model = run.new_model()  # before anything is written, as it may refuse its options
-    rows, foreign = _listing(data, "train")
+    rows, foreign = _listing(data, "train", strict)
     _require(rows, "train")
     if (run.folder / "config.yaml").exists() and not run.begun:
         print(f"{run.folder}: the training was cut off before anything was kept; it starts over", file=sys.stderr)
@@ -198,7 +198,7 @@ def score(
     folder = Path(out) if out else run.folder
     calibration = Calibration.load(run.folder / "calibration.json")
     try:
-        rows, foreign = _listing(run.manifest() if data is None else data, "score")
+        rows, foreign = _listing(run.manifest() if data is None else data, "score", strict)
     except AllRejected as error:
         _keep_rejected(folder / "rejected.csv", error.rejected)
         raise
@@ -296,11 +296,14 @@ def _keep_rejected(path: Path, rejected: pd.DataFrame) -> None:
     write_csv(rejected, path)
 
 
-def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"]) -> Listing:
-    """Return the rows of what was given, and the files that no reader takes."""
+def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"], strict: bool) -> Listing:
+    """Return the rows of what was given, and the files that no reader takes; where ``strict``, raise for the first."""
     if isinstance(data, pd.DataFrame):
         return Listing(manifest.check(data), no_rejections())
-    return manifest.resolve(data, purpose=purpose)
+    found = manifest.resolve(data, purpose=purpose)
+    if strict and len(found.rejected):
+        raise ValueError(f"{found.rejected['path'][0]}: {found.rejected['reason'][0]}")
+    return found
 
 
 def _require(rows: pd.DataFrame, split: str) -> None:

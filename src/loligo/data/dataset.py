@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from loligo.data.preprocessing import WHITE, Preprocessing
 from loligo.io import planes
 from loligo.types import Geometry, VolumeHeader
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Pixels(Protocol):
@@ -61,6 +63,8 @@ class Dataset:
 
         Where slices' positions are asked for they are a second channel, from -0.5 to 0.5 all over.
         """
+        import torch  # here: whoever indexes a folder needs it not
+
         chosen = np.asarray(indices)
         x = torch.from_numpy(self.pixels[chosen].astype(np.float32) / np.float32(WHITE))
         if not self.preprocessing.position:
