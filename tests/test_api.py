@@ -106,7 +106,7 @@ def test_bad_files_are_listed_with_their_reasons_and_the_others_scored(normals: 
         "text.png",
     ]
     assert rejected["reason"].str.len().min() > 5
-    with pytest.raises(ValueError, match=r"colour\.png"):
+    with pytest.raises(ValueError, match=r"empty\.png"):
         api.score(run, new, strict=True)
     with pytest.raises(ValueError, match=r"all 2 images were rejected, the first: .*empty\.png"):
         api.score(run, [new / "empty.png", new / "text.png"], tmp_path / "bad")
