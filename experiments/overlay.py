@@ -1,6 +1,6 @@
 """Lay voxel scores over their inputs in world coordinates, for RAS, LPS and oblique files, and draw what is seen.
 
-    python benchmarks/overlay.py --png benchmarks/results/overlay.png
+    python -m experiments.overlay --png experiments/results/overlay.png
 
 One toy brain with a bright ball is written three times: in RAS order, in LPS order, and turned by some 20 degrees about
 two axes with its axes in another order. Each file goes through the package's own way in and out: read, cut in axial

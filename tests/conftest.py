@@ -49,6 +49,20 @@ def blob(images: np.ndarray) -> np.ndarray:
     return changed
 
 
+def swapped(images: np.ndarray) -> np.ndarray:
+    """Return a copy in which two squares have changed places, one in a lung: mean and histogram stay the same."""
+    changed, size = images.copy(), images.shape[-1]
+    side, left = size // 4, size // 2 - size // 8
+    lung = (
+        ...,
+        slice(size // 2 - side // 2, size // 2 + side // 2),
+        slice(size // 4 - side // 2, size // 4 + side // 2),
+    )
+    dark = (..., slice(0, side), slice(left, left + side))
+    changed[lung], changed[dark] = images[dark], images[lung]
+    return changed
+
+
 def dataset(images: np.ndarray) -> Dataset:
     """Wrap (N, 1, H, W) float32 as the data set that training and scoring take."""
     rows = pd.DataFrame({"path": [f"{i}.png" for i in range(len(images))], "label": 0})

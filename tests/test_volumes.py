@@ -294,8 +294,8 @@ def test_pictures_of_a_volume_are_in_proportion(tmp_path: Path) -> None:
 
     from PIL import Image
 
-    from loligo.reports.common.pictures import Sources
     from loligo.reports.run import slices
+    from loligo.reports.run.pictures import Sources
 
     thick = np.diag([0.5, 0.5, 5, 1])
     nib.save(nib.Nifti1Image(brain(0, (48, 52, 10)), thick), tmp_path / "thick.nii.gz")
@@ -312,6 +312,19 @@ def test_results_for_mood_are_those_of_the_last_scoring(run: api.Run, manifest: 
     name = Path(test[0]).name
     assert [p.name for p in (tmp_path / "sample").iterdir()] == [f"{name}.txt"]
     assert sorted(p.name for p in (tmp_path / "pixel").iterdir()) == sorted([name, "mine.txt"])
+
+
+def test_what_a_table_names_elsewhere_is_not_removed(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
+    out, kept = tmp_path / "out", [tmp_path / "a.nii", tmp_path / "sample" / "b.txt", tmp_path / "pixel" / "b"]
+    test = list(manifest.loc[manifest["split"] == "test", "path"])[:1]
+    table = api.score(run, test, out, maps=False)
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for name in (str(kept[0]), "../../a.nii", "../../pixel/b"):
+        table.assign(mood=name).to_csv(out / "scores.csv", index=False)
+        api.score(run, test, out, maps=False)
+    assert all(path.is_file() for path in kept)
 
 
 def test_a_folder_of_volumes_is_indexed(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:

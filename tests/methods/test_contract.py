@@ -14,9 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import anatomy, blob, dataset
+from conftest import anatomy, dataset, swapped
 from loligo import methods
-from loligo.benchmark import cost
 from loligo.config import TrainConfig, build
 from loligo.methods.contract import Method
 from loligo.scoring import Scorer
@@ -98,7 +97,7 @@ def test_a_score_does_not_depend_on_its_batch(name: str, method: Method, precisi
 
 def test_packing_for_scoring_changes_nothing(name: str, method: Method) -> None:
     with torch.no_grad():
-        plain = method.eval().score(X)
+        plain = method.eval()(X)
     fast = Scorer(method, "float32")(X)
     torch.testing.assert_close(fast.image, plain.image, rtol=1e-4, atol=1e-5)
     if plain.map is not None:
@@ -112,27 +111,56 @@ def test_saved_and_loaded_it_scores_the_same(name: str, method: Method, tmp_path
     assert torch.equal(Scorer(loaded, "float32")(X).image, Scorer(method, "float32")(X).image)
 
 
-def test_a_planted_blob_scores_above_its_normal_twin(name: str, method: Method) -> None:
+def test_an_anomaly_that_keeps_the_mean_scores_above_its_normal_twin(name: str, method: Method) -> None:
     normal = anatomy(20, SIZE, seed=2)
     scorer = Scorer(method, "float32")
-    twins, planted = (scorer(torch.from_numpy(images)).image for images in (normal, blob(normal)))
+    twins, planted = (scorer(torch.from_numpy(images)).image for images in (normal, swapped(normal)))
     assert (planted > twins).float().mean() >= 0.9
 
 
-def test_its_map_rises_where_the_blob_is(name: str, method: Method) -> None:
+def test_its_map_rises_where_the_anomaly_is(name: str, method: Method) -> None:
     normal = anatomy(20, SIZE, seed=2)
     scorer = Scorer(method, "float32")
-    twins, planted = (scorer(torch.from_numpy(images)).map for images in (normal, blob(normal)))
+    twins, planted = (scorer(torch.from_numpy(images)).map for images in (normal, swapped(normal)))
     if twins is None or planted is None:
         pytest.skip("it says nothing of where")
-    where = torch.from_numpy(blob(normal) != normal)
+    where = torch.from_numpy(swapped(normal) != normal)
     rise = planted - twins
     inside, outside = ((rise * part).sum((1, 2, 3)) / part.sum((1, 2, 3)) for part in (where, ~where))
     assert (inside > outside).float().mean() >= 0.8
 
 
-def test_its_operations_can_be_counted(name: str, method: Method) -> None:
-    assert cost.flops(method, X[:1]) >= 0
+def test_frozen_it_exports_to_the_same_scores(name: str, method: Method) -> None:
+    import copy
+
+    frozen = copy.deepcopy(method).freeze()
+    if frozen.not_exportable:
+        pytest.skip(frozen.not_exportable)
+    with torch.no_grad():
+        plain = frozen(X[:2])
+        exported = torch.export.export(frozen, (X[:2],), strict=False).module()(X[:2])
+    torch.testing.assert_close(exported[0], plain.image, rtol=1e-4, atol=1e-5)
+    if plain.map is not None:
+        torch.testing.assert_close(exported[1], plain.map, rtol=1e-3, atol=1e-5)
+
+
+def test_a_resumed_training_ends_in_the_same_numbers(name: str, tmp_path: Path) -> None:
+    data, config = dataset(anatomy(24, SIZE)), TrainConfig(4, batch_size=8, precision="float32")
+
+    def kill(method: Method, epoch: int) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    whole, again = fresh(name), fresh(name)
+    if not whole.phases():
+        pytest.skip("it has no epochs")
+    fit(whole, data, config)
+    with pytest.raises(KeyboardInterrupt):
+        fit(again, data, config, tmp_path, kill)
+    again = fresh(name)
+    fit(again, data, config, tmp_path)
+    for key, value in again.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[key]), key
 
 
 def test_options_carry_a_line_of_meaning(name: str, method: Method) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -71,6 +71,17 @@ class Dataset:
             return x
         position = torch.from_numpy(self._positions[chosen])
         return torch.cat([x, position.view(-1, 1, 1, 1).expand_as(x)], 1)
+
+    def subset(self, rows: Any) -> Dataset:
+        """Return the data set of some rows (n,), ascending; its pixels lie in memory."""
+        chosen = np.asarray(rows)
+        return replace(
+            self,
+            rows=self.rows.iloc[chosen].reset_index(drop=True),
+            pixels=self.pixels[np.flatnonzero(np.isin(self.row_of, chosen))],
+            geometries=tuple(self.geometries[row] for row in chosen),
+            counts=None if self.counts is None else tuple(self.counts[row] for row in chosen),
+        )
 
     @functools.cached_property
     def _positions(self) -> npt.NDArray[np.float32]:

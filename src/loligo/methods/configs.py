@@ -14,10 +14,10 @@ STAGES = {"least": -math.inf}
 """Metadata of options that name stages: timm says which there are, and -1 is the last."""
 
 
-def check_shares(config: MethodConfig) -> None:
-    """Raise ValueError where a phase's share of the epochs, a field that ends in _share, is not above 0."""
+def check_fractions(config: MethodConfig) -> None:
+    """Raise ValueError where a phase's fraction of the epochs, a field that ends in _fraction, is not above 0."""
     for name, value in vars(config).items():
-        if name.endswith("_share") and value <= 0:
+        if name.endswith("_fraction") and value <= 0:
             raise ValueError(f"{name} is {value}; it must be more than 0")
 
 
@@ -78,7 +78,7 @@ class FeatureConfig(MethodConfig):
 
         Raises ValueError where the size is no multiple of a transformer's patches.
         """
-        backbone = Backbone(self.backbone, layers or self.layers, frozen)
+        backbone = Backbone(self.backbone, layers or self.layers, frozen, self.weights)
         if self.size % backbone.step:
             raise ValueError(f"size {self.size} must be a multiple of the patches of {self.backbone}, {backbone.step}")
         return backbone

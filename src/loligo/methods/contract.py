@@ -2,41 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
 from loligo.methods.configs import MethodConfig
-from loligo.nn.backbones import Backbone
+from loligo.methods.optimisation import OptimiserFactory, Schedule, adam, constant
 from loligo.types import Inspection, Scores
+
+Step = dict[str, Any]
+"""Scratch of one training step, owned by the loop: what a turn leaves for the next one or for `Method.after_step`."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Submodules that share a learning rate."""
+
+    modules: tuple[str, ...]
+    learning_rate: float
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One loss, the submodules that it moves by Adam, and how often."""
+    """One loss, the submodules whose parameters it moves, by which optimiser, and how often."""
 
     loss: str
     """The key in what `Method.losses` returns that is minimised."""
-    modules: tuple[str, ...]
-    """Names of the submodules whose parameters move; no gradient is computed for others."""
+    groups: tuple[Group, ...]
+    """Parameters of other submodules do not move, and no gradient is computed for them."""
+    optimiser: OptimiserFactory = field(default_factory=adam)
+    schedule: Schedule = constant
     every: int = 1
     """The turn is taken at every so-many-th step."""
-    learning_rate: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    final_rate: float = 1.0
-    """Share of the learning rate that its cosine ends at; 1 keeps it constant."""
+    clip: float | None = None
+    """Largest norm of the gradient of all its parameters."""
+    ema: float | None = None
+    """Decay of an exponential moving average of its parameters, which replaces them when the training ends."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A share of the epochs, in which the turns are taken in order at each step."""
+    """A part of the epochs, in which the turns are taken in order at each step."""
 
     name: str
     turns: tuple[Turn, ...]
-    share: float = 1.0
+    fraction: float = 1.0
+    """Its part of the epochs, relative to the other phases'."""
+    frozen: tuple[str, ...] = ()
+    """Names of submodules that stay in eval mode."""
+
+
+class Reduce:
+    """How the processes of a training agree; of one process everything stays as it is."""
+
+    rank = 0
+    size = 1
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Return the sum of a tensor over processes."""
+        return x
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Return the tensors (N, ...) of all processes, one after another, in the order of their ranks."""
+        return x
+
+    def shard(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield this process's part of the batches."""
+        return (x for i, x in enumerate(batches) if i % self.size == self.rank)
+
+
+ALONE = Reduce()
+
+
+@runtime_checkable
+class Freezes(Protocol):
+    """A submodule with something to make constant once training is over."""
+
+    def freeze(self) -> object:
+        """Make constant what was learnt."""
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """A submodule with weights to load before training, such as a pretrained backbone."""
+
+    def start(self) -> None:
+        """Load them."""
 
 
 class Method(nn.Module):
@@ -46,9 +99,11 @@ class Method(nn.Module):
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    training_defaults: ClassVar[dict[str, Any]] = {}
+    """Its own defaults of `TrainConfig`: the paper's."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Named settings: values that replace those of the Config, or of the training where the key says ``train.``. One
-    named ``default`` holds where no other is asked for."""
+    """Named departures from the paper: values that replace those of the Config, or of the training where the key begins
+    with ``train.``."""
     grown: ClassVar[tuple[str, ...]] = ()
     """Names of buffers whose length is known once it is trained, such as banks of features; loading takes any."""
     config: MethodConfig
@@ -56,6 +111,11 @@ class Method(nn.Module):
     def __init__(self, config: MethodConfig) -> None:
         super().__init__()
         self.config = config
+
+    @property
+    def not_exportable(self) -> str:
+        """Say why `forward` cannot be exported as a graph; empty where it can."""
+        return ""
 
     @property
     def volume_score(self) -> Literal["sum", "max"]:
@@ -71,39 +131,51 @@ class Method(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def start(self) -> None:
-        """Load the weights that a training starts from into each `Backbone`; scoring needs none of it."""
+        """Load the weights that a training starts from; scoring needs none of it."""
         for part in self.modules():
-            if isinstance(part, Backbone):
-                part.load(self.config.weights)  # type: ignore[attr-defined]  # whoever has a backbone has them
+            if part is not self and isinstance(part, Starts):
+                part.start()
+
+    def prepare(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
+        """Measure what the phases need, once before the first: in eval mode, batches in a fixed order."""
 
     def phases(self) -> tuple[Phase, ...]:
         """Return how it is trained; empty where `fit` does it."""
         return ()
 
-    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
-        """Return scalar losses of a batch; all are logged, the one named ``turn`` is minimised."""
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
+        """Return scalar losses of a batch, means over images; all are logged, the one named ``turn`` is minimised.
+
+        ``step`` holds what earlier turns of the same step put there.
+        """
         raise NotImplementedError(f"{type(self).__name__} is not trained by gradient")
 
-    def after_step(self, turn: str) -> None:
-        """Do what is due once the parameters of a turn have moved, such as writing a memory."""
+    def after_step(self, turn: str, step: Step, reduce: Reduce = ALONE) -> None:
+        """Do what is due once the parameters of a turn have moved, such as writing a memory.
+
+        What processes must agree on goes through ``reduce``.
+        """
 
     def after_epoch(self, progress: float) -> None:
         """Do what is due at the end of an epoch, such as keeping a snapshot; ``progress`` of all epochs, in (0, 1]."""
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
+    def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Learn what is not learnt by gradient: once the phases are over, in eval mode, batches in a fixed order.
 
-        The batches may be gone through more than once, lest they be kept.
+        The batches are those of all processes and may be iterated more than once, lest they be kept; sums over
+        ``reduce.shard(batches)`` are added by ``reduce.sum``.
         """
 
-    def calibrate(self, batches: Iterable[Tensor]) -> None:
-        """Set limits of its own from normals that were held out, after `fit`; in eval mode, in a fixed order.
+    def freeze(self) -> Self:
+        """Go to eval mode and make constant what was learnt, for scoring and export; training cannot go on after it."""
+        self.eval().requires_grad_(False)
+        for part in self.modules():
+            if part is not self and isinstance(part, Freezes):
+                part.freeze()
+        return self
 
-        The batches may be gone through more than once, lest they be kept.
-        """
-
-    def score(self, x: Tensor) -> Scores:
-        """Score a batch (N, C, H, W) in eval mode; an image's score does not depend on the others."""
+    def forward(self, x: Tensor) -> Scores:
+        """Score a batch (N, C, H, W) in eval mode, tensors alone; an image's score does not depend on the others."""
         raise NotImplementedError
 
     def pool(self, maps: Tensor) -> Tensor:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from loligo.nn.precision import can_pack
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -58,7 +61,10 @@ def upsample(x: Tensor) -> Tensor:
 
 
 class PackedConv(nn.Module):
-    """A convolution in ``dtype`` with the batch norm behind it folded in, its weights packed beforehand on a CPU."""
+    """A convolution in ``dtype`` with the batch norm behind it folded in.
+
+    Where oneDNN can, its weights are packed beforehand; elsewhere it stays a plain convolution.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -69,33 +75,44 @@ class PackedConv(nn.Module):
         self.dtype = dtype
         self.shape = ([*map(int, conv.padding)], [*conv.stride], [*conv.dilation], conv.groups)
         weight = fused.weight.detach().to(dtype)
-        if weight.device.type == "cpu":
+        self.packed = weight.device.type == "cpu" and can_pack(dtype)
+        if self.packed:
             weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape, None)
         self.weight = weight
         self.register_buffer("bias", fused.bias.detach().to(dtype))  # type: ignore[union-attr]
 
+    def convolve(self, x: Tensor, act: str = "none", limits: Sequence[float] = ()) -> Tensor:
+        """Map (N, C, H, W) in the packed dtype to (N, D, h, w), then apply none, relu or hardtanh within limits."""
+        if self.packed:
+            ops = torch.ops.mkldnn
+            y: Tensor = ops._convolution_pointwise(x, self.weight, self.bias, *self.shape, act, list(limits), "")
+            return y
+        padding, stride, dilation, groups = self.shape
+        y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
+        return {"none": lambda: y, "relu": lambda: F.relu(y), "hardtanh": lambda: F.hardtanh(y, *limits)}[act]()
+
 
 class PackedConvNorm(PackedConv):
-    """The same function as a `ConvNorm` in eval mode, by one fused oneDNN kernel."""
+    """The same function as a `ConvNorm` in eval mode; packed, by one fused oneDNN kernel."""
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Map (N, C, H, W) to (N, D, H / stride, W / stride) in the packed dtype."""
-        x, ops = x.to(self.dtype), torch.ops.mkldnn
-        rest = (self.weight, self.bias, *self.shape)
-        out: Tensor
+        x = x.to(self.dtype)
         if residual is None:
-            out = ops._convolution_pointwise(x, *rest, "relu", [], "")
-        else:
-            out = ops._convolution_pointwise.binary(x, residual, *rest, "add", None, "relu", [], "")
+            return self.convolve(x, "relu")
+        if not self.packed:
+            return F.relu(self.convolve(x) + residual.to(self.dtype))
+        rest = (self.weight, self.bias, *self.shape)
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(x, residual, *rest, "add", None, "relu", [], "")
         return out
 
 
 def packed(module: M, dtype: torch.dtype, device: str | torch.device = "cpu") -> M:
     """Return a copy of ``module`` on ``device`` that computes the same and faster, in ``dtype``, without gradients.
 
-    Batch norms are folded into their convolutions; on a CPU these are fused with residual and ReLU. A module that says
-    it is ``exact`` stays in float32; one that knows how to ``pack`` itself does so first. Buffers are shared and not
-    copied: a memory of normal features may be large.
+    Batch norms are folded into their convolutions; on a CPU with oneDNN these are fused with residual and ReLU. A module
+    that says it is ``exact`` stays in float32; one that knows how to ``pack`` itself does so first. Buffers are shared
+    and not copied: a memory of normal features may be large.
     """
     shared = {id(buffer): buffer for buffer in module.buffers()}
     module = copy.deepcopy(module, shared).to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -105,7 +122,7 @@ def packed(module: M, dtype: torch.dtype, device: str | torch.device = "cpu") ->
     exact = {part for m in module.modules() if getattr(m, "exact", False) for part in m.modules()}
     for parent in [m for m in module.modules() if m not in exact]:
         for name, child in parent.named_children():
-            if isinstance(child, ConvNorm) and child.conv.weight.device.type == "cpu":
+            if isinstance(child, ConvNorm):
                 setattr(parent, name, PackedConvNorm(child.conv, child.norm, dtype))
             elif type(child) in (nn.Linear, nn.Conv2d, nn.ConvTranspose2d):
                 child.to(dtype)

@@ -1,74 +1,74 @@
-"""Train a method on normal images: one loop for all, resumable to the same numbers; the only file with Lightning."""
+"""Train a method on normal images: one loop for all methods, resumable to the same numbers."""
 
 from __future__ import annotations
 
 import copy
-import json
 import math
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.optim import Adam
 from tqdm import tqdm
 
 from loligo.config import TrainConfig
 from loligo.data.dataset import Dataset
 from loligo.data.transforms import intensity, jitter
-from loligo.files import replacing, sweep, write_csv
-from loligo.methods.contract import Method, Phase, Turn
-from loligo.nn.precision import autocast, hasten, pick_dtype
+from loligo.methods.contract import ALONE, Method, Reduce, Step
+from loligo.methods.optimisation import Clock
+from loligo.nn.precision import Resolved, autocast, dtype_of, pick_device, resolve
+from loligo.training import schedule
+from loligo.training.checkpoint import Checkpoint
+from loligo.training.optimisers import TurnOptimiser
+from loligo.training.processes import local_rank, synced_norms
+from loligo.training.schedule import Epoch
 from loligo.types import Again
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-Watch = Callable[[Method, int], None]
-"""Called after each epoch with a copy of the method, finished as if that were the last, and the epoch."""
+Callback = Callable[[Method, int], None]
+"""Called after each epoch with a copy of the method, finished as if that were the last, and the number of the epoch."""
 
 
 def fit(
     method: Method,
     data: Dataset,
     config: TrainConfig,
-    folder: Path,
-    watch: Watch | None = None,
-    held_out: Dataset | None = None,
+    folder: Path | None = None,
+    callback: Callback | None = None,
+    *,
+    precision: Resolved | None = None,
+    reduce: Reduce = ALONE,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Train ``method`` in place on all images of ``data``; return the history, one row an epoch.
 
     Its attributes ``attrs["seconds"]`` and ``attrs["cpu_seconds"]``, of all threads, are what the training took: all
-    epochs, and what is learnt after them.
-
-    ``held_out`` are normals for limits of the method's own; the training images unless given. ``folder`` keeps
-    ``history.csv`` and ``checkpoint/last.safetensors``, both written after each epoch; where the checkpoint stands
-    already, training goes on from it. ``watch`` looks on after each epoch; it changes nothing.
+    epochs, and what is learnt after them. ``folder`` keeps history.csv and checkpoint/last.safetensors, both written
+    after each epoch; where the checkpoint exists, training resumes from it. Without a folder nothing is written.
+    ``callback`` is called after each epoch; it changes nothing. ``reduce`` joins the processes of one training.
     """
-    from lightning_fabric import Fabric  # not above: it takes 3 s, which scoring and reports do without
-
-    hasten()
-    try:
-        fabric = Fabric(accelerator=config.device, devices=1)
-    except (RuntimeError, ValueError, ImportError) as error:
-        raise ValueError(f"train.device is {config.device!r}: {' '.join(str(error).split())}") from error
-    dtype = pick_dtype(config.precision, fabric.device)
+    device = pick_device(config.device, local_rank())
+    dtype = dtype_of(precision or resolve(config.precision, device), device)
+    if len(data) // math.ceil(len(data) / config.batch_size) < reduce.size:
+        raise ValueError(
+            f"{len(data)} images in batches of {config.batch_size} are too few for {reduce.size} processes"
+        )
     method.start()
-    method.to(fabric.device).to(memory_format=torch.channels_last)
-    loop = Loop(method, data, config, folder, fabric, dtype, held_out or data)
-    loop.resume()
-    loop.run(watch)
+    method.to(device).to(memory_format=torch.channels_last)
+    loop = Loop(method, data, config, device, dtype, reduce, progress)
+    checkpoint = Checkpoint(folder, writes=reduce.rank == 0) if folder else None
+    if not (checkpoint and checkpoint.restore(loop)):
+        loop.prepare()
+    loop.run(checkpoint, callback)
     start, spent = time.perf_counter(), time.process_time()
     loop.finish(method)
-    loop.tidy()
+    if checkpoint:
+        checkpoint.tidy(loop)
     history = pd.DataFrame(loop.history)
     rest = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - spent}
     history.attrs |= {name: value + float(history.get(name, pd.Series(0.0)).sum()) for name, value in rest.items()}
@@ -83,75 +83,75 @@ class Loop:
         method: Method,
         data: Dataset,
         config: TrainConfig,
-        folder: Path,
-        fabric: Fabric,
+        device: torch.device,
         dtype: torch.dtype,
-        held_out: Dataset,
+        reduce: Reduce,
+        progress: bool,
     ) -> None:
-        self.method, self.data, self.config, self.folder, self.fabric, self.dtype = (
-            method, data, config, folder, fabric, dtype,
-        )  # fmt: skip
-        self.held_out = held_out
-        self.plan = [
-            (phase, epoch / count)
-            for phase, count in zip(method.phases(), epochs_of(method.phases(), config.epochs), strict=True)
-            for epoch in range(count)
-        ]
+        self.method, self.data, self.config, self.device, self.dtype = method, data, config, device, dtype
+        self.reduce, self.progress = reduce, progress
+        self.phases = method.phases()
+        self.plan = list(schedule.plan(self.phases, config.epochs))
         self.done = 0
         self.history: list[dict[str, object]] = []
-        self.optimisers = {t: self._optimiser(t) for phase in method.phases() for t in phase.turns}
+        self.optimisers = [[TurnOptimiser(method, turn) for turn in phase.turns] for phase in self.phases]
         self.steps = math.ceil(len(data) / config.batch_size)
 
-    def _optimiser(self, turn: Turn) -> Adam:
-        parameters = [p for name in turn.modules for p in self.method.get_submodule(name).parameters()]
-        return Adam(parameters, turn.learning_rate, turn.betas, weight_decay=turn.weight_decay, fused=True)
+    def prepare(self) -> None:
+        """Let the method measure what its phases need."""
+        torch.manual_seed(self.config.seed)
+        self.method.eval()
+        with torch.no_grad(), autocast(self.device, self.dtype):
+            self.method.prepare(Again(lambda: self.plain_batches("preparing")), self.reduce)
 
-    def run(self, watch: Watch | None) -> None:
-        """Go through the epochs that are left."""
-        bar = tqdm(total=len(self.plan), initial=self.done, desc="training", unit="epoch", disable=not self.plan)
-        for phase, progress in self.plan[self.done :]:
-            self._epoch(phase, progress, bar)
+    def run(self, checkpoint: Checkpoint | None, callback: Callback | None) -> None:
+        """Train the epochs that are left."""
+        bar = tqdm(
+            total=len(self.plan), initial=self.done, desc="training", unit="epoch",
+            disable=not (self.plan and self.progress),
+        )  # fmt: skip
+        for epoch in self.plan[self.done :]:
+            with synced_norms(self.reduce):
+                self._epoch(epoch, bar)
             self.done += 1
             self.method.after_epoch(self.done / len(self.plan))
             bar.update()
-            if watch:
-                watch(self.finish(copy.deepcopy(self.method)), self.done)
-            self.save()
+            if callback:
+                callback(self.finish(copy.deepcopy(self.method)), self.done)
+            if checkpoint:
+                checkpoint.save(self)
         bar.close()
 
     def finish(self, method: Method) -> Method:
         """Put ``method`` in eval mode and let it learn what is not learnt by gradient, as after the last epoch."""
         torch.manual_seed(self.config.seed)
+        for optimiser in (turn for phase in self.optimisers for turn in phase):
+            optimiser.put_averages(method)
         method.eval()
-        with torch.no_grad(), autocast(self.fabric.device, self.dtype):
-            method.fit(Again(lambda: self.plain_batches(self.data, "fitting")))
-            method.calibrate(Again(lambda: self.plain_batches(self.held_out, "calibrating")))
+        with torch.no_grad(), autocast(self.device, self.dtype):
+            method.fit(Again(lambda: self.plain_batches("fitting")), self.reduce)
         return method
 
-    def _epoch(self, phase: Phase, progress: float, bar: tqdm[Any]) -> None:
-        torch.manual_seed(self.config.seed * 100_003 + self.done)
-        generator = torch.Generator().manual_seed(self.config.seed * 100_003 + self.done)
+    def _epoch(self, epoch: Epoch, bar: tqdm[Any]) -> None:
+        seed = self.config.seed * 100_003 + self.done
+        torch.manual_seed(seed + self.reduce.rank * 1_000_003)
+        generator = torch.Generator().manual_seed(seed)
+        phase = self.phases[epoch.phase]
         self.method.train()
-        for turn in phase.turns:
-            share = turn.final_rate + (1 - turn.final_rate) * (1 + math.cos(math.pi * progress)) / 2
-            self.optimisers[turn].param_groups[0]["lr"] = turn.learning_rate * share
+        for name in phase.frozen:
+            self.method.get_submodule(name).eval()
         totals: dict[str, list[Tensor]] = defaultdict(list)
         start, spent = time.perf_counter(), time.process_time()
         order = torch.randperm(len(self.data), generator=generator).numpy()
-        for step, indices in enumerate(np.array_split(order, self.steps)):
-            x = self.data.batch(indices)
-            image = x[:, :1]  # alone, without a slice's position
-            if self.config.intensity_augmentation:
-                image = intensity(image, generator)
-            if self.config.augment:
-                image = jitter(image, generator)
-            x = torch.cat([image, x[:, 1:]], 1)
-            for name, loss in self._step(phase, step, self._place(x)).items():
+        for number, indices in enumerate(np.array_split(order, self.steps)):
+            x, weight = self._share(self._augmented(indices, generator))
+            clock = Clock(epoch.number * self.steps + number, epoch.of * self.steps, epoch.number, epoch.of)
+            for name, loss in self._step(epoch.phase, number, clock, x, weight).items():
                 totals[name].append(loss)
             if sys.stderr.isatty():
-                bar.set_postfix_str(f"step {step + 1}/{self.steps}")
+                bar.set_postfix_str(f"step {number + 1}/{self.steps}")
         seconds = time.perf_counter() - start
-        means = {name: float(torch.stack(values).float().mean()) for name, values in totals.items()}
+        means = {name: float(self.reduce.sum(torch.stack(v).float().mean())) for name, v in totals.items()}
         speed = len(self.data) / seconds
         bar.set_postfix({**{k: f"{v:.4g}" for k, v in means.items()}, "images/s": f"{speed:.1f}"}, refresh=False)
         row = {
@@ -166,89 +166,46 @@ class Loop:
             raise FloatingPointError(f"a loss is not finite in epoch {self.done + 1}: {means}")
         self.history.append(row)
 
-    def _step(self, phase: Phase, step: int, x: Tensor) -> dict[str, Tensor]:
-        """Take each turn that is due; return all losses, detached."""
+    def _augmented(self, indices: Any, generator: torch.Generator) -> Tensor:
+        x = self.data.batch(indices)
+        image = x[:, :1]  # alone, without a slice's position
+        if self.config.intensity_augmentation:
+            image = intensity(image, generator)
+        if self.config.augment:
+            image = jitter(image, generator)
+        return torch.cat([image, x[:, 1:]], 1)
+
+    def _share(self, x: Tensor) -> tuple[Tensor, float]:
+        """Return this process's part of a batch, and what fraction of it that is."""
+        part = torch.tensor_split(x, self.reduce.size)[self.reduce.rank]
+        return self._place(part), len(part) / len(x)
+
+    def _step(self, phase: int, number: int, clock: Clock, x: Tensor, weight: float) -> dict[str, Tensor]:
+        """Take each turn that is due; return all losses, detached, weighted by the process's part of the batch."""
         logged: dict[str, Tensor] = {}
-        for turn in phase.turns:
-            if step % turn.every:
+        step: Step = {}
+        for optimiser in self.optimisers[phase]:
+            turn = optimiser.turn
+            if number % turn.every:
                 continue
             self.method.requires_grad_(False)
-            for parameter in self.optimisers[turn].param_groups[0]["params"]:
+            for parameter in optimiser.parameters:
                 parameter.requires_grad_(True)
             with autocast(x.device, self.dtype):
-                losses = self.method.losses(x, turn.loss)
-            torch.autograd.backward(losses[turn.loss])
-            self.optimisers[turn].step()
-            self.optimisers[turn].zero_grad()
-            self.method.after_step(turn.loss)
-            logged |= {name: loss.detach() for name, loss in losses.items()}
+                losses = self.method.losses(x, turn.loss, step)
+            torch.autograd.backward(losses[turn.loss] if weight == 1 else weight * losses[turn.loss])
+            optimiser.step(clock, self.reduce)
+            self.method.after_step(turn.loss, step, self.reduce)
+            logged |= {name: weight * loss.detach() for name, loss in losses.items()}
         return logged
 
     def _place(self, x: Tensor) -> Tensor:
-        return x.to(self.fabric.device).contiguous(memory_format=torch.channels_last)
+        return x.to(self.device).contiguous(memory_format=torch.channels_last)
 
-    def plain_batches(self, data: Dataset, purpose: str) -> Iterator[Tensor]:
+    def plain_batches(self, purpose: str) -> Iterator[Tensor]:
         """Yield all images in order, without augmentation, beneath a progress bar."""
-        with tqdm(total=len(data), desc=purpose, unit="image") as bar:
-            for start in range(0, len(data), self.config.batch_size):
-                indices = np.arange(start, min(start + self.config.batch_size, len(data)))
-                yield self._place(data.batch(indices))
+        with tqdm(total=len(self.data), desc=purpose, unit="image", disable=not self.progress) as bar:
+            for start in range(0, len(self.data), self.config.batch_size):
+                indices = np.arange(start, min(start + self.config.batch_size, len(self.data)))
+                yield self._place(self.data.batch(indices))
                 bar.update(len(indices))
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self.folder / "checkpoint" / "last.safetensors"
-
-    def save(self) -> None:
-        """Write everything that the next epoch depends on; a kill leaves the previous file or this one."""
-        tensors = {f"method.{k}": v for k, v in self.method.state_dict().items()}
-        for i, optimiser in enumerate(self.optimisers.values()):
-            for j, state in optimiser.state_dict()["state"].items():
-                tensors |= {f"optimiser.{i}.{j}.{k}": v for k, v in state.items()}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        with replacing(self._checkpoint) as path:
-            save_file(tensors, path, {"done": str(self.done), "history": json.dumps(self.history)})
-        write_csv(pd.DataFrame(self.history), self.folder / "history.csv")
-
-    def tidy(self) -> None:
-        """Make good what a kill while saving left: a history without its last epoch, and half a checkpoint."""
-        sweep(self._checkpoint.parent, f".{self._checkpoint.name}.????????", 0)
-        if self.history:
-            write_csv(pd.DataFrame(self.history), self.folder / "history.csv")
-
-    def resume(self) -> None:
-        """Go back to the last checkpoint, where there is one; ValueError, which names it, where it is not whole."""
-        if not self._checkpoint.exists():
-            return
-        try:
-            self._restore()
-        except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{self._checkpoint} is no checkpoint of this training ({type(error).__name__}); remove it"
-            ) from error
-
-    def _restore(self) -> None:
-        with safe_open(self._checkpoint, "pt") as file:
-            about = file.metadata()
-        self.done, self.history = int(about["done"]), json.loads(about["history"])
-        groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        for name, tensor in load_file(self._checkpoint).items():
-            kind, rest = name.split(".", 1)
-            groups[kind][rest] = tensor
-        self.method.load_state_dict(groups["method"])
-        for i, optimiser in enumerate(self.optimisers.values()):
-            state: dict[int, dict[str, Tensor]] = defaultdict(dict)
-            for name, tensor in groups["optimiser"].items():
-                index, parameter, key = name.split(".")
-                if int(index) == i:
-                    like = optimiser.param_groups[0]["params"][int(parameter)]
-                    same = tensor.shape == like.shape  # fused Adam takes memory as it lies: lay it as the parameter's
-                    state[int(parameter)][key] = torch.empty_like(like).copy_(tensor) if same else tensor
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": dict(state)})
-
-
-def epochs_of(phases: tuple[Phase, ...], epochs: int) -> list[int]:
-    """Share out epochs among phases by their shares, each at least one."""
-    total = sum(phase.share for phase in phases)
-    ends = np.round(np.cumsum([phase.share for phase in phases]) / (total or 1) * epochs).astype(int)
-    return [max(1, int(b - a)) for a, b in zip([0, *ends], ends, strict=False)]
