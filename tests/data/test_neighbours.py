@@ -45,17 +45,17 @@ def test_neighbours_are_those_of_the_plain_distance(images: np.ndarray) -> None:
     assert not found.same and found.count == 20
 
 
-def test_unlike_is_the_share_of_images_that_lie_nearer_to_their_own_nearest(images: np.ndarray) -> None:
+def test_dissimilarity_is_the_fraction_of_images_that_lie_nearer_to_their_own_nearest(images: np.ndarray) -> None:
     signatures = neighbours.signatures(images[:, 0])
     own = (np.linalg.norm(signatures[:, None] - signatures, axis=2) + 9 * np.eye(20)).min(axis=1)
     seen = set()
     for image in anatomy(12, 64, seed=5)[:, 0]:
         nearest = np.linalg.norm(signatures - neighbours.signatures(image[None]), axis=1).min()
-        found = neighbours.compare(image, dataset(images)).unlike
+        found = neighbours.compare(image, dataset(images)).dissimilarity
         assert found == pytest.approx((own < nearest).mean())
         seen.add(found)
     assert len(seen) > 3
-    assert neighbours.compare(1 - images[0, 0], dataset(images)).unlike == 1
+    assert neighbours.compare(1 - images[0, 0], dataset(images)).dissimilarity == 1
 
 
 def test_darker_is_the_share_of_images_below_its_mean(images: np.ndarray) -> None:

@@ -43,7 +43,7 @@ class Dataset:
     rejected: pd.DataFrame
     """Columns path, reason: the files that could not be used."""
     preprocessing: Preprocessing
-    """What made the pixels; its ``restore`` leads maps back to the grids of the files."""
+    """What the pixels were made by; its ``restore`` leads maps back to the grids of the files."""
     geometries: Sequence[Geometry | VolumeHeader]
     """Of each row's file, R."""
     counts: tuple[int, ...] | None = None
