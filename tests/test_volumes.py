@@ -17,9 +17,10 @@ from conftest import anatomy, write_images
 from loligo import api
 from loligo.calibration import Calibration
 from loligo.cli import main
-from loligo.data import cache, volumes
+from loligo.data import cache
+from loligo.data.preprocessing import Preprocessing
 from loligo.io import nifti, planes
-from loligo.scoring import bounded
+from loligo.runs.mood import bounded
 
 SHAPE = (20, 24, 12)  # X, Y, Z
 OPTIONS = {"size": 32, "position": True, "widths": [4, 8, 8], "restorations": 2}
@@ -64,14 +65,14 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 def test_a_data_set_of_volumes_holds_their_slices_with_their_places(manifest: pd.DataFrame) -> None:
-    data = cache.load(manifest.iloc[:3], 32, cut=Cut("axial", "brain", position=True))
+    data = cache.load(manifest.iloc[:3], Preprocessing(32, position=True))
     assert len(data) == 3 * 12
     assert data.counts == (12, 12, 12)
     assert data.row_of.tolist() == [0] * 12 + [1] * 12 + [2] * 12
     x = data.batch([0, 6, 11, 12])
     assert x.shape == (4, 2, 32, 32)
     np.testing.assert_allclose(x[:, 1].mean((1, 2)), [-0.5, 6 / 11 - 0.5, 0.5, -0.5], atol=1e-6)
-    again = cache.load(manifest.iloc[:3], 32, cut=Cut("sagittal", "brain"))
+    again = cache.load(manifest.iloc[:3], Preprocessing(32, axis="sagittal"))
     assert len(again) == 3 * 20
     assert again.batch([0]).shape == (1, 1, 32, 32)
 
@@ -92,7 +93,7 @@ def test_a_file_that_is_cut_short_is_rejected_and_the_others_keep_their_slices(
     whole = Path(manifest["path"][0]).read_bytes()
     bad.write_bytes(whole[: len(whole) // 2])
     rows = pd.DataFrame({"path": [manifest["path"][0], str(bad), manifest["path"][1]]})
-    data = cache.load(rows, 16)
+    data = cache.load(rows, Preprocessing(16))
     assert data.counts == (12, 12)
     assert list(data.rows["path"]) == [manifest["path"][0], manifest["path"][1]]
     assert list(data.rejected["path"]) == [str(bad)]
@@ -102,10 +103,10 @@ def test_a_ct_mapped_to_one_keeps_its_values(tmp_path: Path) -> None:
     """MOOD's abdomens lie in [0, 1]; the window of HU would make them one grey, even of two voxels that overshoot."""
     ras = np.random.default_rng(0).random(SHAPE).astype(np.float32)
     rows = pd.DataFrame({"path": [str(save(tmp_path / "ct.nii.gz", ras))]})
-    data = cache.load(rows, 32, cut=Cut("axial", "unit"), folder=tmp_path / "cache")
+    data = cache.load(rows, Preprocessing(32, window="unit"), folder=tmp_path / "cache")
     assert data.batch(range(12)).std() > 0.15
     hu = pd.DataFrame({"path": [str(save(tmp_path / "hu.nii.gz", 400 * ras - 160))]})
-    again = cache.load(hu, 32, cut=Cut("axial", "ct"), folder=tmp_path / "cache")
+    again = cache.load(hu, Preprocessing(32, window="ct"), folder=tmp_path / "cache")
     np.testing.assert_allclose(again.batch(range(12)), data.batch(range(12)), atol=1e-3)
 
 
@@ -268,11 +269,11 @@ def test_what_is_held_out_of_a_folder_of_volumes_can_be_read(manifest: pd.DataFr
 
     for i in range(6):
         shutil.copy(manifest["path"][i], tmp_path / f"{i}.nii.gz")
-    held = manifests.resolve(tmp_path, purpose="train")
+    held = manifests.resolve(tmp_path, purpose="train").rows
     broken = Path(held.loc[held["split"] == "calibration", "path"].item())
     voxels = np.full(SHAPE, np.nan, np.float32)
     nib.save(nib.Nifti1Image(voxels, np.diag([2, 2, 2, 1])), broken)
-    again = manifests.resolve(tmp_path, purpose="train").set_index("path")["split"]
+    again = manifests.resolve(tmp_path, purpose="train").rows.set_index("path")["split"]
     assert again[str(broken)] == "train" and (again == "calibration").sum() == 1
     run = api.train("gaussian", tmp_path, tmp_path / "run", preset="tiny")
     assert (run.about["data"]["train"], run.about["data"]["calibration"], run.about["data"]["rejected"]) == (4, 1, 1)
@@ -348,7 +349,7 @@ def test_maps_of_slices_are_put_back_where_they_came_from(run: api.Run, manifest
 
     for axis, size in (("axial", 24), ("coronal", 20), ("sagittal", 24)):
         rows = manifest[manifest["split"] == "test"].reset_index(drop=True)
-        data = cache.load(rows, size, cut=Cut(axis, "brain"))
+        data = cache.load(rows, Preprocessing(size, axis=axis))
         scorer = Scorer(Mirror(MethodConfig(size=size)), "float32")
         maps = VolumeMaps(scorer.method, data, axis)
         found = [own for start in range(0, len(data), 7) for own in maps.add(
@@ -361,15 +362,6 @@ def test_maps_of_slices_are_put_back_where_they_came_from(run: api.Run, manifest
             np.testing.assert_allclose(back.affine, own.affine, atol=1e-4)
             a, b = planes.slices(back.voxels, axis), planes.slices(own.voxels, axis)
             assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97  # but for resizing and the window
-
-
-def test_the_shape_of_slices_is_known_without_the_voxels(tmp_path: Path) -> None:
-    header = nifti.read_header(save(tmp_path / "a.nii", brain(0)))
-    assert [volumes.shape(header, axis) for axis in ("axial", "coronal", "sagittal")] == [
-        planes.slices(brain(0), axis).shape for axis in ("axial", "coronal", "sagittal")
-    ]
-    huge = replace(header, shape=(1 << 20, 1 << 20, 1 << 20))
-    assert volumes.shape(huge, "axial") == (1 << 20, 1 << 20, 1 << 20)
 
 
 def test_files_that_no_scoring_wrote_are_kept(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
