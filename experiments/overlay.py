@@ -1,6 +1,6 @@
 """Lay voxel scores over their inputs in world coordinates, for RAS, LPS and oblique files, and draw what is seen.
 
-    python benchmarks/overlay.py --png benchmarks/results/overlay.png
+    python -m experiments.overlay --png experiments/results/overlay.png
 
 One toy brain with a bright ball is written three times: in RAS order, in LPS order, and turned by some 20 degrees about
 two axes with its axes in another order. Each file goes through the package's own way in and out: read, cut in axial
@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from loligo.data.volumes import Cut
 from matplotlib.axes import Axes
 from nilearn.image import resample_img
 from PIL import Image
 
 from loligo.data import brains, cache
-from loligo.data.volumes import Cut
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import Method
 from loligo.scoring import Scorer, VolumeMaps, save_volume

@@ -1,7 +1,7 @@
 """The staged SimSID as its report measures it: 1,024 normal ZhangLab images of 128x128, rebuilt by both generators.
 
-    python benchmarks/staged.py --data chest_xray/ --out runs/staged --seed 0
-    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/staged.py ...    # on Linux: less time lost to page faults
+    python -m experiments.staged --data chest_xray/ --out runs/staged --seed 0
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python -m experiments.staged ...    # on Linux: less time lost to page faults
 
 A run that was cut off goes on where it stopped. Rows are added to simsid_staged.csv beside this file, one a generator
 and set of images: mean squared error over all of them, KL divergence of intensity histograms of `BINS` bins as the mean
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from experiments.common import RESULTS
 from loligo import api
 from loligo.data import cache
 from loligo.data.sources import zhanglab
@@ -26,7 +27,6 @@ from loligo.evaluation import metrics, results
 from loligo.methods.contract import Method
 from loligo.runs.run import Run
 
-RESULTS = Path(__file__).parent / "results"
 IMAGES = 1024
 BINS = (256, 64, 32, 10)
 """Of the intensity histograms; the report names no number. Two samples of 128x128 values from an image's own histogram

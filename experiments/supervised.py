@@ -1,6 +1,6 @@
 """What labels would give on the ZhangLab chest X-rays: SimSID's discriminator trained to tell pneumonia from normal.
 
-    python benchmarks/supervised.py --data chest_xray/ --seeds 0 1
+    python -m experiments.supervised --data chest_xray/ --seeds 0 1
 
 It is no result of this project, which learns from normals alone: it says how far the official test split can be ranked
 by this network at this size when every image of the training folder has its label. Each epoch sees every normal and as
@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from experiments.common import RESULTS
+from experiments.zhanglab import crossed
 from loligo.data import cache
 from loligo.data.sources import zhanglab
 from loligo.data.transforms import expose, jitter
@@ -28,9 +30,8 @@ from loligo.evaluation import results
 from loligo.methods.simsid import SimsidConfig
 from loligo.nn.discriminator import Discriminator
 from loligo.nn.precision import hasten
-from zhanglab import crossed
 
-RESULTS = Path(__file__).parent / "results" / "supervised.csv"
+TABLE = RESULTS / "supervised.csv"
 RATE = 1e-3
 BATCH = 32
 
@@ -82,7 +83,7 @@ def main() -> None:
         about = {"images": f"{len(normal)} + {len(abnormal)}", "train_seconds": round(seconds)}
         key = {"epochs": given.epochs, "seed": seed}
         print(key, found)
-        results.replace(RESULTS, pd.DataFrame([key | found | about | {"commit": results.commit()}]), key)
+        results.replace(TABLE, pd.DataFrame([key | found | about | {"commit": results.commit()}]), key)
 
 
 if __name__ == "__main__":

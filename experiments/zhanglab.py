@@ -1,9 +1,9 @@
 """SQUID and SimSID on the ZhangLab chest X-rays, official test split: AUC by epoch, both protocols, traps, ablations.
 
-    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 20
-    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --epochs 10 --set strict_top_k=false
-    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --epochs 10 --set train.intensity_augmentation=false
-    python benchmarks/zhanglab.py --method simsid --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 40
+    python -m experiments.zhanglab --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 20
+    python -m experiments.zhanglab --data chest_xray/ --out runs/zhanglab --epochs 10 --set strict_top_k=false
+    python -m experiments.zhanglab --data chest_xray/ --out runs/zhanglab --set train.intensity_augmentation=false
+    python -m experiments.zhanglab --method simsid --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 40
 
 A run that was cut off goes on where it stopped. After each epoch validation and test images are scored in several ways
 from one pass of the generator; the scores go to epochs.csv and variants.csv of the run folder and decide nothing. At
@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 import yaml
 
+from experiments.common import RESULTS
 from loligo import api
 from loligo.data import cache
 from loligo.data.sources import zhanglab
@@ -30,8 +31,6 @@ from loligo.nn.discriminator import FeatureNorm
 from loligo.nn.precision import autocast
 from loligo.runs.folder import append_epoch
 from loligo.scoring import Scorer
-
-RESULTS = Path(__file__).parent / "results"
 
 
 class Variants:

@@ -11,13 +11,13 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from loligo.data.volumes import Cut
 
 from conftest import anatomy, write_images
 from loligo import api
 from loligo.calibration import Calibration
 from loligo.cli import main
 from loligo.data import cache, volumes
-from loligo.data.volumes import Cut
 from loligo.io import nifti, planes
 from loligo.scoring import bounded
 

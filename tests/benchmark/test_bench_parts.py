@@ -15,10 +15,12 @@ from conftest import anatomy, dataset
 from loligo import methods
 from loligo.benchmark import compare, cost, table_text, work
 from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
+from loligo.calibration import Calibration
 from loligo.cli import main
-from loligo.config import build
+from loligo.detector import Detector
 from loligo.methods.contract import Method
 from loligo.runs.run import Run
+from loligo.runs.settings import Settings
 from loligo.types import Scores
 
 IMAGES = anatomy(4, 64)[:, 0]
@@ -56,32 +58,27 @@ class Product(Method):
         self.linear = torch.nn.Linear(12, 6, bias=False)
         self.conv = torch.nn.Conv2d(1, 2, 3, padding=1)
 
-    def score(self, x: torch.Tensor) -> Scores:
+    def forward(self, x: torch.Tensor) -> Scores:
         return Scores(self.linear(torch.zeros(len(x), 12)).sum(1) + self.conv(x).mean((1, 2, 3)))
 
 
-def api_model(name: str) -> Method:
-    kind = methods.get(name)
-    values = {k: v for k, v in kind.presets["tiny"].items() if not k.startswith("train.")}
-    return kind(build(kind.Config, values)).eval()
+def tiny(name: str) -> Method:
+    return Settings.of(name, "tiny").new_model().freeze()
 
 
 def test_operations_are_two_a_multiply_add() -> None:
     x = torch.zeros(1, 1, 8, 8)
     assert cost.flops(Product(), x) == 2 * 6 * 12 + 2 * 8 * 8 * 2 * 9
-    model = api_model("padim")
+    model = tiny("padim")
     with FlopCounterMode(display=False) as theirs, torch.no_grad():
-        model.score(torch.zeros(1, 1, 64, 64))
+        model(torch.zeros(1, 1, 64, 64))
     assert cost.flops(model, torch.zeros(1, 1, 64, 64)) == theirs.get_total_flops() > 0
 
 
 def test_cost_of_a_trained_run(tmp_path: Path) -> None:
-    kind = methods.get("ae")
-    config = build(kind.Config, kind.presets["tiny"])
-    from loligo.config import TrainConfig
-
-    run = Run(tmp_path, "ae", config, TrainConfig(), {})
+    run = Run.new(tmp_path, Settings.of("ae", "tiny"))
     run.save_model(run.new_model())
+    Calibration.fit([0.0, 1.0]).save(run.files.calibration)
     found = cost.measure(run, dataset(anatomy(5, 64)))
     assert found["parameters"] == sum(p.numel() for p in run.new_model().parameters())
     assert found["model_bytes"] == (tmp_path / "model.safetensors").stat().st_size
@@ -89,14 +86,12 @@ def test_cost_of_a_trained_run(tmp_path: Path) -> None:
 
 
 def test_models_that_were_kept_are_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loligo.config import TrainConfig
-
-    kind, data, scored = methods.get("ae"), dataset(anatomy(3, 64)), []
+    data, scored = dataset(anatomy(3, 64)), []
     data.rows["row"] = [4, 5, 9]
-    run = Run(tmp_path, "ae", build(kind.Config, kind.presets["tiny"]), TrainConfig(), {})
+    run = Run.new(tmp_path, Settings.of("ae", "tiny"))
     run.save_model(run.new_model(), tmp_path / "000007.safetensors")
-    honest = work.raw_scores
-    monkeypatch.setattr(work, "raw_scores", lambda *a, **options: scored.append(honest(*a, **options)) or scored[-1])
+    honest = Detector.scores
+    monkeypatch.setattr(Detector, "scores", lambda *a, **options: scored.append(honest(*a, **options)) or scored[-1])
     first, again = (work._epoch(run, data, tmp_path / "000007.safetensors") for _ in range(2))
     assert len(scored) == 1
     pd.testing.assert_frame_equal(first, again, check_exact=True)
@@ -114,36 +109,15 @@ def test_the_last_of_the_models_that_were_kept_is_always_scored(count: int, most
 
 
 def test_models_of_the_last_phase_are_kept_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loligo.config import TrainConfig
-
     saved: list[str] = []
     monkeypatch.setattr(Run, "save_model", lambda self, model, path: saved.append(path.stem))
     for name, epochs in {"vqvae_restoration": range(31, 61), "ae": range(3, 61, 3), "gaussian": ()}.items():
-        kind = methods.get(name)
-        run = Run(tmp_path, name, build(kind.Config, kind.presets["tiny"]), TrainConfig(epochs=60), {})
+        run = Run.new(tmp_path, Settings.of(name, "tiny", train={"epochs": 60}))
         keep, model = work._Keep(tmp_path, run), run.new_model()
         for epoch in range(1, 61) if epochs else ():
             keep(model, epoch)
         assert [int(stem) for stem in saved] == [e for e in epochs if name == "ae" or (e - 30) % 2 == 0], name
         saved.clear()
-
-
-def test_the_time_of_an_epoch_is_estimated_from_few_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loligo.config import TrainConfig
-
-    def fit(model, data, config, folder):
-        assert len(data) == 4 * 5
-        phases = [phase.name for phase in model.phases()]
-        return pd.DataFrame(
-            [{"phase": p, "images_per_s": v} for p in phases for v in (1.0, 20.0 * (1 + phases.index(p)))]
-        )
-
-    monkeypatch.setattr(work.training, "fit", fit)
-    kind = methods.get("simsid_staged")
-    run = Run(tmp_path, "simsid_staged", build(kind.Config, kind.presets["tiny"]), TrainConfig(batch_size=5), {})
-    shares = [phase.share for phase in run.new_model().phases()]
-    expected = sum(share / sum(shares) * 60 / (20 * (1 + i)) for i, share in enumerate(shares))
-    assert work.epoch_seconds(run, dataset(anatomy(60, 64)), tmp_path) == pytest.approx(expected)
 
 
 def cell(name: str, auc: float, **given: object) -> dict[str, object]:

@@ -65,7 +65,18 @@ def test_a_process_that_is_killed_fails_its_cell_alone(failing: Path) -> None:
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run one benchmark to its end, and one that is killed whenever a cell has come to another point."""
     root = tmp_path_factory.mktemp("killed")
-    words = [sys.executable, "-m", "loligo", "benchmark", "--methods", "ae,gaussian", "--seeds", "2", "--preset", "tiny"]
+    words = [
+        sys.executable,
+        "-m",
+        "loligo",
+        "benchmark",
+        "--methods",
+        "ae,gaussian",
+        "--seeds",
+        "2",
+        "--preset",
+        "tiny",
+    ]
     words += ["--datasets", f"one={bench_data.write(root / 'data')}", "--set", "train.epochs=4", "train.batch_size=8"]
     subprocess.run([*words, "--out", str(root / "whole")], check=True)
     for point in ("checkpoint/last.safetensors", "scores.csv"):

@@ -1,4 +1,4 @@
-"""What the benchmark of brains says of voxels, against the exact metrics."""
+"""What the experiment on brains says of voxels, against the exact metrics."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from loligo.evaluation import metrics
 
 @pytest.fixture
 def brains(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    import brains
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    from experiments import brains
 
     return brains
 

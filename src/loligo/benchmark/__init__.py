@@ -19,6 +19,8 @@ from loligo.reports.benchmark import page as pages
 
 __all__ = ["Outcome", "Request", "compare", "parse", "run", "table_text"]
 
+log = logging.getLogger(__name__)
+
 
 class Outcome(NamedTuple):
     """What came of a benchmark."""
@@ -29,7 +31,7 @@ class Outcome(NamedTuple):
     failed: int
 
 
-def run(asked: Request, tell: Callable[[str], None] = logging.getLogger(__name__).info) -> Outcome:
+def run(asked: Request, tell: Callable[[str], None] = log.info) -> Outcome:
     """Run what a request asks for and is not finished, and write the tables to its ``out``. ``tell`` gets the progress.
 
     Raises ValueError for unknown names and unfit data, and where ``out`` holds tables of other cells, before anything

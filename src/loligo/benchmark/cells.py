@@ -129,7 +129,7 @@ def plan(cell: Cell, data: Data, out: Path, preset: str | None, settings: dict[s
     """
     method = cell.method.partition(":")[0]
     chosen = preset if preset in methods.get(method).presets else None
-    options, train, preprocessing = _own(method, settings)
+    options, train, preprocessing = own_settings(method, settings)
     if Path(str(options.get("weights", ""))).is_file():
         options["weights"] = str(Path(str(options["weights"])).absolute())
     run = Settings.of(method, chosen, options, train | {"seed": cell.seed}, preprocessing)
@@ -146,7 +146,7 @@ def plan(cell: Cell, data: Data, out: Path, preset: str | None, settings: dict[s
     return Plan(cell, folder, chosen or "", config, trained, seen, budget, data_hash)
 
 
-def _own(method: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def own_settings(method: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return what settings say of a method's Config, of its training, and of preprocessing."""
     own = {key.removeprefix(f"{method}."): value for key, value in settings.items() if key.startswith(f"{method}.")}
     options: dict[str, Any] = {}

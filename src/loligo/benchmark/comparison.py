@@ -16,8 +16,8 @@ def compare(first: str | Path, second: str | Path) -> pd.DataFrame:
 
     What one of them alone has is left out; `table_text` says how much that is. Columns: cell, protocol, auc_a with its
     95 % interval (low_a, high_a), auc_b, difference (b - a), ``within``, whether the second AUC lies in the first's
-    interval, ``changed``, which of data, version, method options and training options differ, and the training seconds of
-    both. Raises ValueError for what is no benchmark, and where no cell is in both.
+    interval, ``changed``, which of data, version, method options and training options differ, and the training seconds
+    of both. Raises ValueError for what is no benchmark, and where no cell is in both.
     """
     cells = [_cells(which) for which in (first, second)]
     both = cells[0].merge(cells[1], on=KEY, suffixes=("_a", "_b"))

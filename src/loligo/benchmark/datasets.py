@@ -44,8 +44,8 @@ class Data:
 def read(given: str, out: Path) -> Data:
     """Read NAME=PATH, PATH or NAME: a manifest, or the folder of a data set that `DATASETS` knows by name.
 
-    The sets of `SYNTHETIC` need no folder: they are generated in ``out``. Raises ValueError for unknown names and for a test
-    split with fewer than two normal or two abnormal images.
+    The sets of `SYNTHETIC` need no folder: they are generated in ``out``. Raises ValueError for unknown names and for a
+    test split with fewer than two normal or two abnormal images.
     """
     name, _, path = given.rpartition("=") if "=" not in given else given.partition("=")
     if not name and path.lower().endswith(manifest.MANIFEST_SUFFIXES):

@@ -15,10 +15,10 @@ from typing import Any
 from loligo.benchmark import labels, work
 from loligo.benchmark.cells import VERSION, Cell, Plan, seen_in_scoring, seen_in_training, select
 from loligo.benchmark.request import Job, Request, finished
-from loligo.evaluation import results
 from loligo.files import sweep, write_json
 from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
+from loligo.training.cost import commit
 
 DIED = (
     "its process ended abruptly, perhaps killed for want of memory (its log.txt may say more); "
@@ -114,7 +114,7 @@ def _measured(job: Job, plan: Plan, request: Request, begun: float) -> str:
         "name": plan.cell.name,
         "seconds": round(before.get("seconds", 0) + time.monotonic() - begun, 1),
         "command": request.command(plan.cell, job.data.given, epochs),
-        "commit": before.get("commit", results.commit()),
+        "commit": before.get("commit", commit()),
         "data_hash": plan.data_hash,
         "version": VERSION,
     }

@@ -16,11 +16,12 @@ from loligo.benchmark import robustness
 from loligo.benchmark.cells import Plan
 from loligo.benchmark.request import Job, Request, finished, reason
 from loligo.calibration import Calibration
-from loligo.evaluation import metrics, results, statistics
+from loligo.evaluation import metrics, statistics
 from loligo.evaluation import protocols as evaluate
 from loligo.reports.benchmark.page import Benchmark
 from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
+from loligo.training.cost import commit
 
 COST = ("train_seconds", "train_cpu_seconds", "images_per_s", "peak_memory_bytes")
 SCORING = ("score_images_per_s", "parameters", "flops_per_image", "model_bytes")
@@ -43,7 +44,7 @@ def gather(jobs: list[Job], request: Request) -> Benchmark:
     )
     about = {
         "loligo": __version__,
-        "commit": results.commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {platform.system()}, one thread a cell",
@@ -71,8 +72,8 @@ def scores(job: Job) -> dict[str, tuple[pd.DataFrame, float, dict[str, Any]]]:
     measured = run.read_metrics() or {}
     for protocol in _protocols(job):
         found, table = measured[protocol], evaluate.labelled(run.read_scores(), "test")
-        if found.get("epoch"):
-            table = evaluate.at_epoch(table, evaluate.read(run.epochs), found["epoch"])
+        if found.get("epoch") and (epochs := run.read_epochs()) is not None:
+            table = evaluate.at_epoch(table, epochs, found["epoch"])
         details = {name: measured.get(name, {}) if protocol == "clean" else {} for name in ("kinds", "pixel")}
         parts[protocol] = (table, float(found["threshold"]), found | details)
     return parts

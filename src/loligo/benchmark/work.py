@@ -6,14 +6,13 @@ can be compared, and ends with the process that started it.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
 import shutil
-import tempfile
 import threading
 import traceback
+from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from pathlib import Path
 
@@ -26,20 +25,20 @@ from loligo.benchmark import cost
 from loligo.benchmark.cells import Plan
 from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
 from loligo.data.dataset import Dataset
+from loligo.detector import Detector
 from loligo.files import write_csv, write_json
 from loligo.methods.contract import Method
 from loligo.runs.run import Run
-from loligo.scoring import Scorer, by_row, raw_scores
-from loligo.training import loop as training
+from loligo.runs.settings import Settings
+from loligo.training.budget import epoch_seconds
+from loligo.training.schedule import epochs_of
 
 SNAPSHOTS = 20
 """Epochs of the last phase whose model is kept until it is scored, at most, evenly spaced: the choice of the papers'
 protocol."""
-TIMED_BATCHES = 4
-"""Batches of an epoch that is timed to turn a budget into a number of epochs."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Wanted:
     """What a cell is to score beside its test images."""
 
@@ -82,28 +81,15 @@ def do(plan: Plan, learn: pd.DataFrame, test: pd.DataFrame, wanted: Wanted) -> s
 
 def train(plan: Plan, rows: pd.DataFrame, snapshots: bool) -> None:
     """Train on ``rows``, splits train and calibration, as far as that was not done; keep models for `score`."""
-    settings = dict(plan.train)
-    if plan.budget:
-        settings["epochs"] = _affordable(plan, rows)
-    run = _planned(plan, settings, plan.run)
-    if run.trained:
-        return
-    keep = _Keep(plan.folder / "snapshots", run) if snapshots else None
-    api.train(
-        run.method,
-        rows,
-        run.folder,
-        preset=run.preset or None,
-        options=plan.method_config,
-        train=run.train,
-        preprocessing=run.preprocessing,
-        watch=keep,
-    )
+    epochs = {"epochs": _affordable(plan, rows)} if plan.budget else {}
+    run = Run.new(plan.run, _settings(plan, **epochs))
+    if not run.trained:
+        api.train_run(run, rows, callback=_Keep(plan.folder / "snapshots", run) if snapshots else None)
 
 
-def _planned(plan: Plan, train: dict[str, object], folder: Path) -> Run:
+def _settings(plan: Plan, **train: int) -> Settings:
     method, preset = plan.cell.method.partition(":")[0], plan.preset or None
-    return api.plan(method, folder, preset, plan.method_config, train, plan.preprocessing)
+    return Settings.of(method, preset, plan.method_config, plan.train | train, plan.preprocessing)
 
 
 class _Keep:
@@ -111,7 +97,7 @@ class _Keep:
 
     def __init__(self, folder: Path, run: Run) -> None:
         self.folder, self.run = folder, run
-        *before, last = training.epochs_of(run.new_model().phases(), run.train.epochs) or [0]
+        *before, last = epochs_of(run.new_model().phases(), run.train.epochs) or [0]
         self.before, self.last = sum(before), sum(before) + last
         self.every = math.ceil(last / SNAPSHOTS)
 
@@ -125,24 +111,11 @@ def _affordable(plan: Plan, rows: pd.DataFrame) -> int:
     """Return how many epochs the budget is worth, by timing a short training of each phase; measured once."""
     path = plan.folder / "budget.json"
     if not path.exists():
-        run = _planned(plan, plan.train, plan.folder / "none")
-        seconds = epoch_seconds(run, run.images(rows[rows["split"] == "train"]), plan.folder)
+        run = Run.new(plan.folder / "none", _settings(plan))
+        seconds = epoch_seconds(run, run.images(rows[rows["split"] == "train"]))
         found = {"seconds_per_epoch": seconds, "epochs": max(1, int((plan.budget or 0) / seconds))}
         write_json(found, path)
     return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])
-
-
-def epoch_seconds(run: Run, normals: Dataset, scratch: Path) -> float:
-    """Estimate the seconds of an epoch, in the mean over the phases by their shares, from a few batches of each."""
-    some = dataclasses.replace(normals, pixels=normals.pixels[: TIMED_BATCHES * run.train.batch_size])
-    phases, model = run.new_model().phases(), run.new_model()
-    total = sum(phase.share for phase in phases)
-    twice = math.ceil(2 * total / min(phase.share for phase in phases))  # the first time warms up
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        config = dataclasses.replace(run.train, epochs=min(twice, 4 * len(phases)))
-        history = training.fit(model, some, config, Path(folder))
-    speeds = history.groupby("phase")["images_per_s"].last()
-    return float(sum(p.share / total * len(normals) / speeds[p.name] for p in phases))
 
 
 def score(plan: Plan, rows: pd.DataFrame, wanted: Wanted) -> None:
@@ -153,8 +126,8 @@ def score(plan: Plan, rows: pd.DataFrame, wanted: Wanted) -> None:
     """
     run, folder = Run.load(plan.run), plan.folder
     test = rows[rows["split"] == "test"].reset_index(drop=True)
-    if not (run.folder / "scores.csv").exists():
-        api.score(run, test, maps=wanted.maps)
+    if not run.files.scores.exists():
+        api.score(run, test, maps="network" if wanted.maps else "none", device=run.train.device)
     if not (folder / "cost.json").exists():
         write_json(cost.measure(run, run.images(test)), folder / "cost.json")
     kept = folder / "snapshots"
@@ -179,21 +152,21 @@ def _epoch(run: Run, data: Dataset, kept: Path) -> pd.DataFrame:
     """Score images by a model that was kept, as far as that was not done: columns row, epoch, score."""
     done = kept.with_suffix(".csv")
     if not done.exists():
-        values = raw_scores(Scorer(run.model(kept), run.train.precision), data, progress=False)
+        values = Detector.of(run, run.model(kept), run.train.device).scores(data)
         write_csv(data.rows[["row"]].assign(epoch=int(kept.stem), score=values), done)
     return pd.read_csv(done)
 
 
 def _corrupted(run: Run, data: Dataset) -> pd.DataFrame:
     """Score the images corrupted in each way and severity: columns row, kind, severity, score."""
-    scorer, tables = Scorer(run.model(), run.train.precision), []
+    detector, tables = Detector.load(run, run.train.device), []
     for kind, severity in ((kind, severity) for kind in STEPS for severity in SEVERITIES):
         found = []
         for start in range(0, len(data), 16):
             indices = range(start, min(start + 16, len(data)))
             x = data.batch(indices)
             x[:, 0] = torch.from_numpy(corrupt(x[:, 0].numpy(), kind, severity, indices))
-            found.append(scorer(x).image.double())
-        values = by_row(torch.cat(found).numpy(), data, scorer.method.volume_score)
+            found.append(detector(x).image.double())
+        values = detector.by_row(torch.cat(found).numpy(), data)
         tables.append(data.rows[["row"]].assign(kind=kind, severity=severity, score=values))
     return pd.concat(tables, ignore_index=True)

@@ -21,6 +21,17 @@ def spread(row: Any, name: str) -> str:
     return f"{value:.3f}" + ("" if pd.isna(deviation) else f" ± {deviation:.3f}")
 
 
+def method(row: Any) -> str:
+    """Name a method with the preset of its options, where that is not in its name: squid (ensemble)."""
+    name, preset = row["method"], row.get("preset")
+    return name if not preset or pd.isna(preset) or name.endswith(f":{preset}") else f"{name} ({preset})"
+
+
+def published(row: Any) -> str:
+    """Name a method as its paper does, and say in what ours is another."""
+    return f"{row['name']} (ours: {row['ours']})" if row["ours"] else str(row["name"])
+
+
 def interval(row: Any, name: str) -> str:
     """Write the 95 % interval of a metric: 0.85–0.90."""
     return f"{row[f'{name}_low']:.3f}–{row[f'{name}_high']:.3f}"
@@ -43,7 +54,7 @@ def _table(summary: pd.DataFrame, name: str) -> list[tuple[str, ...]]:
     rows = summary[summary["dataset"] == name].sort_values("auc", ascending=False)
     return [
         (
-            row["method"],
+            method(row),
             spread(row, "auc"),
             interval(row, "auc"),
             *(spread(row, key) for key in ("ap", "accuracy", "f1")),
@@ -64,13 +75,13 @@ def details(summary: pd.DataFrame, name: str) -> tuple[tuple[str, ...], list[tup
     known = {c: c.removeprefix("kind_").capitalize() for c in kinds} | {c: t for c, t in pixels.items() if c in rows}
     if not known:
         return (), []
-    texts = [(row["method"], *(spread(row, c) for c in known)) for row in rows.to_dict("records")]
+    texts = [(method(row), *(spread(row, c) for c in known)) for row in rows.to_dict("records")]
     return ("Method", *known.values()), texts
 
 
 def _published_table(rows: Rows) -> list[tuple[str, ...]]:
     cells = ("auc", "accuracy", "f1")
-    return [(r["name"], *(spread(r | {"auc_sd": r["auc_spread"]}, c) for c in cells), r["source"]) for r in rows]
+    return [(published(r), *(spread(r | {"auc_sd": r["auc_spread"]}, c) for c in cells), r["source"]) for r in rows]
 
 
 def markdown(about: dict[str, Any], summary: pd.DataFrame, best: Rows, published: Mapping[str, Rows]) -> str:
@@ -78,16 +89,17 @@ def markdown(about: dict[str, Any], summary: pd.DataFrame, best: Rows, published
     lines = [f"# Benchmark\n\n{NOTICE}\n\n{conditions(about)}\n"]
     for answer in best:
         lines += [f"## {answer['dataset']}\n", said(answer, summary) + "\n"]
-        lines += [_markdown(HEAD, _table(summary, answer["dataset"]))]
+        lines += [markdown_table(HEAD, _table(summary, answer["dataset"]))]
         head, rows = details(summary, answer["dataset"])
         if rows:
-            lines += [DETAILS + "\n", _markdown(head, rows)]
+            lines += [DETAILS + "\n", markdown_table(head, rows)]
         if papers := published.get(answer["dataset"]):
-            lines += ["Published, not measured here:\n", _markdown(PUBLISHED_HEAD, _published_table(papers))]
+            lines += ["Published, not measured here:\n", markdown_table(PUBLISHED_HEAD, _published_table(papers))]
     return "\n".join(lines)
 
 
-def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a table as Markdown."""
     text = [[cell.replace("|", "\\|") for cell in row] for row in (head, tuple("---" for _ in head), *rows)]
     return "\n".join("| " + " | ".join(row) + " |" for row in text) + "\n"
 

