@@ -49,7 +49,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_images(tmp_path / "new", anatomy(2, 64, seed=1))
     write_images(tmp_path / "new", blob(anatomy(1, 64, seed=2)), "case")
     (tmp_path / "new" / "case000.png").rename(tmp_path / "new" / "case.png")
-    rows = [("normals", "train", 0, range(20)), ("normals", "calibration", 0, range(20, 24)), ("new", "test", 0, [0, 1])]
+    rows = [
+        ("normals", "train", 0, range(20)),
+        ("normals", "calibration", 0, range(20, 24)),
+        ("new", "test", 0, [0, 1]),
+    ]
     listed = [(f"{place}/{i:03d}.png", split, label) for place, split, label, numbers in rows for i in numbers]
     table = pd.DataFrame([*listed, ("new/case.png", "test", 1)], columns=["path", "split", "label"])
     table.to_csv(tmp_path / "manifest.csv", index=False)
