@@ -57,18 +57,24 @@ def test_arrays_images_and_paths_of_the_same_pixels_score_as_the_command_does(ru
     eight = np.round(images[:, 0] * 255).astype(np.uint8)
     detector = loligo.load(run)
     table = api.score(run, tmp_path / "new", tmp_path / "out")
-    for given in (eight, list(eight), [Image(e[None] / np.float32(255)) for e in eight], paths, [str(p) for p in paths]):
+    for given in (
+        eight,
+        list(eight),
+        [Image(e[None] / np.float32(255)) for e in eight],
+        paths,
+        [str(p) for p in paths],
+    ):
         predictions = detector.predict(given)
         np.testing.assert_array_equal([p.score for p in predictions], table["score"])
         np.testing.assert_array_equal([p.p_value for p in predictions], table["p_value"])
         np.testing.assert_array_equal([p.flag for p in predictions], table["flag"] == 1)
     saved = np.load(tmp_path / "out" / table["map"][0])
-    np.testing.assert_array_equal(saved, detector.predict(eight[:1])[0].map)
+    np.testing.assert_allclose(saved, detector.predict(eight[:1])[0].map, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("aspect", ["squash", "pad"])
 def test_the_map_of_a_wide_image_peaks_where_the_anomaly_is(aspect: str) -> None:
-    normal = np.repeat(anatomy(30, 64)[:, 0], 2, axis=2)  # (N, 64, 128)
+    normal = np.random.default_rng(0).normal(0.5, 0.01, (30, 64, 128)).astype(np.float32)
     detector = Detector.fit("gaussian", normal, preset="tiny", train=QUICK, preprocessing={"aspect": aspect}, side=64)
     changed = normal[0].copy()
     changed[20:28, 90:106] = 1
@@ -76,7 +82,7 @@ def test_the_map_of_a_wide_image_peaks_where_the_anomaly_is(aspect: str) -> None
     weight = np.clip(heat, 0, None) ** 2
     rows, columns = np.mgrid[:64, :128]
     centre = [(weight * axis).sum() / weight.sum() for axis in (rows, columns)]
-    assert centre == pytest.approx([23.5, 97.5], abs=1.0)
+    assert centre == pytest.approx([23.5, 97.5], abs=0.5)
 
 
 def test_what_was_saved_predicts_the_same(detector: Detector, tmp_path: Path) -> None:

@@ -8,10 +8,9 @@ import math
 import pytest
 import torch
 
-from conftest import anatomy, dataset
+from conftest import anatomy, dataset, ready
 from loligo.config import TrainConfig
 from loligo.methods.implicit_field import Field, ImplicitField, ImplicitFieldConfig, nll
-from loligo.scoring import Scorer
 from loligo.training.loop import fit
 
 TINY = dict(ImplicitField.presets["tiny"])
@@ -93,13 +92,13 @@ def test_the_field_reads_code_and_place_at_the_first_and_the_middle_layer() -> N
 
 
 def test_the_map_is_the_negative_log_likelihood_min_filtered_then_averaged(trained: ImplicitField) -> None:
-    scores = Scorer(trained, "float32")(X)
-    likelihood, reconstruction = (torch.cat(parts) for parts in zip(*(trained._restore(x[None]) for x in X), strict=True))
-    likelihood = likelihood.detach()[0, 0]
+    scores = ready(trained, "float32")(X)
+    nats, reconstruction = (torch.cat(parts) for parts in zip(*(trained._restore(x[None]) for x in X), strict=True))
+    nats = nats.detach()[0, 0]
     least = torch.full((64, 64), math.inf)
     for row in range(64):
         for column in range(64):
-            least[row, column] = likelihood[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].min()
+            least[row, column] = nats[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].min()
     expected = functools.reduce(torch.add, (least[20 + i, 30 + j] for i in range(-3, 4) for j in range(-3, 4))) / 49
     torch.testing.assert_close(scores.map[0, 0, 20, 30], expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(scores.map[0, 0, 0, 0], least[:4, :4].mean(), rtol=1e-4, atol=1e-6)

@@ -57,7 +57,7 @@ def grey(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         raise ValueError(f"{wrong} of {values.size} values are NaN or infinite; give each a number in [0, 1]")
     if values.size and (values.min() < 0 or values.max() > 1):
         raise ValueError(
-            f"its values run from {values.min():g} to {values.max():g}; floats must lie in [0, 1]: divide by that of white"
+            f"its values run from {values.min():g} to {values.max():g}; floats must lie in [0, 1]: divide by white"
         )
     return values.astype(np.float32)
 

@@ -101,13 +101,13 @@ class Field(nn.Module):
         hidden = self._hidden(z, coordinates)
         probabilities = self.out(hidden[-1]).float().softmax(2)
         back = (probabilities - F.one_hot(target, self.out.out_features)) / target.shape[1] @ self.out.weight
-        by_middle = torch.zeros_like(z)
+        by_middle, through_relu = torch.zeros_like(z), torch.ops.aten.threshold_backward
         for i in reversed(range(1, len(hidden))):
-            back = back * (hidden[i] > 0)
+            back = through_relu(back, hidden[i], 0)
             if i == self.middle:
                 by_middle = back.sum(1) @ self.codes[1].weight
             back = back @ self.hidden[i - 1].weight
-        return by_middle + (back * (hidden[0] > 0)).sum(1) @ self.codes[0].weight
+        return by_middle + through_relu(back, hidden[0], 0).sum(1) @ self.codes[0].weight
 
     def find(self, target: Tensor, coordinates: Tensor, steps: int) -> Tensor:
         """Return codes (N, D) that decode to classes (N, P) at coordinates (P, 2)."""
@@ -165,8 +165,8 @@ class ImplicitField(Method):
     def forward(self, x: Tensor) -> Scores:
         """Score by the negative log-likelihood of what is seen, given the normal image that is most like it."""
         found = [self._restore(image) for image in torch.split(x, 1)]  # one by one: hidden layers are large
-        likelihood, reconstruction = (torch.cat(parts) for parts in zip(*found, strict=True))
-        heat = smooth(likelihood, 3, self.config.mean_filter_size)
+        nats, reconstruction = (torch.cat(parts) for parts in zip(*found, strict=True))
+        heat = smooth(nats, 3, self.config.mean_filter_size)
         return Scores(pool(heat, self.config.image_score), heat, reconstruction)
 
     def _restore(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -84,7 +84,7 @@ def stable_adamw(
     """Return a factory of StableAdamW (2304.13013), AdamW with updates clipped to a root mean square of 1; timm's."""
 
     def make(groups: Groups) -> Optimizer:
-        from timm.optim import AdamWLegacy
+        from timm.optim.adamw import AdamWLegacy
 
         made: Optimizer = AdamWLegacy(
             groups, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, clipping_threshold=1.0

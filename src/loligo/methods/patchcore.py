@@ -42,8 +42,8 @@ class PatchcoreConfig(FeatureConfig):
     coreset: float = 0.01
     """Fraction of the training images' features that the bank keeps, up to half of those it is chosen from."""
     neighbours: int = 9
-    """Neighbours in the bank that the maximum is weighted by; 1 leaves it as it is. Only where the score is the max. The
-    paper does not say how many; 9 is anomalib's."""
+    """Neighbours in the bank that the maximum is weighted by; 1 leaves it as it is. Only where the score is the max.
+    The paper does not say how many; 9 is anomalib's."""
     sigma: float = 4.0
     """Pixels of the Gaussian that smooths the map."""
     memory_limit: str = "2GiB"
@@ -79,7 +79,7 @@ class Patchcore(Method):
         return torch.cat(same, 1).flatten(2).mT.contiguous()
 
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
-        """Keep all features, or a uniform sample where the limit is lower, and choose the bank: alike in each process."""
+        """Choose the bank from all features, or from a sample where the limit is lower; alike in each process."""
         backbone, dim = self.backbone.ready(self.bank.device), self.bank.shape[1]
         generator = torch.Generator().manual_seed(int(torch.randint(1 << 31, ())))
         sample = Reservoir(room(size_in_bytes(self.config.memory_limit), dim), dim, generator)

@@ -1,4 +1,4 @@
-"""How convolutions are computed while a network learns on a CPU, where oneDNN is slow: contexts that change no module."""
+"""How convolutions are computed while a network learns on a CPU: contexts, where oneDNN is slow."""
 
 from __future__ import annotations
 

@@ -47,6 +47,6 @@ class Quantize(nn.Module):
 
     def perplexity(self, codes: Tensor) -> Tensor:
         """Return how many codes a batch uses, as the exponential of their entropy: 1 to the size of the codebook."""
-        shares = torch.bincount(codes.flatten(), minlength=self.codes) / codes.numel()
-        entropy: Tensor = torch.special.entr(shares).sum()
+        frequencies = torch.bincount(codes.flatten(), minlength=self.codes) / codes.numel()
+        entropy: Tensor = torch.special.entr(frequencies).sum()
         return entropy.exp()

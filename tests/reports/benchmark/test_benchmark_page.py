@@ -141,6 +141,7 @@ def test_published_figures_stand_apart_with_their_source(found: Benchmark, tmp_p
     measured = pd.read_csv(tmp_path / "summary.csv")
     assert 0.876 not in measured.select_dtypes("number").to_numpy()
     known = module.published()
+    assert "ours: from the abstract, without adversarial losses" in apart
     assert known["source"].notna().all() and known["auc"].between(0.5, 1).all()
     assert len(known[known["dataset"] == "zhanglab"]) == 17
 
@@ -198,6 +199,11 @@ def test_cliques_join_what_is_closer_than_the_critical_difference() -> None:
 def test_forty_methods_look_different() -> None:
     marks = charts.style([f"m{i}" for i in range(40)])
     assert len({tuple(sorted(mark.items())) for mark in marks.values()}) == 40
+
+
+def test_a_preset_stands_beside_its_method() -> None:
+    rows = [{"method": "squid", "preset": ""}, {"method": "squid", "preset": "a"}, {"method": "squid:a", "preset": "a"}]
+    assert [words.method(row) for row in rows] == ["squid", "squid (a)", "squid:a"]
 
 
 def test_numbers_as_text() -> None:

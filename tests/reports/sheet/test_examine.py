@@ -13,6 +13,7 @@ from PIL import Image
 from conftest import anatomy, blob, write_images
 from loligo import api
 from loligo.cli import main
+from loligo.io import nifti
 from loligo.reports.sheet import page as sheets
 from loligo.reports.sheet.examine import examine
 from loligo.runs.run import Run
@@ -52,9 +53,25 @@ def test_a_sheet_has_the_numbers_of_score(run: Run, image: Path, tmp_path: Path)
     assert (case.p_value, case.anomaly_score) == pytest.approx((row["p_value"], row["anomaly_score"]))
     assert case.flagged == bool(row["flag"])
     assert case.map is not None
-    assert case.map == pytest.approx(np.load(tmp_path / "scored" / row["map"]), rel=1e-4, abs=1e-6)
+    np.testing.assert_array_equal(case.map, np.load(tmp_path / "scored" / row["map"]))
     assert (case.method, case.run, case.seen) == ("gaussian", "a", "")
     assert [normal.source.parent for normal in case.normals] == [Path(run.manifest()["path"][0]).parent] * 3
+
+
+def test_map_and_regions_lie_on_the_grid_of_the_image(run: Run, tmp_path: Path) -> None:
+    wide = np.asarray(Image.fromarray(blob(anatomy(1, 64, seed=7))[0, 0]).resize((150, 90)))
+    (path,) = write_images(tmp_path, wide.clip(0, 1)[None, None])
+    case = examine(run, path)
+    assert case.map is not None and case.map.shape == (90, 150)
+    assert case.regions[0].mask.shape == (90, 150)
+
+
+def test_a_method_that_is_given_slice_positions_has_sheets_of_images(
+    normals: Path, image: Path, tmp_path: Path
+) -> None:
+    run = api.train("vae", normals, tmp_path / "run", preset="tiny", options={"position": True}, train={"epochs": 1})
+    table = api.score(run, [image], tmp_path / "scored", maps="none")
+    assert examine(run, image).score == pytest.approx(table["score"][0])
 
 
 def test_the_command_writes_a_page_where_it_is_told(
@@ -84,8 +101,9 @@ def test_the_page_is_named_after_the_image_unless_told(
         ("cut.png", "half", r"cut.png: cannot be decoded"),
         ("empty.png", b"", r"empty.png: it is empty, 0 bytes"),
         ("colour.png", "colour", r"colour.png: is in colour"),
-        ("notes.png", b"hello", r"notes.png: its content is not PNG"),
-        ("notes.txt", b"hello", r"notes.txt: suffix '.txt' is not one of"),
+        ("notes.png", b"hello", r"notes.png: its content is text"),
+        ("notes.txt", b"hello", r"notes.txt: its content is text"),
+        ("scan.nii", "volume", r"a sheet is of one image, not of a volume"),
         ("nowhere.png", None, r"nowhere.png: no such file; give one image"),
     ],
 )
@@ -105,6 +123,8 @@ def test_a_file_that_is_no_radiograph_is_one_line(
         path.write_bytes(image.read_bytes()[:600])
     elif content == "colour":
         Image.fromarray(np.dstack([np.full((64, 64), level, np.uint8) for level in (0, 90, 200)])).save(path)
+    elif content == "volume":
+        nifti.save(path, np.zeros((4, 4, 4), np.float32), np.eye(4), 1)
     elif content is not None:
         path.write_bytes(content)  # type: ignore[arg-type]
     assert message in fails(["sheet", str(run.folder), str(path), "-o", str(out)], capsys)
@@ -153,5 +173,5 @@ def test_a_score_that_is_no_number_is_told(run: Run, image: Path, monkeypatch: p
     model = run.model()
     model.mean.fill_(float("nan"))
     monkeypatch.setattr(Run, "model", lambda _: model)
-    with pytest.raises(ValueError, match=r"a score or a map that is not a number"):
+    with pytest.raises(ValueError, match=r"000\.png: its score is not a number"):
         examine(run, image)

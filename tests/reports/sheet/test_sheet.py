@@ -54,7 +54,7 @@ def heat(*boxes: tuple[int, int, int, int]) -> np.ndarray:
 
 def case(score: float = 0.5, **changes: object) -> Case:
     found = Case(
-        image=picture("image.png"),
+        image=picture("image.png", (SIDE, SIDE)),
         method="ae",
         run="first",
         written=date(2031, 5, 7),
@@ -89,13 +89,13 @@ def confident(count: int, score: float) -> str:
 
 def test_a_page_has_all_facts(tmp_path: Path) -> None:
     said = text(html(case(0.995), tmp_path))
-    assert "image.png Anomaly sheet of one image, 100 × 80 pixels. Method ae, run first, written on 2031-05-07" in said
+    assert "image.png Anomaly sheet of one image, 64 × 64 pixels. Method ae, run first, written on 2031-05-07" in said
     assert "Flagged Higher than nearly all normal images" in said
     assert "0.845 anomaly score 0.020 p-value" in said  # sigmoid of 0.495 / 0.2916, and (1 + 1) / 100
     assert (
         "1 of 99 held-out normal images scores as high; counting this image with them, that is about 1 in 50." in said
     )
-    assert "1 upper zone, image left 6.2 % 2.00 ×" in said
+    assert "1 upper zone, image left 16 × 16 px, 6.2 % 2.00 ×" in said
     assert "Reconstruction" in said
     assert all(f"Normal image {i + 1} n{i}.png" in said for i in range(3)) and "200 training images" in said
     assert "not the patient's left: in the usual frontal display it is the patient's right" in said
@@ -113,6 +113,12 @@ def test_a_page_needs_nothing_else_and_tells_no_folder(tmp_path: Path) -> None:
     sources = re.findall(r'<img src="([^"]*)"', page)
     assert len(sources) == 7 and all(source.startswith("data:image/") for source in sources)
     assert "Jane" not in page and "/clinic" not in page
+
+
+def test_sizes_are_in_mm_where_the_spacing_of_pixels_is_known() -> None:
+    (region,) = case(map=heat((4, 20, 6, 46))).regions
+    assert plain.region_row(region, None)[1] == "40 × 16 px, 16 %"
+    assert plain.region_row(region, (0.5, 0.2))[1] == "8 × 8 mm, 16 %"
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -284,7 +290,7 @@ def test_suggestions_for_an_image_that_differs_as_a_whole() -> None:
     assert "The score is high" not in suggested(case(0.5, map=heat()))
     near = case().neighbours
     assert near is not None
-    far = suggested(case(neighbours=replace(near, unlike=0.997)))
+    far = suggested(case(neighbours=replace(near, dissimilarity=0.997)))
     assert "No training image is similar to it: 99.7 % of them" in far
     assert "mean is brighter than that of all of the training images" in suggested(
         case(neighbours=replace(near, darker=1.0))
@@ -292,7 +298,7 @@ def test_suggestions_for_an_image_that_differs_as_a_whole() -> None:
     assert "mean is darker than that of all of the training images" in suggested(
         case(neighbours=replace(near, darker=0.0))
     )
-    few = replace(near, unlike=1.0, darker=1.0, count=20)  # of 21 images one must be the farthest
+    few = replace(near, dissimilarity=1.0, darker=1.0, count=20)  # of 21 images one must be the farthest
     assert not re.search("No training image|Its mean", suggested(case()) + suggested(case(neighbours=few)))
 
 
@@ -389,7 +395,7 @@ def crowded() -> Case:
         image=picture("W" * 250 + ".png", (200, 100)),
         map=heat(*boxes),
         run="r" * 200,
-        neighbours=replace(near, unlike=1.0, darker=1.0),
+        neighbours=replace(near, dissimilarity=1.0, darker=1.0),
         normals=tuple(picture("M" * 240 + f"{i}.png", (100, 130)) for i in range(3)),
         seen="train",
     )

@@ -81,8 +81,11 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 @functools.cache
 def published() -> pd.DataFrame:
-    """Return figures of papers, with their source: dataset, method, name, auc, auc_spread, accuracy, f1, source."""
-    return pd.read_csv(Path(__file__).with_name("published.csv"))
+    """Return figures of papers: dataset, method, name, auc, auc_spread, accuracy, f1, source, and ours.
+
+    The latter says in what our implementation is not the paper's; empty where in no more than its docstring lists.
+    """
+    return pd.read_csv(Path(__file__).with_name("published.csv")).fillna({"ours": ""})
 
 
 def answers(summary: pd.DataFrame) -> list[dict[str, Any]]:

@@ -21,6 +21,17 @@ def spread(row: Any, name: str) -> str:
     return f"{value:.3f}" + ("" if pd.isna(deviation) else f" ± {deviation:.3f}")
 
 
+def method(row: Any) -> str:
+    """Name a method with the preset of its options, where that is not in its name: squid (ensemble)."""
+    name, preset = row["method"], row.get("preset")
+    return name if not preset or pd.isna(preset) or name.endswith(f":{preset}") else f"{name} ({preset})"
+
+
+def published(row: Any) -> str:
+    """Name a method as its paper does, and say in what ours is another."""
+    return f"{row['name']} (ours: {row['ours']})" if row["ours"] else str(row["name"])
+
+
 def interval(row: Any, name: str) -> str:
     """Write the 95 % interval of a metric: 0.85–0.90."""
     return f"{row[f'{name}_low']:.3f}–{row[f'{name}_high']:.3f}"
@@ -43,7 +54,7 @@ def _table(summary: pd.DataFrame, name: str) -> list[tuple[str, ...]]:
     rows = summary[summary["dataset"] == name].sort_values("auc", ascending=False)
     return [
         (
-            row["method"],
+            method(row),
             spread(row, "auc"),
             interval(row, "auc"),
             *(spread(row, key) for key in ("ap", "accuracy", "f1")),
@@ -64,13 +75,13 @@ def details(summary: pd.DataFrame, name: str) -> tuple[tuple[str, ...], list[tup
     known = {c: c.removeprefix("kind_").capitalize() for c in kinds} | {c: t for c, t in pixels.items() if c in rows}
     if not known:
         return (), []
-    texts = [(row["method"], *(spread(row, c) for c in known)) for row in rows.to_dict("records")]
+    texts = [(method(row), *(spread(row, c) for c in known)) for row in rows.to_dict("records")]
     return ("Method", *known.values()), texts
 
 
 def _published_table(rows: Rows) -> list[tuple[str, ...]]:
     cells = ("auc", "accuracy", "f1")
-    return [(r["name"], *(spread(r | {"auc_sd": r["auc_spread"]}, c) for c in cells), r["source"]) for r in rows]
+    return [(published(r), *(spread(r | {"auc_sd": r["auc_spread"]}, c) for c in cells), r["source"]) for r in rows]
 
 
 def markdown(about: dict[str, Any], summary: pd.DataFrame, best: Rows, published: Mapping[str, Rows]) -> str:

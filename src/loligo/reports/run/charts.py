@@ -94,7 +94,7 @@ def histogram(groups: Mapping[str, Floats], threshold: float | None) -> Figure:
         axes.hist(clipped, edges, weights=weights, histtype="step", linewidth=1.4, **style)
     if threshold is not None:
         axes.axvline(threshold, color="#111111", linestyle="--", label=f"threshold {threshold:.4g}")
-    axes.set(xlabel="raw score (higher is more abnormal)", ylabel="part of the group (%)")
+    axes.set(xlabel="raw score (higher is more abnormal)", ylabel="images of the group (%)")
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 

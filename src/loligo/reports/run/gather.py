@@ -31,15 +31,14 @@ MOST, SHOWN, BATCH = 100, 3, 16
 def insight(run: Run) -> Insight | None:
     """Return what the method shows of itself on held-out normals and on scored images; None where it shows nothing.
 
-    A volume is seen by its middle slice. None as well where no image can be read any more, which is said. Raises
+    A volume is seen by its middle slice. None as well where no image can be read any more, which is logged. Raises
     ValueError where the run is not scored.
     """
     if methods.get(run.method).inspect is Method.inspect:
         return None
     model, seen = run.model().freeze(), _Seen()  # not in bfloat16, in which intensities would lie on a grid
-    rows = _rows(run)
     try:
-        data = run.images(rows)
+        data = run.images(_rows(run))
     except ValueError as error:  # moved away since they were scored; the scores are still worth a page
         log.warning("the report does without what the method shows of itself: %s", error)
         return None

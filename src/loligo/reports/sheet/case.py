@@ -33,9 +33,9 @@ class Case:
     score: float
     """Raw: higher is more abnormal."""
     map: Floats | None
-    """(S, S) float32, at the network's size; None where the method gives none."""
+    """(H, W) float32, on the image's own grid; None where the method gives none."""
     reconstruction: Floats | None
-    """(S, S) float32 in [0, 1], the normal image that the method reconstructs from it; None where it gives none."""
+    """(H, W) float32 in [0, 1] on the same grid, the normal image that the method sees in it, or None."""
     neighbours: Neighbours | None
     """None where the training images are not at hand."""
     normals: tuple[Image, ...] = ()

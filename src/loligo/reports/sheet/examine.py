@@ -27,15 +27,15 @@ def examine(run: Run, path: Path, *, device: str = "auto", false_alarm_rate: flo
     """
     if io.kind(path) == "volume":
         raise ValueError(f"{path}: a sheet is of one image, not of a volume; use 'loligo score' and 'loligo report'")
-    detector = Detector.load(run, device, false_alarm_rate)
-    data = from_images([path], detector.preprocessing)
+    detector, image = Detector.load(run, device, false_alarm_rate), io.read(path)
+    data = from_images([image], detector.preprocessing)
     (prediction,) = detector.predictions(data)
     if prediction.network_map is not None and not np.isfinite(prediction.network_map).all():
         raise ValueError(f"{path}: the run {run.folder} gives it a map that is not a number; train it anew")
     rows = run.manifest()
     near = neighbours.search(data.batch([0])[0, 0].numpy(), rows[rows["split"] == "train"], data.preprocessing)
     return Case(
-        image=io.read(path),
+        image=image,
         method=run.method,
         run=run.folder.absolute().name,
         written=date.today(),

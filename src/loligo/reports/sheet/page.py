@@ -112,7 +112,7 @@ def _facts(case: Case) -> dict[str, Any]:
         "image": printed(case.image.pixels, "the image", LARGE, case.image.pixels.shape[1:]),
         "heat": _heat(case, shown),
         "colour_bar": pictures.colour_bar(),
-        "rows": [plain.region_row(region) for region in shown],
+        "rows": [plain.region_row(region, case.image.spacing) for region in shown],
         "more": len(case.regions) - len(shown),
         "suggestions": plain.suggestions(case, REGIONS),
         "normals": _normals(case),

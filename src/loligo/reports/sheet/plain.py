@@ -168,9 +168,9 @@ def _whole(case: Case) -> list[str]:
 def _likeness(found: Neighbours | None) -> list[str]:
     """Say where the image as a whole differs much from the training images."""
     said = []
-    if found and _rank(1 - found.unlike, found.count) <= RARE:
+    if found and _rank(1 - found.dissimilarity, found.count) <= RARE:
         said.append(
-            f"No training image is similar to it: {_most(found.unlike)} of them are nearer to their nearest neighbour. "
+            f"No training image is similar to it: {_most(found.dissimilarity)} of them are nearer to their nearest neighbour. "
             "Check that it is the same view."
         )
     for rate, what in ((found.darker, "brighter"), (1 - found.darker, "darker")) if found else ():
@@ -216,6 +216,8 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def region_row(region: Region) -> tuple[str, str, str]:
-    """Return place, part of the image and peak of a region, as written on the page."""
-    return region.place, _percent(region.fraction), f"{number(region.peak)} ×"
+def region_row(region: Region, spacing: tuple[float, float] | None) -> tuple[str, str, str]:
+    """Return place, size and peak of a region, as written on the page; ``spacing`` (row, column) of pixels in mm."""
+    height, width = (side * step for side, step in zip(region.size, spacing or (1, 1), strict=True))
+    size = f"{width:.0f} × {height:.0f} {'mm' if spacing else 'px'}, {_percent(region.fraction)}"
+    return region.place, size, f"{number(region.peak)} ×"

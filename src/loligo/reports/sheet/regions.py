@@ -42,6 +42,12 @@ class Region:
     """Whether it touches the border of the image."""
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Return (height, width) of the box around it in pixels of the map."""
+        rows, columns = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
+        return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+
+    @property
     def place(self) -> str:
         """Return where it lies: "upper zone, image left", "upper and middle zone, both sides"."""
         zones = "all zones" if len(self.zones) == len(ZONES) else f"{' and '.join(self.zones)} zone"
