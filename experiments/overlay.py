@@ -22,12 +22,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from loligo.data.volumes import Cut
 from matplotlib.axes import Axes
 from nilearn.image import resample_img
 from PIL import Image
 
 from loligo.data import brains, cache
+<<<<<<< HEAD
 from loligo.data.preprocessing import Preprocessing
+=======
+>>>>>>> main
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import Method
 from loligo.scoring import Scorer, VolumeMaps, save_volume

@@ -57,7 +57,13 @@ def test_arrays_images_and_paths_of_the_same_pixels_score_as_the_command_does(ru
     eight = np.round(images[:, 0] * 255).astype(np.uint8)
     detector = loligo.load(run)
     table = api.score(run, tmp_path / "new", tmp_path / "out")
-    for given in (eight, list(eight), [Image(e[None] / np.float32(255)) for e in eight], paths, [str(p) for p in paths]):
+    for given in (
+        eight,
+        list(eight),
+        [Image(e[None] / np.float32(255)) for e in eight],
+        paths,
+        [str(p) for p in paths],
+    ):
         predictions = detector.predict(given)
         np.testing.assert_array_equal([p.score for p in predictions], table["score"])
         np.testing.assert_array_equal([p.p_value for p in predictions], table["p_value"])

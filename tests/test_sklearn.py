@@ -35,7 +35,7 @@ def test_its_signs_and_attributes_are_those_of_pyod(fitted: AnomalyDetector) -> 
     proba = fitted.predict_proba(NEW)
     np.testing.assert_allclose(proba.sum(1), 1)
     assert (np.diff(proba[scores.argsort(), 1]) >= 0).all()
-    assert (0 < fitted.p_value(NEW)).all()
+    assert (fitted.p_value(NEW) > 0).all()
     np.testing.assert_array_equal(fitted.fit_predict(NORMAL), fitted.labels_)
 
 
@@ -86,7 +86,9 @@ def test_it_works_in_a_pipeline_and_a_grid_search() -> None:
     pipeline = make_pipeline(darker, AnomalyDetector("gaussian", preset="tiny"))
     X, y = np.concatenate([NORMAL, NEW])[:, 0], np.concatenate([np.zeros(60, int), Y])
     fold = PredefinedSplit(np.repeat([-1, 0], [60, 24]))
-    search = GridSearchCV(pipeline, {"anomalydetector__components": [2, 8]}, scoring="roc_auc", cv=fold, error_score="raise")
+    search = GridSearchCV(
+        pipeline, {"anomalydetector__components": [2, 8]}, scoring="roc_auc", cv=fold, error_score="raise"
+    )
     search.fit(X, y)
     assert search.best_score_ > 0.9
     assert search.best_estimator_.predict(NEW[:, 0]).shape == (24,)

@@ -1,4 +1,4 @@
-"""The verbs of loligo: train, load, score, evaluate, report, sheet; `import loligo` gives them, the command line calls them."""
+"""The verbs of loligo, which `import loligo` gives and the command line calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from loligo.evaluation.results import append
 from loligo.methods.contract import Method
 from loligo.names import nearest
 from loligo.nn.precision import pick_device, resolve
-from loligo.reports.run import gather, page
+from loligo.reports.run import gather
+from loligo.reports.run import page as reports
 from loligo.reports.sheet import page as sheets
 from loligo.reports.sheet.examine import examine
 from loligo.runs import mood
@@ -111,7 +112,7 @@ def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, c
         if first:
             run.save_model(model)
             run.about["cost"] = cost(history)
-            _finish(run, model, rows, normals, held_out)
+            _finish(run, model, rows, normals, held_out, sum(map(len, unread)))
     return run
 
 
@@ -125,7 +126,7 @@ def _begin(run: Run, rows: pd.DataFrame) -> None:
     manifest.write(rows, path)
 
 
-def _finish(run: Run, model: Method, rows: pd.DataFrame, normals: Dataset, held_out: Dataset) -> None:
+def _finish(run: Run, model: Method, rows: pd.DataFrame, normals: Dataset, held_out: Dataset, rejected: int) -> None:
     """Calibrate, and note what the run was trained on."""
     calibration = Detector.of(run, model, run.train.device).calibrate(held_out)
     source = " ".join(sorted({str(name) for name in rows.get("source", []) if name and not pd.isna(name)}))
@@ -133,7 +134,7 @@ def _finish(run: Run, model: Method, rows: pd.DataFrame, normals: Dataset, held_
         "source": source,
         "train": len(normals.rows),
         "calibration": len(held_out.rows),
-        "rejected": len(run.files.read_rejected()),
+        "rejected": rejected,
         "false_alarm_rate": calibration.false_alarm_rate,
     }
     run.save()
@@ -217,7 +218,7 @@ def evaluate(
 def report(run: Run | str | Path) -> Path:
     """Write report.html of a run folder, and its charts as PNG files in figures/; return the path of the page."""
     run = run if isinstance(run, Run) else Run.load(run)
-    return page.write(run.folder, insight=gather.insight(run))
+    return reports.write(run.folder, insight=gather.insight(run))
 
 
 def sheet(

@@ -33,7 +33,7 @@ def run(
         mnist: folder with MNIST idx files to take the digits from; else those that scikit-learn carries
         preset: preset of each method that has it: digits takes minutes, digits_full an hour
         seed: of the data and of the trainings
-        seconds: time for all trainings; a machine that is too slow for the preset's epochs trains fewer, by a timed step
+        seconds: for all trainings; a machine too slow for the preset's epochs trains fewer, by a timed step
         results: table (CSV) to which a row a method and protocol is added
     """
     from loligo import api, methods  # here: the command line shows its help without them

@@ -1,4 +1,4 @@
-"""An estimator for scikit-learn and PyOD: any method of loligo in a pipeline, a grid search, or beside PyOD's detectors.
+"""An estimator for scikit-learn and PyOD: any method of loligo in a pipeline or a grid search.
 
 Signs and attributes are PyOD's: `AnomalyDetector.decision_function` is higher for more abnormal images (scikit-learn's
 own outlier detectors have it the other way round), and predictions are 0 (normal) and 1 (abnormal).
@@ -46,7 +46,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return all parameters, the options of the method among them."""
-        return super().get_params(deep) | self.options
+        return {**super().get_params(deep), **self.options}
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters; ValueError, with the nearest name, for one that neither this class nor the method has."""
@@ -72,9 +72,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         normals = (
             images if y is None else [image for image, label in zip(images, np.asarray(y), strict=True) if not label]
         )
-        settings = {"preset": self.preset, "train": self.train, "preprocessing": self.preprocessing}
         self.detector_ = Detector.fit(
-            self.method, normals, false_alarm_rate=self.false_alarm_rate, **settings, **self.options
+            self.method,
+            normals,
+            preset=self.preset,
+            train=self.train,
+            preprocessing=self.preprocessing,
+            false_alarm_rate=self.false_alarm_rate,
+            **self.options,
         )
         self.threshold_ = self.detector_.calibration.threshold
         self.decision_scores_ = self.decision_function(images)
@@ -91,7 +96,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         return self._called(self.decision_function(X))
 
     def predict_proba(self, X: Any) -> Floats:
-        """Return (N, 2): one minus the anomaly score, and the anomaly score, a sigmoid of the standardised raw score."""
+        """Return (N, 2): one minus the anomaly score, and the anomaly score, a sigmoid of the standardised score."""
         anomaly = self.detector_.calibration.anomaly_score(self.decision_function(X))
         return np.stack([1 - anomaly, anomaly], axis=1)
 

@@ -12,9 +12,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from conftest import anatomy, write_images
+from conftest import anatomy, dataset, write_images
 from loligo import api, methods
+from loligo.config import TrainConfig
+from loligo.methods.contract import Reduce
 from loligo.runs.run import Run
+from loligo.runs.settings import Settings
+from loligo.training.loop import fit
 
 TRAIN: dict[str, Any] = {"epochs": 3, "batch_size": 8, "precision": "float32"}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -46,17 +50,17 @@ def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(scores[1], scores[0], rtol=2e-2, atol=1e-4)
 
 
-def test_more_processes_than_images_in_a_batch_are_refused(tmp_path: Path) -> None:
-    write_images(tmp_path / "normals", anatomy(6, 64))
-    with pytest.raises(Exception, match="too few for 4 processes"):
-        api.train("ae", tmp_path / "normals", tmp_path / "run", preset="tiny", train=TRAIN | {"batch_size": 2, "devices": 4})
+def test_more_processes_than_images_in_a_batch_are_refused() -> None:
+    many = Reduce()
+    many.size = 4
+    with pytest.raises(ValueError, match="6 images in batches of 2 are too few for 4 processes"):
+        fit(Settings.of("ae", "tiny").new_model(), dataset(anatomy(6, 64)), TrainConfig(batch_size=2), reduce=many)
 
 
 def test_a_batch_norm_over_processes_is_that_of_torch_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
     from loligo.training import processes
 
     monkeypatch.setattr(processes.dist, "all_reduce", lambda x: None)
-    monkeypatch.setattr(processes, "all_reduce", lambda x: x)
     x = torch.randn(6, 3, 5, 5, requires_grad=True)
     ours, theirs = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)
     weight = torch.randn(6, 3, 5, 5)

@@ -66,7 +66,7 @@ def _written(folder: RunFolder) -> set[Path]:
     if any((folder.path / name).is_symlink() for name in FOLDERS):
         return set()
     try:
-        names = folder.read_scores().get("mood", [])
+        names: list[str] = list(folder.read_scores().get("mood", []))
     except ValueError:
         return set()
     bare = [name for name in names if Path(name).name == name and name.lower().endswith(ENDINGS)]

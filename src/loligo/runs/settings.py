@@ -1,4 +1,4 @@
-"""Everything that a training is asked for: the method with its options, training, preprocessing and false-alarm rate."""
+"""Everything that a training is asked for: method, training, preprocessing, and false-alarm rate."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Settings:
         preprocessing: PreprocessingConfig | Options | None = None,
         false_alarm_rate: float = FALSE_ALARM_RATE,
     ) -> Settings:
-        """Complete what is given by the method's preset and its own defaults; ValueError for unknown names or values."""
+        """Complete what is given by preset and defaults of the method; ValueError for unknown names or values."""
         kind = methods.get(method)
         if preset is not None and preset not in kind.presets:
             raise ValueError(f"{method} has no preset {preset!r}; {nearest(preset, kind.presets)}")
@@ -67,7 +67,7 @@ class Settings:
             raise ValueError(f"{self.method} cannot be made with these options: {one_line(error)}") from error
 
     def preprocess(self, spacing: tuple[float, ...] | None = None) -> Preprocessing:
-        """Return how images become what the method sees; volumes must have the ``spacing`` in mm, where that is given."""
+        """Return how images become what the method sees; volumes must have the ``spacing`` in mm, where given."""
         config, own = self.preprocessing, self.method_config
         position = isinstance(own, SliceConfig) and own.position
         return Preprocessing(own.size, config.aspect, config.axis, config.window, position, spacing)
