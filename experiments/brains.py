@@ -1,6 +1,6 @@
 """VQ-VAE restoration against a variational autoencoder on toy brains: real anatomy, MOOD's six synthetic anomalies.
 
-    python benchmarks/brains.py --out runs/brains
+    python -m experiments.brains --out runs/brains
 
 Makes the volumes, trains both methods on the same slices with their positions, scores the test volumes and writes
 results/brains.csv: AUC and AP of volumes, AP, AUROC and the best Dice of voxels, with intervals by a bootstrap over
@@ -24,6 +24,8 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from experiments.common import RESULTS, machine
+from experiments.recorder import commits, scored
 from loligo import api, experiment
 from loligo.data import manifest, mood_anomalies, toy_brains
 from loligo.evaluation import metrics, results
@@ -31,10 +33,7 @@ from loligo.files import write_json
 from loligo.io import nifti, planes
 from loligo.methods.vqvae_restoration import VqvaeRestoration, smooth_slices
 from loligo.runs.run import Run
-from recorder import commits, scored
-from speed import machine
 
-RESULTS = Path(__file__).parent / "results"
 METHODS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "vqvae_restoration": ("volumes", {}),
     "vae": (None, {"position": True}),

@@ -1,6 +1,6 @@
 """False alarms of a trained run on its held-out normals when their exposure or sharpness is changed; no label is used.
 
-    python benchmarks/exposure.py runs/zhanglab/squid_12_0 --name "squid, train.intensity_augmentation"
+    python -m experiments.exposure runs/zhanglab/squid_12_0 --name "squid, train.intensity_augmentation"
 
 Adds rows to results/exposure.csv: the run's name, the change, the share of held-out normals at or above the threshold,
 and by how many of their deviations the mean score rises.
@@ -16,13 +16,14 @@ import pandas as pd
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from experiments.common import RESULTS
 from loligo.calibration import Calibration
 from loligo.data.transforms import stretch
 from loligo.evaluation import results
 from loligo.runs.run import Run
 from loligo.scoring import Scorer
 
-RESULTS = Path(__file__).parent / "results" / "exposure.csv"
+TABLE = RESULTS / "exposure.csv"
 
 
 CHANGES = {
@@ -51,7 +52,7 @@ def main() -> None:
         found.append({"run": given.name, "change": change, "flagged": round(flagged, 3), "rise": round(rise, 2)})
     table = pd.DataFrame(found)
     print(table.to_string(index=False))
-    results.replace(RESULTS, table.assign(commit=results.commit()), {"run": given.name})
+    results.replace(TABLE, table.assign(commit=results.commit()), {"run": given.name})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Lay voxel scores over their inputs in world coordinates, for RAS, LPS and oblique files, and draw what is seen.
 
-    python benchmarks/overlay.py --png benchmarks/results/overlay.png
+    python -m experiments.overlay --png experiments/results/overlay.png
 
 One toy brain with a bright ball is written three times: in RAS order, in LPS order, and turned by some 20 degrees about
 two axes with its axes in another order. Each file goes through the package's own way in and out: read, cut in axial
@@ -22,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from loligo.data.volumes import Cut
 from matplotlib.axes import Axes
 from nilearn.image import resample_img
 from PIL import Image
 
 from loligo.data import brains, cache
-from loligo.data.volumes import Cut
+from loligo.data.preprocessing import Preprocessing
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import Method
 from loligo.scoring import Scorer, VolumeMaps, save_volume
@@ -89,7 +90,7 @@ def save(image: nib.Nifti1Image, path: Path) -> Path:
 def scored(path: Path) -> Path:
     """Score a file the package's way; return the file of its map."""
     data = cache.load(
-        pd.DataFrame({"path": [str(path)]}), 96, folder=path.parent / "cache", cut=Cut("axial", "brain"), progress=False
+        pd.DataFrame({"path": [str(path)]}), Preprocessing(96), folder=path.parent / "cache", progress=False
     )
     scorer = Scorer(Bright(MethodConfig(size=96)), "float32")
     maps, folder = VolumeMaps(scorer.method, data, "axial"), path.parent / "maps" / path.name.split(".")[0]

@@ -1,6 +1,6 @@
 """How much faster exact restoration of codes is than the plain raster scan, with equal codes.
 
-    python benchmarks/restoration.py --grid 20 --json benchmarks/results/restoration.json
+    python -m experiments.restoration --grid 20 --json experiments/results/restoration.json
 
 The prior has the paper's size and fresh weights, made uneven; codes are drawn at random, and the limit is set so that a
 tenth of them is replaced, as at the 90th percentile. The plain form runs the prior over the whole grid for each place,
@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from experiments.common import machine
 from loligo.evaluation.results import commit
 from loligo.files import write_json
 from loligo.nn.autoregressive import PixelSnail, resample, surprise
-from speed import machine
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """The staged SimSID as its report measures it: 1,024 normal ZhangLab images of 128x128, rebuilt by both generators.
 
-    python benchmarks/staged.py --data chest_xray/ --out runs/staged --seed 0
-    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/staged.py ...    # on Linux: less time lost to page faults
+    python -m experiments.staged --data chest_xray/ --out runs/staged --seed 0
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python -m experiments.staged ...    # on Linux: less time lost to page faults
 
 A run that was cut off goes on where it stopped. Rows are added to simsid_staged.csv beside this file, one a generator
 and set of images: mean squared error over all of them, KL divergence of intensity histograms of `BINS` bins as the mean
@@ -19,14 +19,16 @@ import numpy as np
 import pandas as pd
 import torch
 
+from experiments.common import RESULTS
 from loligo import api
 from loligo.data import cache
+from loligo.data.dataset import Dataset
+from loligo.data.preprocessing import Preprocessing
 from loligo.data.sources import zhanglab
 from loligo.evaluation import metrics, results
 from loligo.methods.contract import Method
 from loligo.runs.run import Run
 
-RESULTS = Path(__file__).parent / "results"
 IMAGES = 1024
 BINS = (256, 64, 32, 10)
 """Of the intensity histograms; the report names no number. Two samples of 128x128 values from an image's own histogram
@@ -40,7 +42,7 @@ def chosen(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
     return rows[rows.index.isin(drawn) | (rows["split"] != "train")].reset_index(drop=True)
 
 
-def rebuilt(model: Method, data: cache.Dataset) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def rebuilt(model: Method, data: Dataset) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the images and what each generator makes of them, all (N, 1, H, W) float32, computed in float32."""
     originals, found = [], []
     for indices in np.array_split(np.arange(len(data)), -(-len(data) // 32)):
@@ -64,7 +66,7 @@ def table(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     """Measure both generators on training images and on held-out normals."""
     model, found = run.model().to(memory_format=torch.channels_last), []
     for split, name in (("train", "training"), ("calibration", "held-out")):
-        data = cache.load(rows[rows["split"] == split], run.method_config.size)
+        data = cache.load(rows[rows["split"] == split], Preprocessing(run.method_config.size))
         images, made = rebuilt(model, data)
         for generator, others in made.items():
             figures = {key: round(value, 6) for key, value in measured(images, others).items()}

@@ -1,9 +1,9 @@
 """SQUID and SimSID on the ZhangLab chest X-rays, official test split: AUC by epoch, both protocols, traps, ablations.
 
-    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 20
-    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --epochs 10 --set strict_top_k=false
-    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --epochs 10 --set train.intensity_augmentation=false
-    python benchmarks/zhanglab.py --method simsid --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 40
+    python -m experiments.zhanglab --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 20
+    python -m experiments.zhanglab --data chest_xray/ --out runs/zhanglab --epochs 10 --set strict_top_k=false
+    python -m experiments.zhanglab --data chest_xray/ --out runs/zhanglab --set train.intensity_augmentation=false
+    python -m experiments.zhanglab --method simsid --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 40
 
 A run that was cut off goes on where it stopped. After each epoch validation and test images are scored in several ways
 from one pass of the generator; the scores go to epochs.csv and variants.csv of the run folder and decide nothing. At
@@ -20,24 +20,25 @@ import pandas as pd
 import torch
 import yaml
 
+from experiments.common import RESULTS
 from loligo import api
 from loligo.data import cache
+from loligo.data.preprocessing import Preprocessing
 from loligo.data.sources import zhanglab
 from loligo.evaluation import metrics, results
 from loligo.methods.simsid import Simsid
 from loligo.methods.squid import Squid
 from loligo.nn.discriminator import FeatureNorm
 from loligo.nn.precision import autocast
+from loligo.runs.folder import append_epoch
 from loligo.scoring import Scorer
-
-RESULTS = Path(__file__).parent / "results"
 
 
 class Variants:
     """Score the watched images after an epoch by each way of judging the rebuilt image."""
 
     def __init__(self, rows: pd.DataFrame, folder: Path, size: int) -> None:
-        self.data = cache.load(rows[rows["split"].isin(["validation", "test"])], size)
+        self.data = cache.load(rows[rows["split"].isin(["validation", "test"])], Preprocessing(size))
         self.folder = folder
 
     def __call__(self, model: Squid | Simsid, epoch: int) -> None:
@@ -50,8 +51,8 @@ class Variants:
             found.append(variants | {"score": scores.image.numpy()})
         table = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch)
         columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-        api.append_epoch(self.folder / "epochs.csv", table.assign(score=columns.pop("score")), epoch)
-        api.append_epoch(self.folder / "variants.csv", table.assign(**columns), epoch)
+        append_epoch(self.folder / "epochs.csv", table.assign(score=columns.pop("score")), epoch)
+        append_epoch(self.folder / "variants.csv", table.assign(**columns), epoch)
 
 
 def judge(model: Squid | Simsid, x: torch.Tensor, rebuilt: torch.Tensor) -> dict[str, np.ndarray]:

@@ -106,7 +106,7 @@ def test_bad_files_are_listed_with_their_reasons_and_the_others_scored(normals: 
         "text.png",
     ]
     assert rejected["reason"].str.len().min() > 5
-    with pytest.raises(ValueError, match=r"colour\.png"):
+    with pytest.raises(ValueError, match=r"empty\.png"):
         api.score(run, new, strict=True)
     with pytest.raises(ValueError, match=r"all 2 images were rejected, the first: .*empty\.png"):
         api.score(run, [new / "empty.png", new / "text.png"], tmp_path / "bad")
@@ -348,7 +348,7 @@ def test_a_start_that_failed_does_not_bind_the_next(normals: Path, tmp_path: Pat
     with pytest.raises(ValueError, match=r"text\.png"):
         api.train("ae", images, tmp_path / "run", **ae, strict=True)
     (images / "text.png").unlink()
-    rows = manifest.resolve(images, purpose="train")
+    rows = manifest.resolve(images, purpose="train").rows
     with pytest.raises(ValueError, match=r"in split 'calibration'; its splits: \{'train': 27\}; move some"):
         api.train("ae", rows[rows["split"] == "train"], tmp_path / "run", **ae)
     run = api.train("ae", rows, tmp_path / "run", **ae, options={"size": 32}, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -43,8 +44,7 @@ def train(argv: list[str]) -> None:
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
     given = _parse_training(parser, name, argv[1:])
-    from loligo import api
-
+    api = _api()
     run = api.train(name, _data(given.data), given.out, **_training(given), strict=given.strict)
     held_out, rate = run.about["data"]["calibration"], run.about["data"]["false_alarm_rate"]
     what = "volumes" if "spacing" in run.about["data"] else "images"
@@ -57,27 +57,40 @@ def _parse_training(parser: Any, method: str, argv: list[str], skip: set[str] | 
     """Add the options of a method and of its training, but for those of the latter in ``skip``, and parse all."""
     from loligo import methods
     from loligo.config import PreprocessingConfig, TrainConfig
+    from loligo.runs.settings import defaults
 
     kind = methods.get(method)
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument(
         "--preset", type=str, help=f"named set of options, others on top: {', '.join(sorted(kind.presets))}"
     )
+    _add_rate(parser, "proportion of normal images that may be flagged (default: 0.05)")
     parser.add_class_arguments(kind.Config, "method")
     parser.add_class_arguments(TrainConfig, "train", skip=skip or set())
     parser.add_class_arguments(PreprocessingConfig, "preprocessing")
-    for word, path in zip(argv, [*argv[1:], ""], strict=True):
-        if word == "--config" or word.startswith("--config="):
-            _check_options(Path(word.partition("=")[2] or path))
-    given = _parse(parser, argv)
-    if not (preset := kind.presets.get(given.preset or "default")):
-        return given
-    parser.set_defaults({key if key.startswith("train.") else f"method.{key}": v for key, v in preset.items()})
-    return _parse(parser, argv)  # once more, as a file may have named the preset
+    options, training = defaults(kind, _named_preset(kind, argv))
+    own = {f"method.{key}": value for key, value in options.items()}
+    own |= {f"train.{key}": value for key, value in training.items() if key not in (skip or ())}
+    parser.set_defaults(own)
+    return _parse(parser, argv)
 
 
-def _check_options(path: Path) -> None:
-    """Say what is wrong with a file of options as a whole; of single options the parser does."""
+def _named_preset(kind: Any, argv: list[str]) -> str | None:
+    """Return the preset that the arguments, or a file of options among them, name: its values are the defaults."""
+    found = None
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        option, _, value = word.partition("=")
+        if option == "--config":
+            found = _check_options(Path(value or following)).get("preset", found)
+        elif option == "--preset":
+            found = value or following
+    if found and found not in kind.presets:
+        _fail(f"{kind.__name__.lower()} has no preset {found!r}; {nearest(found, kind.presets)}")
+    return found
+
+
+def _check_options(path: Path) -> dict[str, Any]:
+    """Read a file of options; say what is wrong with it as a whole, of single options the parser does."""
     import yaml
 
     try:
@@ -92,6 +105,7 @@ def _check_options(path: Path) -> None:
     for key, kind in {"method": dict, "train": dict, "preprocessing": dict, "index": dict, "preset": str}.items():
         if not isinstance(values.get(key, kind()), kind):
             _fail(f"{path} has {key} {values[key]!r}; it must be {'a name' if kind is str else 'options'}: {example}")
+    return values
 
 
 def _training(given: Any) -> dict[str, Any]:
@@ -101,6 +115,7 @@ def _training(given: Any) -> dict[str, Any]:
         "options": vars(given["method"].clone()),
         "train": vars(given["train"].clone()),
         "preprocessing": vars(given["preprocessing"].clone()),
+        **({} if given.false_alarm_rate is None else {"false_alarm_rate": given.false_alarm_rate}),
     }
 
 
@@ -113,21 +128,29 @@ def score(argv: list[str]) -> None:
     )
     parser.add_argument("--out", help="folder for scores.csv and maps; else the run folder")
     parser.add_argument("--splits", nargs="+", help="splits of a manifest to score; else all, test of the run's own")
-    parser.add_argument("--maps", choices=["true", "false"], default="true", help="write a heat map for each image")
+    parser.add_argument(
+        "--maps",
+        choices=["image", "network", "none"],
+        default="image",
+        help="heat maps on the grid of each image, on the network's (smaller files), or none",
+    )
     parser.add_argument("--batch_size", type=int, default=16, help="images at once; no score depends on it")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
+    _add_device(parser)
+    _add_rate(parser)
     parser.add_argument("--layout", choices=["loligo", "mood"], default="loligo", help="mood: for that challenge too")
     given = _parse(parser, argv)
-    from loligo import api
-
+    api = _api()
     table = api.score(
         given.run,
         _data(given.paths) if given.paths else None,
         given.out,
         splits=given.splits,
-        maps=given.maps == "true",
+        maps=given.maps,
         batch_size=given.batch_size,
         strict=given.strict,
+        device=given.device,
+        false_alarm_rate=given.false_alarm_rate,
         layout=given.layout,
     )
     folder = Path(given.out or given.run)
@@ -140,10 +163,9 @@ def evaluate(argv: list[str]) -> None:
     parser = _parser("evaluate", "loligo evaluate RUN [options]")
     parser.add_argument("run", metavar="RUN", help="run folder with scores.csv")
     parser.add_argument("--results", help="table (CSV) to which a row a protocol is appended")
+    _add_rate(parser)
     given = _parse(parser, argv)
-    from loligo import api
-
-    print(metrics_table(api.evaluate(given.run, given.results)))
+    print(metrics_table(_api().evaluate(given.run, given.results, given.false_alarm_rate)))
 
 
 def metrics_table(found: dict[str, Any]) -> str:
@@ -166,9 +188,7 @@ def report(argv: list[str]) -> None:
     parser = _parser("report", "loligo report RUN")
     parser.add_argument("run", metavar="RUN", help="run folder with scores.csv")
     given = _parse(parser, argv)
-    from loligo import api
-
-    print(api.report(given.run))
+    print(_api().report(given.run))
 
 
 def sheet(argv: list[str]) -> None:
@@ -177,10 +197,11 @@ def sheet(argv: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a trained run")
     parser.add_argument("image", metavar="IMAGE", help="image file")
     parser.add_argument("-o", "--out", help="page to write: .pdf or .html (default: the image's name with .pdf, here)")
+    _add_device(parser)
+    _add_rate(parser)
     given = _parse(parser, argv)
-    from loligo import api
-
-    print(f"{api.sheet(given.run, given.image, given.out)}. {NOTICE}")
+    made = _api().sheet(given.run, given.image, given.out, device=given.device, false_alarm_rate=given.false_alarm_rate)
+    print(f"{made}. {NOTICE}")
 
 
 def contaminate(argv: list[str]) -> None:
@@ -194,11 +215,11 @@ def contaminate(argv: list[str]) -> None:
     parser.add_argument("--data", nargs="+", required=True, help="manifest or folder, with a labelled test split")
     parser.add_argument("--abnormal", nargs="+", required=True, help="manifest, folder or files of abnormal images")
     parser.add_argument("--out", required=True, help="folder for the runs, contamination.csv and contamination.png")
-    parser.add_argument("--shares", nargs="+", type=float, default=list(contaminate.SHARES), help="each in [0, 1)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of draws and trainings")
+    parser.add_argument("--rates", nargs="+", type=float, default=list(contaminate.RATES), help="each in [0, 1)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of samples and trainings")
     given = _parse_training(parser, name, argv[1:], skip={"seed"})
     data, abnormal = _data(given.data), _data(given.abnormal)
-    sets = {"shares": given.shares, "seeds": given.seeds}
+    sets = {"rates": given.rates, "seeds": given.seeds}
     contaminate.contaminate(name, data, abnormal, given.out, **sets, **_training(given))
     print(f"{Path(given.out) / 'contamination.png'}. {NOTICE}")
 
@@ -215,11 +236,15 @@ def benchmark(argv: list[str]) -> None:
         print(benchmark.table_text(benchmark.compare(given.a, given.b)), NOTICE, sep="\n")
         return
     parser = _parser("benchmark", "loligo benchmark --methods M --datasets D --out DIR [options] | compare A B")
-    parser.add_argument("--methods", nargs="+", required=True, help="names, parted by commas or spaces")
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument(
+        "--methods", nargs="+", required=True, help="METHOD or METHOD:PRESET, split at commas or spaces"
+    )
     parser.add_argument("--datasets", nargs="+", required=True, help="manifest.csv, NAME=manifest.csv, NAME=DIR, NAME")
     parser.add_argument("--out", required=True, type=Path, help="folder; what is finished there is not run again")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each method: seeds 0, 1, ...")
     parser.add_argument("--preset", help="preset of each method that has it")
+    parser.add_argument("--variants", type=dict, default={}, help="NAME: options, for METHOD:NAME; best in a YAML file")
     parser.add_argument("--set", nargs="+", default=[], help="train.epochs=5 for all, squid.slots=100 for one")
     parser.add_argument("--budget", help="training time, such as 30min, turned into a number of epochs by measuring")
     parser.add_argument("--robustness", nargs="+", default=[], help="contamination, sizes, corruptions")
@@ -228,7 +253,13 @@ def benchmark(argv: list[str]) -> None:
     given = _parse(parser, argv)
     from loligo import benchmark
 
-    print(f"{benchmark.run(benchmark.parse(**vars(given)))}. {NOTICE}")
+    words = {key: value for key, value in vars(given).items() if key != "config"}
+    config = str(given.config[0]) if given.config else None
+    found = benchmark.run(benchmark.parse(**words, config=config), lambda line: print(line, flush=True))
+    print(f"{found.page}. {NOTICE}")
+    print(f"{found.failed} of {found.cells} cells failed" + (f"; reasons: {found.page}" if found.failed else ""))
+    if found.failed == found.cells:
+        raise SystemExit(1)
 
 
 def experiment(argv: list[str]) -> None:
@@ -261,7 +292,7 @@ def synthesize(argv: list[str]) -> None:
     parser.add_argument("--split", default="test", help="of the manifest, whose normal images are taken")
     parser.add_argument("--seed", type=int, default=0, help="of the anomalies")
     given = _parse(parser, argv)
-    rows = manifest.resolve(_data(given.paths), purpose="score")
+    rows = manifest.resolve(_data(given.paths), purpose="score").accepted()
     frame = synthetic_set.write(given.out, rows, kinds=given.kinds, split=given.split, seed=given.seed)
     count = int(frame["label"].sum())
     print(f"{given.out / 'manifest.csv'}: {len(frame) - count} normal images, {count} abnormal")
@@ -276,13 +307,26 @@ def demo(argv: list[str]) -> None:
     demo.run(**vars(_parse(parser, argv)))
 
 
+def cache(argv: list[str]) -> None:
+    """say where decoded images are kept, which are patients' pixels, or remove them: loligo cache [clear]"""
+    parser = _parser("cache", "loligo cache [clear]")
+    parser.add_argument("what", nargs="?", choices=["clear"], help="remove all of it; it is made again when needed")
+    given = _parse(parser, argv)
+    from loligo.data import cache
+
+    entries, held = cache.size()
+    print(f"{cache.home()}: {entries} entries, {held:,} bytes of decoded images")
+    if given.what:
+        print(f"removed {cache.clear():,} bytes")
+
+
 def list_methods(argv: list[str]) -> None:
     """list the methods"""
     from loligo.methods import METHODS
 
     _parse(_parser("methods", "loligo methods"), argv)
     for name, (_, summary) in METHODS.items():
-        print(f"{name:12} {summary}")
+        print(f"{name:20} {summary}")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -297,6 +341,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "contaminate": contaminate,
     "synthesize": synthesize,
     "demo": demo,
+    "cache": cache,
     "methods": list_methods,
 }
 
@@ -312,6 +357,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if args[0] not in COMMANDS:
         _fail(f"there is no command {args[0]!r}; {nearest(args[0], COMMANDS)}")
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         COMMANDS[args[0]](args[1:])
     except (ValueError, OSError, FloatingPointError, ImportError, MemoryError) as error:
@@ -377,12 +423,30 @@ def _parse(parser: Any, argv: list[str]) -> Any:
         _fail(said)
 
 
+def _api() -> Any:
+    """Return the verbs, in a process made fast for them."""
+    from loligo import accelerate, api
+
+    accelerate()
+    return api
+
+
+def _add_device(parser: Any) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, or another accelerator of PyTorch")
+
+
+def _add_rate(parser: Any, meaning: str = "proportion of normal images flagged, in place of the run's") -> None:
+    parser.add_argument("--false_alarm_rate", type=float, help=meaning)
+
+
 def _data(paths: list[str]) -> str | list[str]:
     return paths[0] if len(paths) == 1 else paths
 
 
 def _tell_rejected(folder: Path, *during: str) -> None:
-    import pandas as pd
+    from loligo.runs.folder import RunFolder
 
-    if count := int(pd.read_csv(folder / "rejected.csv")["during"].isin(during).sum()):
-        print(f"{count} files could not be used; see {folder / 'rejected.csv'} for the reasons", file=sys.stderr)
+    run = RunFolder(folder)
+    rejected = run.read_rejected()
+    if rejected is not None and (count := int(rejected["during"].isin(during).sum())):
+        print(f"{count} files could not be used; see {run.rejected} for the reasons", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -94,6 +94,11 @@ class Volume(VolumeHeader):
 
     voxels: npt.NDArray[np.float32]
     """(X, Y, Z) float32 in the file's own units, its scaling applied."""
+
+    @property
+    def geometry(self) -> VolumeHeader:
+        """Return where its voxels lie, without them."""
+        return VolumeHeader(**{field.name: getattr(self, field.name) for field in fields(VolumeHeader)})
 
 
 class Scores(NamedTuple):

@@ -1,6 +1,6 @@
 """Measure a scored run against its labels, under two protocols that are always named.
 
-clean: no label is used anywhere before this page; the threshold is a quantile of held-out normals. The headline.
+clean: this run uses no label before its metrics; the threshold is a quantile of held-out normals. The headline.
 paper: as the published tables: a labelled validation set picks the epoch, and accuracy and F1 are at the threshold that
 is best on the test labels. Only to compare with those tables.
 """
@@ -15,63 +15,46 @@ import numpy.typing as npt
 import pandas as pd
 
 from loligo.calibration import Calibration
-from loligo.data.cache import read_mask, resized_mask
+from loligo.data.decode import read_mask
+from loligo.data.preprocessing import Preprocessing, resized, resized_mask
 from loligo.evaluation import metrics
-from loligo.files import write_json
-from loligo.io import is_volume
+from loligo.runs.folder import RunFolder
+from loligo.runs.run import Run
 from loligo.types import Again
 
 Metrics = dict[str, Any]
-TEXT = ("path", "patient", "kind", "mask", "map", "reconstruction", "overlay")
-"""Columns that stay as they are written, empty where nothing is known: a kind 7 or None is a name."""
 
 
-def evaluate(folder: Path) -> Metrics:
+def evaluate(folder: Path, false_alarm_rate: float | None = None) -> Metrics:
     """Return the metrics of the scores in a run folder, and write them to metrics.json.
+
+    The threshold is that of the run's false-alarm rate, or of the one given.
 
     Raises ValueError where there are no scores, or no labels of both kinds in the test split.
     """
-    table = read_scores(folder)
-    test = labelled(table, "test")
+    run = RunFolder(folder)
+    test = labelled(run.read_scores(), "test")
     if test["label"].nunique() < 2:
-        counts = test["label"].value_counts().to_dict()
+        counts = [int((test["label"] == label).sum()) for label in (0, 1)]
         raise ValueError(
-            f"{folder / 'scores.csv'} has test labels {counts}; metrics need normal (0) and abnormal (1) images there"
+            f"{run.scores} has {counts[0]} test images labelled normal (0) and {counts[1]} abnormal (1); "
+            "metrics need both kinds"
         )
-    if not (folder / "config.yaml").is_file():
+    if not run.config.is_file():
         raise ValueError(
             f"{folder} holds scores that are kept apart from their run; metrics need the run folder: "
             "score without --out, then evaluate the run"
         )
-    calibration = Calibration.load(folder / "calibration.json")
-    found: Metrics = {"clean": clean(test, calibration), "paper": paper(test, folder)}
+    calibration = Calibration.load(run.calibration)
+    if false_alarm_rate is not None:
+        calibration = calibration.at(false_alarm_rate)
+    found: Metrics = {"clean": clean(test, calibration), "paper": paper(test, run.read_epochs())}
     if (test["mask"] != "").any() and (test["map"] != "").any():
-        found["pixel"] = pixels(test, folder)
-    if "kind" in test:
-        found["kinds"] = by_kind(test)
-    write_json(found, folder / "metrics.json", indent=2)
+        found["pixel"] = pixels(test, run, Run.load(folder).preprocess())
+    if kinds := by_kind(test):
+        found["kinds"] = kinds
+    run.write_metrics(found)
     return found
-
-
-def read_scores(folder: Path) -> pd.DataFrame:
-    """Read scores.csv of a run folder; ValueError, which names the file, where there is none or it cannot be read."""
-    path = folder / "scores.csv"
-    if not path.is_file():
-        raise ValueError(f"{folder} has no scores.csv; make it with 'loligo score {folder}'")
-    try:
-        table = read(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a table of scores ({error}); score the images anew") from error
-    if missing := [name for name in ("path", "split", "label", "score") if name not in table]:
-        raise ValueError(f"{path} lacks the column {', '.join(missing)}; score the images anew")
-    return table
-
-
-def read(path: Path) -> pd.DataFrame:
-    """Read a table of scores, a row an image, or an image and epoch."""
-    types = {"label": "Int64"} | dict.fromkeys(TEXT, "str")
-    table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
-    return table.fillna({name: "" for name in TEXT if name in table})
 
 
 def labelled(table: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -89,17 +72,16 @@ def clean(test: pd.DataFrame, calibration: Calibration) -> Metrics:
     }
 
 
-def paper(test: pd.DataFrame, folder: Path) -> Metrics:
+def paper(test: pd.DataFrame, epochs: pd.DataFrame | None) -> Metrics:
     """Measure as the published tables do: epoch (where there are scores by epoch) and threshold chosen by labels."""
     epoch, note = None, "the last epoch: there are no scores of a labelled validation set by epoch"
-    if (folder / "epochs.csv").is_file():
-        epochs = read(folder / "epochs.csv")
+    if epochs is not None:
         aucs = auc_by_epoch(epochs, "validation")
         if len(aucs):
             best = int(aucs.index[int(aucs["auc"].argmax())])
             if set(test["path"]) <= set(epochs.loc[epochs["epoch"] == best, "path"]):
                 epoch, test = best, at_epoch(test, epochs, best)
-                note = f"epoch {epoch}, best on labelled validation of {len(aucs)} watched ({aucs['auc'][epoch]:.3f})"
+                note = f"epoch {epoch}, best on labelled validation of {len(aucs)} evaluated ({aucs['auc'][epoch]:.3f})"
             else:
                 note = "the last epoch: the scores by epoch are of other test images"
     threshold = metrics.best_accuracy_threshold(_labels(test), _scores(test))
@@ -121,24 +103,28 @@ def auc_by_epoch(epochs: pd.DataFrame, split: str) -> pd.DataFrame:
     return pd.DataFrame({"auc": pd.Series(aucs)})
 
 
-def pixels(test: pd.DataFrame, folder: Path) -> Metrics:
-    """Measure the maps against the masks, at the maps' size; normal images count as masks of nothing."""
+def pixels(test: pd.DataFrame, run: RunFolder, preprocessing: Preprocessing) -> Metrics:
+    """Measure the maps against the masks, of images at the network's size; normal images count as masks of nothing."""
     rows = test[(test["map"] != "") & ((test["mask"] != "") | (test["label"] == 0))]
+    files = [(run.artefact(name), mask) for name, mask in zip(rows["map"], rows["mask"], strict=True)]
     pairs = Again(
         lambda: (
-            (_voxels if is_volume(Path(str(row.map))) else _pixels)(folder / str(row.map), str(row.mask))
-            for row in rows.itertuples()
+            _pixels(path, mask, preprocessing) if path.suffix == ".npy" else _voxels(path, mask) for path, mask in files
         )
     )
     return dict(metrics.paired_pixel_metrics(pairs)) | {"images": len(rows)}
 
 
-def _pixels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Read an image's map and mask, both (H, W) at the map's size: else images with large masks would weigh more."""
-    heat = np.load(path, allow_pickle=False)
+def _pixels(path: Path, mask: str, own: Preprocessing) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Read an image's map and mask, both at the network's size: at their own, large images would weigh more."""
+    heat, size = np.load(path, allow_pickle=False), (own.size, own.size)
+    on_network = heat.shape == size
+    if not on_network:
+        heat = resized(heat[None], size)[0]
     if not mask:
-        return heat, np.zeros(heat.shape, bool)
-    return heat, resized_mask(read_mask(Path(mask)), heat.shape[::-1])
+        return heat, np.zeros(size, bool)
+    there = read_mask(Path(mask))
+    return heat, own.mask(there) if on_network else resized_mask(there, size)
 
 
 def _voxels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

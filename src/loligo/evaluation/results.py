@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from loligo.files import locked, write_csv
+from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
 
 COLUMNS = [
@@ -61,8 +60,8 @@ def matching(table: pd.DataFrame, key: dict[str, object]) -> pd.Series[bool]:
 
 def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
     """Return the row of a trained run with its metrics under one protocol: a value for each of `COLUMNS`."""
-    cost, history = run.about["cost"], run.folder / "history.csv"
-    trained = len(pd.read_csv(history)) if history.exists() else 0
+    cost, history = run.about["cost"], RunFolder(run.folder).read_history()
+    trained = 0 if history is None else len(history)
     measured = {key: round(found[protocol][key], 5) for key in ("auc", "auc_low", "auc_high", "ap", "accuracy", "f1")}
     return {
         "dataset": run.about["data"]["source"],
@@ -74,24 +73,3 @@ def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
         **measured,
         **{key: cost[key] for key in ("train_seconds", "images_per_s", "machine", "commit")},
     }
-
-
-@functools.cache
-def commit() -> str:
-    """Return the short commit of the code that runs, with a + where it was changed since; empty outside a checkout.
-
-    It is looked up once a process: what is loaded stays as it is. A package that is installed below another project's
-    checkout is not of that project.
-    """
-    here = Path(__file__)
-    try:
-        known = subprocess.run(["git", "ls-files", "--error-unmatch", here.name], cwd=here.parent, capture_output=True)
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=here.parent,
-            capture_output=True,
-            text=True,
-        )
-    except FileNotFoundError:
-        return ""
-    return "" if known.returncode else found.stdout.strip()

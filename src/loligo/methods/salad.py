@@ -2,15 +2,18 @@
 
 An autoencoder translates an image to a code, the code to an image, and that to a code again. On normal images all that
 is made consistent: the images alike in structure, the codes of image and reconstruction equal, and near one centre. A
-self-supervised task adds that images with shuffled or painted-over pieces are restored. An abnormal image is rebuilt
-badly, its two codes differ, and they lie far from the centre; the score is made of these features.
+self-supervised task adds that images with shuffled or painted-over pieces are restored. An abnormal image is
+reconstructed badly, its two codes differ, and they lie far from the centre; the score is made of these features.
 
-From the paper: translation to and fro, the structural similarity loss, the centre constraint, a self-supervised module,
-and a score of both spaces: what its abstract says. No more of it was at hand, so the rest is decided here: network and
-weights; no adversarial loss. The code is a map with a centre at each place, and its channels
-are normalised without a scale of their own, so that it cannot shrink to the centre. The centre is a running mean. The
-task is local pixel shuffling and boxes of one grey (Models Genesis, Zhou et al. 2019) on every second image, which then
-takes no part in the losses of codes. The score is the sum of the three parts, each standardised over training images.
+Implemented from the paper's abstract alone: translation between image and latent space, structural similarity loss,
+centre constraint, a self-supervised module, and a score of both spaces. The paper's adversarial losses are missing, and
+network and weights are ours, so that its published figures say nothing of this implementation. Also decided here: The
+code is a map with a centre at each place, a running mean, and its channels are normalised without a scale of their own,
+so that it cannot shrink to the centre. Images and reconstructions pass the same batch norms, one batch each: in
+training each has its codes normalised by its own statistics, so that a shift or scale between the two is invisible to
+the consistency loss; in scoring both are normalised by one running mean. The task is local pixel shuffling and boxes of
+one grey (Models Genesis, Zhou et al. 2019) on every second image, which then takes no part in the losses of codes. The
+score is the sum of the three parts, each standardised over training images.
 """
 
 from __future__ import annotations
@@ -24,14 +27,15 @@ import torch
 from torch import Tensor, nn
 
 from loligo.methods.configs import MethodConfig
-from loligo.methods.contract import Method, Phase, Turn
+from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
+from loligo.methods.optimisation import Cosine
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.nn.heat import Pooling, pool
 from loligo.nn.similarity import scales, ssim
 from loligo.types import Scores
 
 MOMENTUM = 0.05
-"""Share of a batch in the running mean that is the centre."""
+"""Weight of a batch in the running mean that is the centre."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,13 @@ class SaladConfig(MethodConfig):
     code: int = 32
     """Channels of the code."""
     corrupted: float = 0.5
-    """Share of training images that are to be restored from a corrupted copy; 0 is without the self-supervised task."""
+    """Fraction of training images that are restored from a corrupted copy; 0 is without the self-supervised task."""
     boxes: int = 4
     """Pieces of a corrupted image that are shuffled or painted over."""
     structure_weight: float = 1.0
     """Weight of the dissimilarity in structure, 1 - SSIM; the absolute error has 1."""
     consistency_weight: float = 0.1
-    """Weight of the squared difference between the codes of image and rebuilt image."""
+    """Weight of the squared difference between the codes of image and reconstruction."""
     centre_weight: float = 0.1
     """Weight of the codes' squared distance from their centre."""
     image_score: Literal[Pooling, "sum"] = "sum"
@@ -94,27 +98,32 @@ class Salad(Method):
 
     def phases(self) -> tuple[Phase, ...]:
         """Train everything on one loss."""
-        modules = ("encoder", "bottom", "ups", "out")
-        turn = Turn("total", modules, learning_rate=self.config.learning_rate, final_rate=0.1)
-        return (Phase("translation", (turn,)),)
+        group = Group(("encoder", "bottom", "ups", "out"), self.config.learning_rate)
+        return (Phase("translation", (Turn("total", (group,), schedule=Cosine(0.1)),)),)
 
-    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
         """Return the losses of images, of all, and of codes, of those that are not corrupted."""
         c = self.config
         corrupted = torch.rand(len(x), device=x.device) < c.corrupted
-        z, rebuilt, again = self._translate(torch.where(corrupted[:, None, None, None], corrupt(x, c.boxes), x))
+        z, reconstruction, again = self._translate(torch.where(corrupted[:, None, None, None], corrupt(x, c.boxes), x))
+        step["codes"] = z[~corrupted].detach()
         clean = (~corrupted).float() / (~corrupted).sum().clamp(min=1)
-        if not corrupted.all():
-            self.centre += MOMENTUM * (z[~corrupted].detach().mean(0) - self.centre)
-        parts = self._parts(x, z, rebuilt, again)
+        parts = self._parts(x, z, reconstruction, again)
         losses = {
-            "reconstruction": (x - rebuilt).abs().mean(),
-            "structure": (1 - ssim(x, rebuilt)).mean(),
+            "reconstruction": (x - reconstruction).abs().mean(),
+            "structure": (1 - ssim(x, reconstruction)).mean(),
             "consistency": (clean * parts[:, 1]).sum(),
             "centre": (clean * parts[:, 2]).sum(),
         }
         weights = (1.0, c.structure_weight, c.consistency_weight, c.centre_weight)
         return {"total": torch.stack([w * v for w, v in zip(weights, losses.values(), strict=True)]).sum(), **losses}
+
+    def after_step(self, turn: str, step: Step, reduce: Reduce = ALONE) -> None:
+        """Move the centre towards the codes of the batch."""
+        codes = step["codes"]
+        count, total = reduce.sum(codes.new_tensor(float(len(codes)))), reduce.sum(codes.sum(0))
+        if count:
+            self.centre += MOMENTUM * (total / count - self.centre)
 
     def _translate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the codes (N, D, h, w) of images, what they decode to, (N, C, H, W) in [0, 1], and its codes."""
@@ -122,45 +131,46 @@ class Salad(Method):
         y = self.bottom(z)
         for up in self.ups:
             y = up(upsample(y))
-        rebuilt = self.out(y).float().sigmoid()
-        return z, rebuilt, self._encode(rebuilt)
+        reconstruction = self.out(y).float().sigmoid()
+        return z, reconstruction, self._encode(reconstruction)
 
     def _encode(self, x: Tensor) -> Tensor:
         z: Tensor = self.scale(self.encoder(x).float())
         return z
 
-    def _parts(self, x: Tensor, z: Tensor, rebuilt: Tensor, again: Tensor) -> Tensor:
+    def _parts(self, x: Tensor, z: Tensor, reconstruction: Tensor, again: Tensor) -> Tensor:
         """Return the score's parts (N, 3): reconstruction's error, difference of codes, distance from the centre."""
         return torch.stack(
             [
-                unlikeness(x, rebuilt).mean((1, 2, 3)),
+                dissimilarity(x, reconstruction).mean((1, 2, 3)),
                 (again - z).square().mean((1, 2, 3)),
                 (z - self.centre).square().mean((1, 2, 3)),
             ],
             1,
         )
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
+    def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Measure mean and standard deviation of the score's parts."""
-        found = torch.cat([self._parts(x, *self._translate(x)) for x in batches])
+        own = [self._parts(x, *self._translate(x)) for x in reduce.shard(batches)]
+        found = reduce.gather(torch.cat([self.mean[None][:0], *own]))
         if len(found) < 2:
             raise ValueError("salad needs 2 normal images or more, to know how far its parts vary; it got 1")
         self.mean.copy_(found.mean(0))
         self.deviation.copy_(found.std(0).clamp(min=1e-8))
 
-    def score(self, x: Tensor) -> Scores:
+    def forward(self, x: Tensor) -> Scores:
         """Score by the sum of standardised parts, or by the map: the reconstruction's error."""
-        z, rebuilt, again = self._translate(x)
-        heat = unlikeness(x, rebuilt)
+        z, reconstruction, again = self._translate(x)
+        heat = dissimilarity(x, reconstruction)
         if self.config.image_score != "sum":
-            return Scores(pool(heat, self.config.image_score), heat, rebuilt)
-        parts = self._parts(x, z, rebuilt, again)
-        return Scores(((parts - self.mean) / self.deviation).sum(1), heat, rebuilt)
+            return Scores(pool(heat, self.config.image_score), heat, reconstruction)
+        parts = self._parts(x, z, reconstruction, again)
+        return Scores(((parts - self.mean) / self.deviation).sum(1), heat, reconstruction)
 
 
-def unlikeness(x: Tensor, rebuilt: Tensor) -> Tensor:
+def dissimilarity(x: Tensor, reconstruction: Tensor) -> Tensor:
     """Return absolute difference and dissimilarity in structure of images (N, C, H, W), added: (N, 1, H, W)."""
-    return ((x - rebuilt).abs() + 1 - ssim(x, rebuilt)).mean(1, keepdim=True)
+    return ((x - reconstruction).abs() + 1 - ssim(x, reconstruction)).mean(1, keepdim=True)
 
 
 def corrupt(x: Tensor, boxes: int) -> Tensor:

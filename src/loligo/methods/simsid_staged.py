@@ -2,25 +2,25 @@
 
 After "Unsupervised Anomaly Detection Using SimSID Algorithm" (project report of Swetha R, chapters 3 to 5), which
 simplifies SimSID (Xiang et al., TPAMI 2024, 2403.08689). A patch CNN describes each of 8x8 patches by 64 values; the
-teacher rebuilds the image from them, the student from the same with inner patches in-painted from what memory says of
-their neighbours. A discriminator that learnt to tell the student's images from real ones gives the score.
+teacher reconstructs the image from them, the student from the same with inner patches in-painted from what memory holds
+for their neighbours. A discriminator trained to tell the student's images from real ones gives the score.
 
 Where the report is silent or contradicts itself, we decided:
 
 - The patch CNN is called pre-trained, yet nothing trains it: it keeps its random weights. In eval mode with fresh
   statistics its features all but vanish (0.01 in figure 5.6) and its bias makes all patches alike. So batch norm takes
-  the statistics of the first training batch, and the linear layer is turned so that there its features are
-  uncorrelated, of mean 0 and variance 1; both stay. Random features then tell patches apart by cosine, and the teacher
-  needs fewer steps to learn from weak features what the strong ones leave out.
+  the statistics of a first batch, and the linear layer is turned so that there its features are uncorrelated, of mean 0
+  and variance 1; both stay. Random features then tell patches apart by cosine, and the teacher needs fewer steps to
+  learn from weak features what the strong ones leave out.
 - Patch sizes (4, 16) and (4, 4) are one here: ``grid`` x ``grid`` patches, all in one pass.
-- Memory is written in the student's stage only, image by image in order, before the batch reads it. Softmax and its
+- Memory is written in the student's stage only, image by image in order, after the step of their batch. Softmax and its
   temperature change no order: the top k of score plus Gumbel noise are taken and summed unweighted, without noise in
   eval mode, where a score is its image's own. A level grows to the highest position written and only so far is read;
   its buffer holds all positions, so that it loads. (The report grows one position late, and all levels alike.)
 - In-painting: each neighbour's feature queries the memory; what three levels hold is one token, the patch's own
   feature the ninth, which leaves the encoder in-painted. Patches at the border keep their features, as in figure 5.6.
-  Algorithm 4.10 moves the student alone; an untrained transformer is noise, so ours moves with it.
-- The discriminator judges the student's image of in-painted features (section 3.3), not of raw ones (algorithm 4.11).
+  Algorithm 4.10 trains the student alone; an untrained transformer is noise, so ours trains with it.
+- The discriminator sees the student's image of in-painted features (section 3.3), not of raw ones (algorithm 4.11).
   Its loss is minus equation 5.6. Equation 5.7 would call abnormal what looks real: the raw score is minus the logit, so
   that calibration gives A = 1 - sigmoid((D - mean) / std).
 - The generator's last layer has no activation. Images are clamped to [0, 1], by a straight-through estimator in the
@@ -30,6 +30,7 @@ Where the report is silent or contradicts itself, we decided:
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -37,8 +38,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.methods.configs import MethodConfig, check_shares
-from loligo.methods.contract import Method, Phase, Turn
+from loligo.methods.configs import MethodConfig, check_fractions
+from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
+from loligo.methods.optimisation import Cosine
 from loligo.nn.conv import ConvNorm
 from loligo.nn.discriminator import Discriminator
 from loligo.nn.inpaint import neighbours
@@ -71,12 +73,12 @@ class SimsidStagedConfig(MethodConfig):
     """Layers of the in-painting transformer."""
     distillation_weight: float = 0.01
     """Of the distance to the teacher's intermediate outputs in the student's loss."""
-    teacher_share: float = 1000
-    """Share of the epochs that train the teacher."""
-    student_share: float = 250
-    """Share of the epochs that train transformer and student."""
-    discriminator_share: float = 50
-    """Share of the epochs that train the discriminator."""
+    teacher_fraction: float = 1000
+    """Part of the epochs that trains the teacher, relative to the others."""
+    student_fraction: float = 250
+    """Part of the epochs that trains transformer and student, relative to the others."""
+    discriminator_fraction: float = 50
+    """Part of the epochs that trains the discriminator, relative to the others."""
     learning_rate: float = 5e-4
     """Adam's rate for teacher and student, falling to a hundredth by a cosine."""
     discriminator_rate: float = 1e-4
@@ -88,8 +90,6 @@ class SimsidStagedConfig(MethodConfig):
 class PatchBasedCNN(nn.Module):
     """Describe patches by conv-BN-ReLU-maxpool blocks and a linear layer, all random; only batch norm is measured."""
 
-    measured: Tensor
-
     def __init__(self, channels: int, width: int, patch: int, features: int) -> None:
         super().__init__()
         widths = [channels, *(width << i for i in range(LEVELS))]
@@ -97,7 +97,6 @@ class PatchBasedCNN(nn.Module):
         for norm in self.modules():
             if isinstance(norm, nn.BatchNorm2d):
                 norm.momentum = 1.0  # statistics are those of the one batch that is measured
-        self.register_buffer("measured", torch.zeros((), dtype=torch.bool))
         self.fc = nn.Linear(widths[-1] * (patch >> LEVELS) ** 2, features)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,20 +108,18 @@ class PatchBasedCNN(nn.Module):
 
     @torch.no_grad()
     def measure(self, x: Tensor) -> None:
-        """Once: give batch norm the statistics of these patches (M, C, h, w), and whiten the features."""
-        if self.measured:
-            return
+        """Give batch norm the statistics of these patches (M, C, h, w), and whiten the features."""
         with torch.autocast(x.device.type, enabled=False):
             features = self.train()(x).double()
             values, vectors = torch.linalg.eigh(features.T.cov())
             whiten = (vectors * values.clamp(min=1e-3 * float(values[-1])).rsqrt()) @ vectors.mT
             self.fc.weight.copy_(whiten @ self.fc.weight.double())
             self.fc.bias.copy_(whiten @ (self.fc.bias.double() - features.mean(0)))
-        self.eval().measured.fill_(True)
+        self.eval()
 
 
 class SpaceAwareMemory(nn.Module):
-    """Keep one feature a position; write what is unlike it, read the sum of those nearest to a query."""
+    """Keep one feature a position; write what is dissimilar to it, read the sum of those nearest to a query."""
 
     slots: Tensor
     grown: Tensor
@@ -132,6 +129,11 @@ class SpaceAwareMemory(nn.Module):
         self.threshold, self.k = threshold, k
         self.register_buffer("slots", torch.zeros(capacity, dim))
         self.register_buffer("grown", torch.zeros((), dtype=torch.long))
+        self.size: int | None = None  # of what is read, once frozen
+
+    def freeze(self) -> None:
+        """Make constant how many slots are read."""
+        self.size = int(self.grown)
 
     @torch.no_grad()
     def write(self, features: Tensor, positions: Tensor) -> None:
@@ -139,15 +141,15 @@ class SpaceAwareMemory(nn.Module):
         self.grown.clamp_(min=int(positions.max()) + 1)
         held = self.slots[positions]
         for new in features.to(held.dtype):
-            unlike = F.cosine_similarity(new, held, dim=-1) < self.threshold  # (P,); a zero slot is unlike all
-            held = torch.where(unlike[:, None], new, held)
+            replaced = F.cosine_similarity(new, held, dim=-1) < self.threshold  # (P,); a zero slot always is
+            held = torch.where(replaced[:, None], new, held)
         self.slots[positions] = held
 
     @torch.no_grad()
     def read(self, query: Tensor) -> Tensor:
         """Map queries (N, P, D) to the sum of the k slots of largest dot product, in training with Gumbel noise."""
         with torch.autocast(query.device.type, enabled=False):
-            slots = self.slots[: int(self.grown)]
+            slots = self.slots[: int(self.grown) if self.size is None else self.size]
             scores = query.to(slots.dtype) @ slots.mT  # (N, P, m)
             if self.training:
                 scores = scores - torch.empty_like(scores).exponential_().log()
@@ -187,7 +189,7 @@ class HierarchicalMemory(nn.Module):
 
 
 class InpaintingTransformer(nn.Module):
-    """Rebuild the features of inner patches from memory of their neighbours and from themselves."""
+    """In-paint the features of inner patches from memory of their neighbours and from themselves."""
 
     around: Tensor
     inner: Tensor
@@ -231,7 +233,7 @@ class FloatConvTranspose2d(nn.ConvTranspose2d):
 
 
 class Generator(nn.Module):
-    """Rebuild an image from its features: a linear layer, then transposed convolutions that double its sides."""
+    """Reconstruct an image from its features: a linear layer, then transposed convolutions that double its sides."""
 
     def __init__(self, inputs: int, size: int, width: int, channels: int) -> None:
         super().__init__()
@@ -261,12 +263,12 @@ class SimsidStaged(Method):
     Config = SimsidStagedConfig
     presets: ClassVar = {
         "report": {  # without augmentation, as the report; in fewer epochs, of which the student takes more
-            **{"teacher_share": 80, "student_share": 24, "discriminator_share": 6},
+            **{"teacher_fraction": 80, "student_fraction": 24, "discriminator_fraction": 6},
             **{"train.epochs": 110, "train.augment": False},
         },
         "tiny": {
             **{"size": 64, "grid": 4, "width": 4, "features": 16, "heads": 2, "learning_rate": 1e-2},
-            **{"teacher_share": 6, "student_share": 4, "discriminator_share": 2, "score": "reconstruction"},
+            **{"teacher_fraction": 6, "student_fraction": 4, "discriminator_fraction": 2},
         },
     }
     config: SimsidStagedConfig
@@ -282,35 +284,31 @@ class SimsidStaged(Method):
         self.student = Generator(c.grid**2 * c.features, c.size, c.width, c.channels)
         self.discriminator = Discriminator(c.size, c.channels)
 
-    def train(self, mode: bool = True) -> SimsidStaged:
-        """Switch the mode of all but the patch CNN, which stays in eval mode."""
-        super().train(mode)
-        self.patch_cnn.eval()
-        return self
+    def prepare(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
+        """Measure the patch CNN on the first batch."""
+        self.patch_cnn.measure(cut(next(iter(batches)), self.config.grid))
 
     def phases(self) -> tuple[Phase, ...]:
         """Train the teacher, then transformer and student, then the discriminator."""
-        c = self.config
-        teacher = Turn("teacher", ("teacher",), learning_rate=c.learning_rate, final_rate=0.01)
-        student = Turn("student", ("inpaint", "student"), learning_rate=c.learning_rate, final_rate=0.01)
-        discriminator = Turn("discriminator", ("discriminator",), learning_rate=c.discriminator_rate)
+        c, cosine = self.config, Cosine(0.01)
+        teacher = Turn("teacher", (Group(("teacher",), c.learning_rate),), schedule=cosine)
+        student = Turn("student", (Group(("inpaint", "student"), c.learning_rate),), schedule=cosine)
+        discriminator = Turn("discriminator", (Group(("discriminator",), c.discriminator_rate),))
+        frozen = ("patch_cnn", "teacher", "memory", "inpaint", "student")  # it learns from the images that it scores
         return (
-            Phase("teacher", (teacher,), c.teacher_share),
-            Phase("student", (student,), c.student_share),
-            Phase("discriminator", (discriminator,), c.discriminator_share),
+            Phase("teacher", (teacher,), c.teacher_fraction, frozen[:1]),
+            Phase("student", (student,), c.student_fraction, frozen[:2]),
+            Phase("discriminator", (discriminator,), c.discriminator_fraction, frozen),
         )
 
-    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
-        """Return the losses of a stage; what earlier stages trained is in eval mode."""
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
+        """Return the losses of a stage."""
         if turn == "teacher":
-            self.patch_cnn.measure(cut(x, self.config.grid))
             return {"teacher": F.mse_loss(bounded(self.teacher(self._encode(x))[0]), x)}
-        self.teacher.eval()
-        return self._student_losses(x) if turn == "student" else self._discriminator_losses(x)
+        return self._student_losses(x, step) if turn == "student" else self._discriminator_losses(x)
 
-    def _student_losses(self, x: Tensor) -> dict[str, Tensor]:
-        features = self._encode(x)
-        self.memory.write(features, torch.arange(features.shape[1], device=x.device))
+    def _student_losses(self, x: Tensor, step: Step) -> dict[str, Tensor]:
+        step["features"] = features = self._encode(x)
         with torch.no_grad():
             theirs = self.teacher(features)[1]
         image, ours = self.student(self._inpaint(features))
@@ -320,13 +318,17 @@ class SimsidStaged(Method):
         return {"student": total, "reconstruction": reconstruction, "distillation": distillation}
 
     def _discriminator_losses(self, x: Tensor) -> dict[str, Tensor]:
-        for module in (self.memory, self.inpaint, self.student):
-            module.eval()  # so that the discriminator learns from the very images that it will judge
         with torch.no_grad():
-            fake = self._rebuild(x)
+            fake = self.reconstruct(x)
         real_loss = F.softplus(-self.discriminator(x)).mean()
         fake_loss = F.softplus(self.discriminator(fake)).mean()
         return {"discriminator": real_loss + fake_loss}
+
+    def after_step(self, turn: str, step: Step, reduce: Reduce = ALONE) -> None:
+        """Write the batch's features to memory in the student's stage."""
+        if turn == "student":
+            features = reduce.gather(step["features"])
+            self.memory.write(features, torch.arange(features.shape[1], device=features.device))
 
     @torch.no_grad()
     def _encode(self, x: Tensor) -> Tensor:
@@ -338,24 +340,24 @@ class SimsidStaged(Method):
         inpainted: Tensor = self.inpaint(features, self.memory.read(features))
         return inpainted
 
-    def _rebuild(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor) -> Tensor:
         """Return the student's image (N, C, H, W) in [0, 1]."""
         image: Tensor = self.student(self._inpaint(self._encode(x)))[0]
         return image.clamp(0, 1)
 
-    def score(self, x: Tensor) -> Scores:
+    def forward(self, x: Tensor) -> Scores:
         """Score by minus the logit of the student's image, or by its error; map the squared error."""
-        rebuilt = self._rebuild(x)
-        error = (x - rebuilt).square().mean(1, keepdim=True)
+        image = self.reconstruct(x)
+        error = (x - image).square().mean(1, keepdim=True)
         by_error = self.config.score == "reconstruction"
-        return Scores(error.mean((1, 2, 3)) if by_error else -self.discriminator(rebuilt), error, rebuilt)
+        return Scores(error.mean((1, 2, 3)) if by_error else -self.discriminator(image), error, image)
 
     def inspect(self, x: Tensor) -> Inspection:
-        """Return what teacher and student rebuild, features before and after in-painting, and each patch's slot."""
+        """Return the images of teacher and student, features before and after in-painting, and each patch's slot."""
         features = self._encode(x)
         inpainted = self._inpaint(features)
-        rebuilt = {"teacher": self.teacher(features)[0].clamp(0, 1), "student": self.student(inpainted)[0].clamp(0, 1)}
-        return Inspection(rebuilt, features, inpainted.float(), self.memory.patches.slots[:, None])
+        images = {"teacher": self.teacher(features)[0].clamp(0, 1), "student": self.student(inpainted)[0].clamp(0, 1)}
+        return Inspection(images, features, inpainted.float(), self.memory.patches.slots[:, None])
 
 
 def bounded(x: Tensor) -> Tensor:
@@ -377,4 +379,4 @@ def check(config: SimsidStagedConfig) -> None:
         raise ValueError(f"a patch feature of {config.features} values cannot be shared among {config.heads} heads")
     if not 0 < config.threshold <= 1 or config.k < 1:
         raise ValueError(f"threshold {config.threshold} must lie in (0, 1], and k {config.k} be at least 1")
-    check_shares(config)
+    check_fractions(config)

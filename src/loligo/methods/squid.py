@@ -1,17 +1,18 @@
 """SQUID: space-aware memory queues for in-painting and detecting anomalies (Xiang et al., CVPR 2023, 2111.13495).
 
-Patches of a radiograph are encoded, each replaced by what a memory of recent normal patches at that place says of its
-neighbours, and decoded: a normal image is rebuilt, an abnormal one is not. A teacher decoder without memory guides the
-student by distillation. A discriminator that learnt to tell rebuilt images from real ones gives the score.
+Patches of a radiograph are encoded, each is replaced by what a memory of recent normal patches at that place holds for
+its neighbours, and decoded: a normal image is reconstructed, an abnormal one is not. A teacher decoder without memory
+guides the student by distillation. A discriminator trained to tell reconstructions from real images gives the score.
 
 Departures: the generator's turn is taken before the discriminator's and both share one forward pass of the generator,
-which the reference computes twice; the generator so meets the discriminator of the step before. The score is the mean
-logit of several discriminators (``discriminators``) of some epochs (``snapshots``), since that of one hangs on the
-weights it began with and swings widely between epochs, on the image and on the rebuilt one (``score``), since each of
-the two shows some anomalies that the other does not. Contrast and gamma of training images are changed at random
-(``train.intensity_augmentation``), since a logit otherwise hangs on how an image was exposed. Mean and deviation that turn it into an
-anomaly score are of held-out normals, in the paper of training images. Everything else where paper and reference code
-differ is an option; the preset ``paper`` has all as in the reference.
+which the reference computes twice; the generator so meets the discriminator of the step before. Mean and deviation that
+turn the score into an anomaly score are of held-out normals, in the paper of training images. What paper and reference
+code do otherwise is an option; the defaults are the reference code's for ZhangLab.
+
+The preset ``ensemble`` is ours. Its score is the mean logit of several discriminators (``discriminators``) at several
+epochs (``snapshots``), since that of one depends on its initial weights and swings widely between epochs, on the image
+and on its reconstruction (``score``), since each of the two shows some anomalies that the other does not. Contrast and
+gamma of training images are augmented (``train.intensity_augmentation``), since a logit otherwise depends on exposure.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.methods.configs import MethodConfig
-from loligo.methods.contract import Method, Phase, Turn
+from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
+from loligo.methods.optimisation import Cosine, adam
 from loligo.nn.conv import Unit, upsample
-from loligo.nn.discriminator import Judges, Statistics
+from loligo.nn.discriminator import Ensemble, Statistics
 from loligo.nn.inpaint import Inpaint, NeighbourAttention, masked_shortcut
 from loligo.nn.losses import mean_square
 from loligo.nn.memory import MemoryMatrix, MemoryQueue, Shrinkage, check_k
@@ -39,7 +41,7 @@ from loligo.types import Inspection, Scores
 
 @dataclass(frozen=True)
 class SquidConfig(MethodConfig):
-    """Options of SQUID; the defaults are the reference code's for ZhangLab, but for what preset ``paper`` sets."""
+    """Options of SQUID; the defaults are the reference code's for ZhangLab."""
 
     width: int = 32
     """Channels of the stem; each level doubles them."""
@@ -60,11 +62,11 @@ class SquidConfig(MethodConfig):
     strict_top_k: bool = True
     """Keep only weights above the k-th largest, k - 1 slots, as the reference code does."""
     inpainting: Literal["feature", "pixel", "none"] = "feature"
-    """Attend to the neighbours' features; or blank a patch of pixels and rebuild it; or neither."""
+    """Attend to the neighbours' features; or blank a patch of pixels and reconstruct it; or neither."""
     mask_neighbours: bool = False
     """Leave neighbours outside the image out of the attention; the reference lets them in as zeros."""
     shortcut_ratio: float = 0.95
-    """Share of places at which training lets the in-painted feature through; the others keep the original."""
+    """Fraction of places at which training lets the in-painted feature through; the others keep the original."""
     skips: int = field(default=2, metadata={"least": 0})
     """Decoder levels that take the encoder's features beside their own, 0 to 2; they let an anomaly past the memory."""
     decoder_memory: Literal["quadrant", "image", "none"] = "quadrant"
@@ -73,41 +75,42 @@ class SquidConfig(MethodConfig):
     """Train a teacher decoder and draw the student's features towards its own."""
     discriminator_statistics: Statistics = "image"
     """Statistics by which the discriminator normalises when it scores: the image's own or the running ones."""
-    discriminators: int = 4
-    """Discriminators that learn apart, beginning at weights of their own; their mean logit hangs less on the seed."""
-    snapshots: int = 3
-    """Discriminators of so many epochs, evenly spaced, whose logits are averaged, each of the image moved a little
-    another way; 1 is the last alone, of the image as it is (reference)."""
-    score: Literal["pair", "discriminator", "reconstruction", "both", "local"] = "pair"
-    """Image score: minus the mean logit of image and rebuilt image; or of the rebuilt one alone, as in the paper; the
-    mean squared error; the sum of these two in units of their spread; or, for anomalies smaller than a patch, the least
-    structural similarity of any patch-sized window, as unusual as it is there."""
+    discriminators: int = 1
+    """Discriminators trained independently; the mean logit of several depends less on the seed."""
+    snapshots: int = 1
+    """Epochs, evenly spaced, whose discriminators are kept and their logits averaged, each of the image shifted another
+    way; 1 is the last alone, of the image as it is (reference)."""
+    score: Literal["discriminator", "pair", "reconstruction", "both", "local"] = "discriminator"
+    """Image score: minus the mean logit of the reconstruction; or of image and reconstruction; the mean squared error;
+    the sum of the first and this in units of their spread; or, for anomalies smaller than a patch, the largest
+    structural dissimilarity of any patch-sized window, in deviations over normals."""
     reconstruction_weight: float = 10.0
-    """Weight of the mean squared error of the rebuilt image, by the student."""
+    """Weight of the mean squared error of the student's reconstruction."""
     teacher_weight: float = 0.01
-    """Weight of the mean squared error of the teacher's image."""
+    """Weight of the mean squared error of the teacher's reconstruction."""
     distillation_weight: float = 0.001
     """Weight of the difference between the student's features and the teacher's."""
     adversarial_weight: float = 0.005
-    """Weight of what the discriminator says of rebuilt images, in its own turn too."""
+    """Weight of the adversarial losses of generator and discriminator."""
     generator_every: int = 2
     """The generator moves at every so-many-th step, the discriminator at each."""
     learning_rate: float = 1e-4
     """Adam's rate for generator and discriminator; the generator's falls to a tenth by a cosine."""
-    discriminator_final_rate: float = 0.1
-    """Share of its rate that the discriminator's ends at by a cosine, as the generator's does; 1 keeps it constant, as
-    in the reference, which in a training of few epochs lets it outrun the generator."""
+    discriminator_final_rate: float = 1.0
+    """Fraction of its rate at which the discriminator's ends by a cosine; 1 keeps it constant (reference). In a short
+    training it then outruns the generator, whose rate falls to a tenth."""
 
 
 DIGITS = {
     **{"size": 48, "width": 16, "levels": 2, "grid": 3, "slots": 1600, "skips": 0, "decoder_memory": "none"},
-    **{"learning_rate": 1e-3, "generator_every": 1, "score": "local", "discriminators": 1, "train.augment": False},
+    **{"learning_rate": 1e-3, "generator_every": 1, "score": "local", "snapshots": 3, "discriminator_final_rate": 0.1},
+    "train.augment": False,
 }
 """For DigitAnatomy: anomalies fill a patch, so that nothing may pass the memory, and the score is local."""
 
 
 class Encoder(nn.Module):
-    """Encode patches; return the bottleneck and what each level took in, finest first."""
+    """Encode patches; return the bottleneck and the input of each level, finest first."""
 
     def __init__(self, channels: int, width: int, levels: int) -> None:
         super().__init__()
@@ -181,27 +184,15 @@ class Squid(Method):
     """See the module's docstring."""
 
     Config = SquidConfig
+    training_defaults: ClassVar = {"epochs": 200}
     presets: ClassVar = {
-        "default": {"train.intensity_augmentation": True},
-        "paper": {
-            "snapshots": 1,
-            "discriminators": 1,
-            "discriminator_final_rate": 1.0,
-            "score": "discriminator",
-            "train.epochs": 200,
+        "ensemble": {
+            **{"discriminators": 4, "snapshots": 3, "score": "pair", "discriminator_final_rate": 0.1},
+            **{"train.epochs": 60, "train.intensity_augmentation": True},
         },
         "digits": {**DIGITS, "train.epochs": 8},
-        "digits_full": DIGITS,  # for the 60 epochs that are the default
-        "tiny": {
-            "size": 64,
-            "width": 4,
-            "levels": 2,
-            "slots": 16,
-            "snapshots": 2,
-            "discriminators": 1,
-            "learning_rate": 1e-2,
-            "score": "reconstruction",
-        },
+        "digits_full": {**DIGITS, "train.epochs": 60},
+        "tiny": {"size": 64, "width": 4, "levels": 2, "slots": 16, "learning_rate": 1e-2},
     }
     config: SquidConfig
     spread: Tensor
@@ -222,54 +213,51 @@ class Squid(Method):
         self.inpaint = Inpaint(bottleneck, c.grid, memory, attention)
         self.student = Decoder(c, with_memory=c.decoder_memory != "none")
         self.teacher = Decoder(c, with_memory=False) if c.distillation else None
-        self.judges = Judges(
+        self.ensemble = Ensemble(
             c.snapshots, c.size, c.channels, c.discriminator_statistics, discriminators=c.discriminators
         )
         self.register_buffer("spread", torch.ones(2))  # of logit and mean squared error over the training images
         self.places = Places(c.size, c.size // c.grid)
-        self._fake: Tensor | None = None
-        self._features: Tensor | None = None
 
     def phases(self) -> tuple[Phase, ...]:
         """Train adversarially, the generator first, so that both share its forward pass."""
         c, betas = self.config, (0.5, 0.999)
         modules = ("encoder", "inpaint", "student", *(["teacher"] if self.teacher else []))
-        generator = Turn("generator", modules, c.generator_every, c.learning_rate, betas, 1e-5, final_rate=0.1)
-        judge = Turn(
-            "discriminator", ("judges.current",), 1, c.learning_rate, betas, final_rate=c.discriminator_final_rate
+        generator = Turn(
+            "generator", (Group(modules, c.learning_rate),), adam(betas, 1e-5), Cosine(0.1), c.generator_every
         )
-        return (Phase("adversarial", (generator, judge)),)
+        groups = (Group(("ensemble.current",), c.learning_rate),)
+        discriminator = Turn("discriminator", groups, adam(betas), Cosine(c.discriminator_final_rate))
+        return (Phase("adversarial", (generator, discriminator)),)
 
-    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
         """Return the losses of a turn; the generator's leaves its images for the discriminator's of the same step."""
-        return self._generator_losses(x) if turn == "generator" else self._discriminator_losses(x)
+        if turn == "generator":
+            return self._generator_losses(x, step)
+        if "fake" not in step:
+            with torch.no_grad():
+                step["fake"] = self._forward(self._blank(x))[2]
+        return {"discriminator": self.config.adversarial_weight * self.ensemble.loss(x, step["fake"])}
 
-    def _generator_losses(self, x: Tensor) -> dict[str, Tensor]:
+    def _generator_losses(self, x: Tensor, step: Step) -> dict[str, Tensor]:
         c = self.config
-        z, skips, fake, student = self._forward(self._blank(x))
-        self._fake = fake.detach()
+        z, skips, fake, student, step["squeezed"] = self._forward(self._blank(x))
+        step["fake"] = fake.detach()
         losses = {"reconstruction": c.reconstruction_weight * F.mse_loss(fake, x)}
-        losses["adversarial"] = c.adversarial_weight * self.judges.generator_loss(fake)
+        losses["adversarial"] = c.adversarial_weight * self.ensemble.generator_loss(fake)
         if self.teacher:
             image, teacher = self.teacher(z.detach(), [skip.detach() for skip in skips])
             losses["teacher"] = c.teacher_weight * F.mse_loss(image, x)
-            apart = [mean_square(a - b) for a, b in zip(student, teacher, strict=True)]
-            losses["distillation"] = c.distillation_weight * torch.stack(apart).sum()
+            distances = [mean_square(a - b) for a, b in zip(student, teacher, strict=True)]
+            losses["distillation"] = c.distillation_weight * torch.stack(distances).sum()
         return {"generator": torch.stack(list(losses.values())).sum(), **losses}
 
-    def _discriminator_losses(self, x: Tensor) -> dict[str, Tensor]:
-        fake, self._fake = self._fake, None
-        if fake is None:
-            with torch.no_grad():
-                fake = self._forward(self._blank(x))[2]
-        return {"discriminator": self.config.adversarial_weight * self.judges.loss(x, fake)}
-
-    def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
-        """Return bottleneck features, skips, the rebuilt images and the student's features."""
+    def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor], Tensor]:
+        """Return bottleneck, skips, reconstructions, the student's features, and squeezed ones before in-painting."""
         z, skips = self._encode(x)
-        inpainted, self._features, _ = self.inpaint(z)
+        inpainted, squeezed, _ = self.inpaint(z)
         image, features = self.student(masked_shortcut(inpainted, z, self.config.shortcut_ratio, self.training), skips)
-        return z, skips, image, features
+        return z, skips, image, features, squeezed
 
     def _encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         bottleneck, skips = self.encoder(cut(x, self.config.grid).contiguous(memory_format=torch.channels_last))
@@ -282,62 +270,58 @@ class Squid(Method):
         which = torch.randint(self.config.grid**2, (len(x),), device=x.device)
         return blank(x, which, self.config.grid)
 
-    def after_step(self, turn: str) -> None:
+    def after_step(self, turn: str, step: Step, reduce: Reduce = ALONE) -> None:
         """Write the batch's features to the queue once the generator has moved."""
-        if turn == "generator" and isinstance(self.inpaint.memory, MemoryQueue) and self._features is not None:
-            self.inpaint.memory.write(self._features)
-        self._features = None
+        if turn == "generator" and isinstance(self.inpaint.memory, MemoryQueue):
+            self.inpaint.memory.write(reduce.gather(step["squeezed"]))
 
     def after_epoch(self, progress: float) -> None:
-        """Keep a copy of the discriminator, where one is due."""
-        self.judges.keep(progress)
+        """Keep a snapshot of the discriminators, where one is due."""
+        self.ensemble.keep(progress)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Rebuild (N, C, H, W); where pixels are in-painted, every patch from an image that lacks it."""
+        """Reconstruct (N, C, H, W); where pixels are in-painted, every patch from an image that lacks it."""
         grid = self.config.grid
         if self.config.inpainting != "pixel":
             return self._forward(x)[2]
         patches = []
         for i in range(grid**2):
-            rebuilt = self._forward(blank(x, torch.full((len(x),), i, device=x.device), grid))[2]
-            patches.append(by_image(rebuilt, grid)[:, i])
+            image = self._forward(blank(x, torch.full((len(x),), i, device=x.device), grid))[2]
+            patches.append(by_image(image, grid)[:, i])
         return stitch(torch.stack(patches, 1).flatten(0, 1), grid)
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Measure over the training images what the score is put in relation to.
-
-        That is the spread of both scores, or the error that is usual at each place.
-        """
+    def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
+        """Measure over the training images the spread of both scores, or mean and deviation of the error by place."""
         if self.config.score == "local":
             self.places.fit(self.places(x, self.reconstruct(x)) for x in batches)
         elif self.config.score == "both":
             self.spread.copy_(torch.cat([self._parts(x, self.reconstruct(x)) for x in batches]).std(0).clamp_min(1e-12))
 
-    def _parts(self, x: Tensor, rebuilt: Tensor) -> Tensor:
+    def _parts(self, x: Tensor, reconstruction: Tensor) -> Tensor:
         """Return (N, 2): minus the logit and the mean squared error."""
-        return torch.stack([-self.judges.mean(rebuilt), (x - rebuilt).square().mean((1, 2, 3))], 1)
+        return torch.stack([-self.ensemble.mean(reconstruction), (x - reconstruction).square().mean((1, 2, 3))], 1)
 
-    def score(self, x: Tensor) -> Scores:
+    def forward(self, x: Tensor) -> Scores:
         """Score by the discriminators' logits, or as the options say; map the squared error."""
-        rebuilt = self.reconstruct(x)
+        fake = self.reconstruct(x)
         if self.config.score == "local":
-            return self.places.score(x, rebuilt)
-        error = (x - rebuilt).square().mean(1, keepdim=True)
+            return self.places.score(x, fake)
+        error = (x - fake).square().mean(1, keepdim=True)
         if self.config.score == "pair":
-            return Scores(-self.judges.mean(x, rebuilt), error, rebuilt)
-        logit, mse = self._parts(x, rebuilt).unbind(1)
+            return Scores(-self.ensemble.mean(x, fake), error, fake)
+        logit, mse = self._parts(x, fake).unbind(1)
         both = logit / self.spread[0] + mse / self.spread[1]
-        return Scores({"discriminator": logit, "reconstruction": mse, "both": both}[self.config.score], error, rebuilt)
+        return Scores({"discriminator": logit, "reconstruction": mse, "both": both}[self.config.score], error, fake)
 
     def inspect(self, x: Tensor) -> Inspection:
-        """Return what teacher and student rebuild, and the patches' squeezed features beside their memory."""
+        """Return the images of teacher and student, and the patches' squeezed features beside their memory."""
         z, skips = self._encode(x)
         inpainted, before, after = self.inpaint(z)
-        rebuilt = {"teacher": self.teacher(z, skips)[0]} if self.teacher else {}
-        rebuilt["student"] = self.student(inpainted, skips)[0]
+        images = {"teacher": self.teacher(z, skips)[0]} if self.teacher else {}
+        images["student"] = self.student(inpainted, skips)[0]
         memory = self.inpaint.memory
         slots = None if memory is None else memory.slots.expand(self.config.grid**2, -1, -1)
-        return Inspection(rebuilt, before, after, slots)
+        return Inspection(images, before, after, slots)
 
 
 def check(config: SquidConfig) -> None:
@@ -347,7 +331,7 @@ def check(config: SquidConfig) -> None:
         raise ValueError(f"size {config.size} must be a multiple of grid * 2**levels = {step}, and levels at least 2")
     if not 0 <= config.skips <= 2:
         raise ValueError(f"skips is {config.skips}; 0, 1 or 2 decoder levels may take the encoder's features")
-    Judges.check(config.snapshots, config.discriminators, config.size)
+    Ensemble.check(config.snapshots, config.discriminators, config.size)
     check_k(config.shrinkage, config.k, strict=config.strict_top_k)
     if config.decoder_memory == "quadrant" and ((config.size // config.grid) >> (config.levels - 1)) % config.grid:
         raise ValueError(

@@ -33,7 +33,7 @@ from loligo.methods.optimisation import Cosine
 from loligo.nn.autoregressive import PixelSnail, excess, nll, resample
 from loligo.nn.elu import Elu
 from loligo.nn.heat import smooth
-from loligo.nn.places import usual
+from loligo.nn.places import mean_and_deviation
 from loligo.nn.quantize import Quantize
 from loligo.types import Scores
 
@@ -268,7 +268,7 @@ class VqvaeRestoration(Method):
         Held-out ones, from which p-values come, would count in their own limits.
         """
         if self.config.score == "local":
-            self.places.copy_(torch.cat(usual(torch.cat([self._local(x)[0][:, 0] for x in batches]))))
+            self.places.copy_(torch.cat(mean_and_deviation(torch.cat([self._local(x)[0][:, 0] for x in batches]))))
             return
         seen = [self._code_nll(x) for x in batches]
         values = torch.cat([found.flatten() for found, _ in seen])

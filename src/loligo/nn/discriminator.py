@@ -1,4 +1,4 @@
-"""SQUID's discriminator, two ways to normalise its features when one image is scored, and a mean over epochs."""
+"""SQUID's discriminator, two ways to normalise its features when one image is scored, and ensembles over epochs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Statistics = Literal["image", "running"]
 WIDTHS = (16, 32, 64, 128, 128)
 """Channels of SQUID's discriminator."""
 SHIFT = 0.025
-"""Part of a side by which each of several judges sees the image moved; augmentation moves by up to twice as much."""
+"""Part of a side by which an ensemble sees images shifted; augmentation shifts by up to twice as much."""
 
 
 class FeatureNorm(nn.BatchNorm2d):
@@ -76,16 +76,16 @@ class Discriminator(nn.Module):
         return logits
 
 
-def moved(x: Tensor, way: int) -> Tensor:
-    """Move images (N, C, H, W) in [0, 1] by `SHIFT` along a diagonal, one of four ways; what they leave is black."""
+def shifted(x: Tensor, way: int) -> Tensor:
+    """Shift images (N, C, H, W) in [0, 1] by `SHIFT` along a diagonal, one of four ways; what they leave is black."""
     reach = round(SHIFT * x.shape[3])
     down, right = 2 * reach * (way // 2 % 2), 2 * reach * (way % 2)
     part = F.pad(x, [reach] * 4)[:, :, down : down + x.shape[2], right : right + x.shape[3]]
     return part.contiguous(memory_format=torch.channels_last)
 
 
-class Panel(nn.ModuleList):
-    """Discriminators that learn apart, from the same images, beginning at weights of their own.
+class Discriminators(nn.ModuleList):
+    """Discriminators trained independently on the same images, from initial weights of their own.
 
     After generative multi-adversarial networks (Durugkar, Gemp, Mahadevan, ICLR 2017, 1611.01673), with mean losses.
     """
@@ -96,16 +96,16 @@ class Panel(nn.ModuleList):
 
 
 class SideBySide(nn.Module):
-    """The discriminators of a panel as one network of grouped convolutions: the same logits in as many steps as one's.
+    """Several discriminators as one network of grouped convolutions: the same logits in as many steps as one's.
 
     With one image, the number of steps is what takes time.
     """
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, members: Discriminators) -> None:
         super().__init__()
-        networks = [m for m in panel if isinstance(m, Discriminator)]
+        networks = [m for m in members if isinstance(m, Discriminator)]
         layers = zip(*(network.features for network in networks), strict=True)
-        self.features = nn.Sequential(*(joined(parts, i > 0) for i, parts in enumerate(layers)))
+        self.features = nn.Sequential(*(grouped(parts, i > 0) for i, parts in enumerate(layers)))
         self.logits = nn.ModuleList(network.logit for network in networks)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,23 +114,23 @@ class SideBySide(nn.Module):
         return torch.stack([logit(part.flatten(1)) for logit, part in zip(self.logits, parts, strict=True)])
 
 
-def joined(layers: Sequence[nn.Module], apart: bool) -> nn.Module:
-    """Return a layer that does what each of ``layers`` does, on channels of its own or, unless ``apart``, the same."""
+def grouped(layers: Sequence[nn.Module], separate: bool) -> nn.Module:
+    """Return a layer that does what each of ``layers`` does, on ``separate`` channels or on the same ones."""
     layer, states = copy.deepcopy(layers[0]), [part.state_dict() for part in layers]
     for name, tensor in states[0].items():
         if tensor.ndim:
             values = torch.cat([state[name] for state in states])
             setattr(layer, name, nn.Parameter(values, False) if name in ("weight", "bias") else values)
-    if isinstance(layer, nn.Conv2d) and apart:
+    if isinstance(layer, nn.Conv2d) and separate:
         layer.groups = len(layers)
     return layer
 
 
-class Judges(nn.Module):
-    """Discriminators and copies of them from epochs evenly spaced, whose mean logit does not swing as one's own does.
+class Ensemble(nn.Module):
+    """Discriminators in training and snapshots of them, evenly spaced, whose mean logit varies less than one's own.
 
-    A logit also hangs on where the strides fall, and in training nearly every image had a black edge where augmentation
-    had moved it: each of several judges sees an image moved another way.
+    A logit also depends on where the strides fall, and in training nearly every image has a black edge where
+    augmentation shifted it: each snapshot of several sees the image shifted another way.
     """
 
     kept: Tensor
@@ -148,12 +148,13 @@ class Judges(nn.Module):
         """Make them for images (N, channels, size, size) in [0, 1]."""
         super().__init__()
         self.current, *past = (
-            Panel(Discriminator(size, channels, widths, statistics) for _ in range(discriminators))
+            Discriminators(Discriminator(size, channels, widths, statistics) for _ in range(discriminators))
             for _ in range(snapshots + 1)
         )
         self.past = nn.ModuleList(past).requires_grad_(False)
         self.register_buffer("kept", torch.zeros((), dtype=torch.long))
         self.register_buffer("copied", torch.zeros((), dtype=torch.bool))  # by the last epoch
+        self.members: list[int] | None = None  # those of ``past`` that count, and -1 for those in training; once frozen
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (M, N), the logits of those in training."""
@@ -162,7 +163,7 @@ class Judges(nn.Module):
 
     @staticmethod
     def check(snapshots: int, discriminators: int, size: int, widths: Sequence[int] = WIDTHS) -> None:
-        """Raise ValueError where there would be no judge, or nothing to normalise in one."""
+        """Raise ValueError where there would be no discriminator, or nothing to normalise in one."""
         for name, value in (("snapshots", snapshots), ("discriminators", discriminators)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; the score needs at least 1 discriminator")
@@ -175,14 +176,21 @@ class Judges(nn.Module):
             )
 
     def pack(self, dtype: torch.dtype) -> None:
-        """Let each kept panel compute as one network."""
-        for i, panel in enumerate(self.past):
-            if isinstance(panel, Panel) and len(panel) > 1:
-                self.past[i] = SideBySide(panel)
+        """Let the discriminators of each snapshot compute as one network."""
+        for i, members in enumerate(self.past):
+            if isinstance(members, Discriminators) and len(members) > 1:
+                self.past[i] = SideBySide(members)
+
+    def freeze(self) -> None:
+        """Make constant which of them count."""
+        self.members = self._members()
+
+    def _members(self) -> list[int]:
+        return [*range(int(self.kept)), *([] if self.copied else [-1])]
 
     @torch.no_grad()
     def keep(self, progress: float) -> None:
-        """Copy those in training where their turn has come, by what part of the training is done, in (0, 1]."""
+        """Copy those in training where a snapshot is due, by what part of the training is done, in (0, 1]."""
         due = int(self.kept) < math.floor(progress * len(self.past) + 1e-6)
         self.copied.fill_(due)
         if due:
@@ -190,18 +198,19 @@ class Judges(nn.Module):
             self.kept += 1
 
     def mean(self, *images: Tensor) -> Tensor:
-        """Map one or more (N, C, H, W) to (N,): the mean logit of copies and, if not among them, those in training."""
-        judges = [*self.past[: int(self.kept)], *([] if self.copied else [self.current])]
-        ways = [torch.cat(images)]
-        if len(judges) > 1:
-            ways = [moved(ways[0], way) for way in range(4)]
-        logits = torch.stack([judge(seen) for judge, seen in zip(judges, itertools.cycle(ways))])
+        """Map one or more (N, C, H, W) to (N,): mean logit of snapshots and, if not among them, those in training."""
+        indices = self._members() if self.members is None else self.members
+        views = [torch.cat(images)]
+        if len(indices) > 1:
+            views = [shifted(views[0], way) for way in range(4)]
+        networks = [self.current if i < 0 else self.past[i] for i in indices]
+        logits = torch.stack([network(view) for network, view in zip(networks, itertools.cycle(views))])
         return logits.view(-1, len(images), len(images[0])).mean((0, 1))
 
     def generator_loss(self, fake: Tensor) -> Tensor:
-        """Return the cross-entropy of calling rebuilt images (N, C, H, W) real."""
+        """Return the cross-entropy of calling reconstructions (N, C, H, W) real."""
         return F.softplus(-self(fake)).mean()
 
     def loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the cross-entropy of telling real images from rebuilt ones, both (N, C, H, W)."""
+        """Return the cross-entropy of telling real images from reconstructions, both (N, C, H, W)."""
         return F.softplus(-self(real)).mean() + F.softplus(self(fake)).mean()

@@ -1,4 +1,4 @@
-"""Rebuild the feature of a patch from what memory says of its neighbours (SQUID, CVPR 2023, section 3.3)."""
+"""In-paint the feature of a patch from what memory holds for its neighbours (SQUID, CVPR 2023, section 3.3)."""
 
 from __future__ import annotations
 
@@ -36,11 +36,7 @@ class NeighbourAttention(nn.Module):
             raise ValueError(f"a patch feature of {dim} values cannot be shared among {heads} attention heads")
         self.heads, self.mask_outside = heads, mask_outside
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
-        for linear in (
-            self.query,
-            self.key,
-            self.value,
-        ):  # as torch's MultiheadAttention: one matrix of three
+        for linear in (self.query, self.key, self.value):  # as torch's MultiheadAttention: one matrix of three
             nn.init.uniform_(linear.weight, -((6 / (4 * dim)) ** 0.5), (6 / (4 * dim)) ** 0.5)
         for linear in (self.query, self.key, self.value, self.out):
             nn.init.zeros_(linear.bias)
@@ -98,7 +94,7 @@ class Inpaint(nn.Module):
 
 
 def masked_shortcut(new: Tensor, old: Tensor, ratio: float, training: bool) -> Tensor:
-    """Return ``new`` (N, C, h, w); in training ``old`` at all but a share ``ratio`` of places, drawn at random."""
+    """Return ``new`` (N, C, h, w); in training ``old`` at all but a fraction ``ratio`` of places, chosen at random."""
     if not training or ratio >= 1:
         return new
     mask = torch.rand(len(new), 1, *new.shape[2:], device=new.device) < ratio

@@ -20,8 +20,9 @@ Shrinkage = Literal["gumbel", "hard", "soft", "none"]
 def shrink(logits: Tensor, how: Shrinkage, k: int = 5, threshold: float = 0.0025, strict: bool = False) -> Tensor:
     """Turn similarities (..., m) into addressing weights (..., m) that sum to one, mostly zero.
 
-    gumbel: keep the ``k`` largest of the softmax, renormalise, let the gradient through as if it were the softmax.
-    Where ``strict``, only weights above the k-th largest are kept, so k - 1 of them (as the reference code does).
+    gumbel: keep the ``k`` largest of the softmax, of equal ones any, renormalise, and pass the gradient as if it were
+    the softmax. Where ``strict``, only weights above the k-th largest are kept, so k - 1 of them or, where some are
+    equal, fewer (as the reference code does).
     hard: zero the softmax below ``threshold`` and renormalise (MemAE). soft: subtract ``threshold`` first.
     none: the plain softmax.
     """
@@ -29,9 +30,10 @@ def shrink(logits: Tensor, how: Shrinkage, k: int = 5, threshold: float = 0.0025
     if how == "none":
         return weights
     if how == "gumbel":
-        kept = weights.detach()
-        cut = kept.topk(min(k, kept.shape[-1]), -1).values[..., -1:]
-        kept = kept * ((kept > cut) if strict else (kept >= cut))
+        top, which = weights.detach().topk(min(k, weights.shape[-1]), -1)
+        if strict:
+            top = top * (top > top[..., -1:])
+        kept = torch.zeros_like(weights).scatter(-1, which, top)
         return F.normalize(kept, p=1.0, dim=-1) - weights.detach() + weights
     kept = F.relu(weights - threshold)
     if how == "hard":  # differentiable form of weights * (weights > threshold)
@@ -68,16 +70,16 @@ class Memory(nn.Module):
         with torch.autocast(query.device.type, enabled=False):  # bfloat16 ties slots, so that not k of them are kept
             similarity = query.transpose(0, 1).float() @ self.slots.float().mT  # (L, N, D) @ (L, D, m)
         weights = shrink(similarity, self.shrinkage, self.k, strict=self.strict)
-        if self.shrinkage == "gumbel" and not torch.is_grad_enabled():
+        if self.shrinkage == "gumbel" and not (self.training and torch.is_grad_enabled()):
             read = self._read_kept(weights).to(query.dtype)
         else:
             read = weights.to(query.dtype) @ self.slots.to(query.dtype)  # (L, N, m) @ (L, m, D)
         return read.transpose(0, 1).reshape(n, length, dim).contiguous()
 
     def _read_kept(self, weights: Tensor) -> Tensor:
-        """Return ``weights @ slots``, (L, N, m) @ (L, m, D), from the few slots alone whose weight is not zero."""
+        """Return ``weights @ slots``, (L, N, m) @ (L, m, D), from the few slots alone whose weight may not be zero."""
         positions, m, dim = self.slots.shape
-        kept, which = weights.topk(max(1, int((weights != 0).sum(-1).max())), -1)
+        kept, which = weights.topk(max(1, min(self.k, m) - self.strict), -1)
         which = which + m * torch.arange(positions, device=which.device)[:, None, None]
         which, slots, kept = (part.flatten(0, 1) for part in (which, self.slots.float(), kept))
         return F.embedding_bag(which, slots, per_sample_weights=kept, mode="sum").view(positions, -1, dim)

@@ -1,8 +1,8 @@
-"""Where an image and its reconstruction differ more than is usual there, by structural similarity.
+"""Local structural dissimilarity of an image and its reconstruction, standardised place by place over normal images.
 
 Structural similarity (SSIM; Wang et al. 2004) compares means, contrasts and correlation within a window; as the error
 of an autoencoder: Bergmann et al. 2018 (1807.02011). Unlike the squared error it does not grow with the contrast of
-what is rebuilt. Standardised by normal images place by place, the most unusual window becomes the image's score.
+what is reconstructed. The largest deviation of any window becomes the image's score.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def dissimilarity(x: Tensor, y: Tensor, window: int, stride: int) -> Tensor:
     return (1 - luminance * (2 * covariance + C2) / (variances + C2)).mean(1, keepdim=True)
 
 
-def usual(found: Tensor) -> tuple[Tensor, Tensor]:
+def mean_and_deviation(found: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of each place (1, ...) over normal images, (N, ...).
 
     A tenth of the mean deviation is added everywhere, so that a place that never varies does not rule the score.
@@ -37,7 +37,7 @@ def usual(found: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Places(nn.Module):
-    """Score reconstructions by their most unusual window."""
+    """Score reconstructions by the window that deviates most from normal images."""
 
     mean: Tensor
     std: Tensor
@@ -49,17 +49,18 @@ class Places(nn.Module):
         self.register_buffer("mean", torch.zeros(1, 1, side, side))
         self.register_buffer("std", torch.ones(1, 1, side, side))
 
-    def forward(self, x: Tensor, rebuilt: Tensor) -> Tensor:
+    def forward(self, x: Tensor, reconstruction: Tensor) -> Tensor:
         """Compare images (N, C, H, W): (N, 1, side, side), not yet standardised."""
-        return dissimilarity(x, rebuilt, self.window, self.stride)
+        return dissimilarity(x, reconstruction, self.window, self.stride)
 
     def fit(self, differences: Iterable[Tensor]) -> None:
-        """Measure what is `usual` over what `forward` gave for normal images."""
-        mean, deviation = usual(torch.cat(list(differences)))
+        """Take `mean_and_deviation` of what `forward` gave for normal images."""
+        mean, deviation = mean_and_deviation(torch.cat(list(differences)))
         self.mean.copy_(mean)
         self.std.copy_(deviation)
 
-    def score(self, x: Tensor, rebuilt: Tensor) -> Scores:
+    def score(self, x: Tensor, reconstruction: Tensor) -> Scores:
         """Score (N, C, H, W): the largest deviation, and at full size the map of all, in standard deviations."""
-        unusual = (self(x, rebuilt) - self.mean) / self.std
-        return Scores(unusual.amax((1, 2, 3)), F.interpolate(unusual, x.shape[2:], mode="bilinear"), rebuilt)
+        deviations = (self(x, reconstruction) - self.mean) / self.std
+        heat = F.interpolate(deviations, x.shape[2:], mode="bilinear")
+        return Scores(deviations.amax((1, 2, 3)), heat, reconstruction)
