@@ -38,7 +38,7 @@ def train(argv: list[str]) -> None:
     """learn from normal images: loligo train METHOD --data normals/ --out runs/a"""
     from loligo import methods
 
-    name = _leading("train", argv, "METHOD", sorted(methods.METHODS))
+    name = _leading("train", argv, "METHOD", methods.names())
     parser = _parser("train", f"loligo train {name} --data PATH --out RUN [options]")
     parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
@@ -208,7 +208,7 @@ def contaminate(argv: list[str]) -> None:
     """train on sets with 0 to 50 % abnormal images: loligo contaminate METHOD --data M --abnormal PATH --out DIR"""
     from loligo import methods
 
-    name = _leading("contaminate", argv, "METHOD", sorted(methods.METHODS))
+    name = _leading("contaminate", argv, "METHOD", methods.names())
     from loligo import contamination as contaminate
 
     parser = _parser("contaminate", f"loligo contaminate {name} --data PATH --abnormal PATH --out DIR [options]")
@@ -267,7 +267,7 @@ def experiment(argv: list[str]) -> None:
     from loligo import experiment, methods
 
     dataset = _leading("experiment", argv, "DATASET", sorted(experiment.DATASETS))
-    name = _leading("experiment", argv[1:], "METHOD", sorted(methods.METHODS), "second")
+    name = _leading("experiment", argv[1:], "METHOD", methods.names(), "second")
     parser = _parser("experiment", f"loligo experiment {dataset} {name} --data DIR --out RUN [options]")
     parser.add_argument("--data", required=True, help="folder that holds the data set")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
@@ -322,11 +322,13 @@ def cache(argv: list[str]) -> None:
 
 def list_methods(argv: list[str]) -> None:
     """list the methods"""
-    from loligo.methods import METHODS
+    from loligo import methods
 
     _parse(_parser("methods", "loligo methods"), argv)
-    for name, (_, summary) in METHODS.items():
-        print(f"{name:20} {summary}")
+    lines = methods.list_methods()
+    width = max(map(len, lines))
+    for name, line in lines.items():
+        print(f"{name:{width}}  {line}")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

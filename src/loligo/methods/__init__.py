@@ -36,7 +36,9 @@ METHODS = {
     "anatpaste": Entry("Anatpaste", "classifies images with a patch pasted into the lungs (iScience 2023)"),
     "cutpaste": Entry("Cutpaste", "classifies cut and pasted images, then a Gaussian of features (CVPR 2021)"),
     "dinomaly": Entry("Dinomaly", "loosely reconstructs features of a frozen vision transformer (CVPR 2025)"),
-    "edc": Entry("Edc", "encoder-decoder contrast: a pretrained encoder moves with the decoder of its features (TMI 2024)"),
+    "edc": Entry(
+        "Edc", "encoder-decoder contrast: a pretrained encoder moves with the decoder of its features (TMI 2024)"
+    ),
     "gaussian": Entry("Gaussian", "principal components of pixels, scored by Mahalanobis distance; no training"),
     "igd": Entry("Igd", "a Gaussian of codes, smoothed by a critic of their mixtures, and reconstruction (AAAI 2022)"),
     "implicit_field": Entry("ImplicitField", "likelihood of intensities at coordinates, given a code (MICCAI 2021)"),
