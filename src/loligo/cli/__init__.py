@@ -47,7 +47,7 @@ def train(argv: list[str]) -> None:
     """learn from normal images: loligo train METHOD --data normals/ --out runs/a"""
     from loligo import methods
 
-    name = leading(train, argv, "METHOD", sorted(methods.METHODS))
+    name = leading(train, argv, "METHOD", methods.names())
     parser = new_parser(train, f"loligo train {name} --data PATH --out RUN [options]")
     parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
@@ -151,7 +151,7 @@ def contaminate(argv: list[str]) -> None:
     """train on sets with 0 to 50 % abnormal images: loligo contaminate METHOD --data M --abnormal PATH --out DIR"""
     from loligo import methods
 
-    name = leading(contaminate, argv, "METHOD", sorted(methods.METHODS))
+    name = leading(contaminate, argv, "METHOD", methods.names())
     from loligo import contamination
 
     parser = new_parser(contaminate, f"loligo contaminate {name} --data PATH --abnormal PATH --out DIR [options]")
@@ -211,7 +211,7 @@ def experiment(argv: list[str]) -> None:
     from loligo import methods
 
     dataset = leading(experiment, argv, "DATASET", sorted(experiments.DATASETS))
-    name = leading(experiment, argv[1:], "METHOD", sorted(methods.METHODS), "second")
+    name = leading(experiment, argv[1:], "METHOD", methods.names(), "second")
     parser = new_parser(experiment, f"loligo experiment {dataset} {name} --data DIR --out RUN [options]")
     parser.add_argument("--data", required=True, help="folder that holds the data set")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
@@ -270,11 +270,13 @@ def cache(argv: list[str]) -> None:
 
 def list_methods(argv: list[str]) -> None:
     """list the methods"""
-    from loligo.methods import METHODS
+    from loligo import methods
 
     parse(new_parser(list_methods, "loligo methods"), argv)
-    for name, (_, summary) in METHODS.items():
-        print(f"{name:20} {summary}")
+    lines = methods.list_methods()
+    width = max(map(len, lines))
+    for name, line in lines.items():
+        print(f"{name:{width}}  {line}")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
