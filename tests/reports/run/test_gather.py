@@ -17,6 +17,7 @@ from loligo.io import nifti, planes
 from loligo.reports.run import gather
 from loligo.reports.run.insight import Insight
 from loligo.runs.run import Run
+from loligo.training import images
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_every_group_is_counted_once_a_generator(found: Insight) -> None:
 
 
 def test_errors_are_those_of_the_model_on_those_images(run: Run, data: pd.DataFrame, found: Insight) -> None:
-    held_out = run.images(data[data["split"] == "calibration"])
+    held_out = images.load(run, data[data["split"] == "calibration"])
     x = held_out.batch(np.arange(12))
     with torch.no_grad():
         reconstructions = run.model().inspect(x).rebuilt  # type: ignore[union-attr]
@@ -154,5 +155,5 @@ def test_a_volume_is_seen_by_its_middle_slice(tmp_path: Path) -> None:
     first = pd.read_csv(run.folder / "scores.csv").sort_values("score", ascending=False).iloc[:1]
     shown = found.examples[0]
     assert len(found.examples) == 3
-    volume = run.images(first)
+    volume = images.load(run, first)
     np.testing.assert_array_equal(shown.images["original"], volume.batch([len(volume) // 2])[0])
