@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from conftest import anatomy, dataset, write_images
-from loligo.data import neighbours
+from loligo.data import cache, neighbours
+from loligo.data.dataset import Dataset
 from loligo.data.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(64)

@@ -60,9 +60,9 @@ def test_errors_are_those_of_the_model_on_those_images(run: Run, data: pd.DataFr
     with torch.no_grad():
         reconstructions = run.model().inspect(x).rebuilt  # type: ignore[union-attr]
     table = found.summary().set_index(["group", "generator"])
-    for name, images in reconstructions.items():
-        mse = np.mean([((a - b) ** 2).mean() for a, b in zip(x.numpy(), images.numpy(), strict=True)])
-        kl = np.mean([histogram_kl(a, b) for a, b in zip(x.numpy(), images.numpy(), strict=True)])
+    for name, found_images in reconstructions.items():
+        mse = np.mean([((a - b) ** 2).mean() for a, b in zip(x.numpy(), found_images.numpy(), strict=True)])
+        kl = np.mean([histogram_kl(a, b) for a, b in zip(x.numpy(), found_images.numpy(), strict=True)])
         assert table.loc[("held-out normals", name), "mse"] == pytest.approx(mse, rel=1e-5)
         assert table.loc[("held-out normals", name), "kl"] == pytest.approx(
             kl, rel=0.01
