@@ -25,6 +25,7 @@ import PIL.Image
 
 from experiments.common import machine
 from loligo.data import cache
+from loligo.data.preprocessing import Preprocessing
 from loligo.data.sources import zhanglab
 from loligo.evaluation.results import commit
 from loligo.files import write_json
@@ -45,7 +46,7 @@ def pictures(data: Path, folder: Path) -> None:
         "test_abnormal": (rows["split"] == "test") & ~normal,
     }.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
-        images = cache.load(rows[chosen], 224)
+        images = cache.load(rows[chosen], Preprocessing(224))
         for i in range(len(images)):
             pixels = (images.pixels[i, 0] >> 8).astype(np.uint8)
             PIL.Image.fromarray(pixels).save(folder / name / f"{i:05}.png")

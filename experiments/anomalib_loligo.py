@@ -14,6 +14,7 @@ import torch
 
 from loligo.config import TrainConfig
 from loligo.data import cache
+from loligo.data.preprocessing import Preprocessing
 from loligo.evaluation import metrics
 from loligo.methods import get
 from loligo.methods.padim import PadimConfig
@@ -29,7 +30,7 @@ def main() -> None:
     parts = {}
     for name in ("train", "test_normal", "test_abnormal"):
         paths = sorted(str(path) for path in (images / name).glob("*.png"))
-        parts[name] = cache.load(pd.DataFrame({"path": paths, "mask": "", "label": 0}), 224)
+        parts[name] = cache.load(pd.DataFrame({"path": paths, "mask": "", "label": 0}), Preprocessing(224))
     torch.manual_seed(0)
     model = get(method)(config)
     start = time.perf_counter()

@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_gradient_magnitude
 
 from experiments.common import RESULTS
 from loligo.data import cache
+from loligo.data.preprocessing import Preprocessing
 from loligo.data.sources import zhanglab
 from loligo.evaluation import metrics, results
 from loligo.files import write_csv
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     given = parser.parse_args()
     rows, found = zhanglab.index(given.data), []
-    images = cache.load(rows, given.size)
+    images = cache.load(rows, Preprocessing(given.size))
     label, split = images.rows["label"].to_numpy(np.int64), images.rows["split"].to_numpy()
     for name, number in NUMBERS.items():
         values = np.array([number(images.batch([i])[0, 0].numpy()) for i in range(len(images))])

@@ -28,6 +28,10 @@ from nilearn.image import resample_img
 from PIL import Image
 
 from loligo.data import brains, cache
+<<<<<<< HEAD
+from loligo.data.preprocessing import Preprocessing
+=======
+>>>>>>> main
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import Method
 from loligo.scoring import Scorer, VolumeMaps, save_volume
@@ -89,7 +93,7 @@ def save(image: nib.Nifti1Image, path: Path) -> Path:
 def scored(path: Path) -> Path:
     """Score a file the package's way; return the file of its map."""
     data = cache.load(
-        pd.DataFrame({"path": [str(path)]}), 96, folder=path.parent / "cache", cut=Cut("axial", "brain"), progress=False
+        pd.DataFrame({"path": [str(path)]}), Preprocessing(96), folder=path.parent / "cache", progress=False
     )
     scorer = Scorer(Bright(MethodConfig(size=96)), "float32")
     maps, folder = VolumeMaps(scorer.method, data, "axial"), path.parent / "maps" / path.name.split(".")[0]

@@ -51,18 +51,18 @@ def make(name: str) -> Any:
 def measure_train(name: str, batch: int, dtype: str) -> tuple[float, float]:
     """Return images/s of the loop itself, without the first epoch, and FLOP an image."""
     import numpy as np
-    import pandas as pd
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from loligo.config import TrainConfig
-    from loligo.data.cache import Dataset
+    from loligo.data.arrays import from_images
+    from loligo.data.preprocessing import Preprocessing
     from loligo.training.loop import fit
 
     method, images = make(name), 4 * batch
     size, random = method.config.size, np.random.default_rng(0)
-    pixels = random.integers(0, 65535, (images, 1, size, size), dtype=np.uint16)
-    data = Dataset(pd.DataFrame({"path": [""] * images}), pixels, pd.DataFrame())
+    pixels = random.integers(0, 65535, (images, size, size), dtype=np.uint16)
+    data = from_images(pixels, Preprocessing(size))
     if not method.phases():
         return best_rate(lambda: method.fit([data.batch(np.arange(images))]), images), 0.0
     turns, x = method.phases()[0].turns, data.batch(np.arange(2))

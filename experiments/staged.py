@@ -22,6 +22,8 @@ import torch
 from experiments.common import RESULTS
 from loligo import api
 from loligo.data import cache
+from loligo.data.dataset import Dataset
+from loligo.data.preprocessing import Preprocessing
 from loligo.data.sources import zhanglab
 from loligo.evaluation import metrics, results
 from loligo.methods.contract import Method
@@ -40,7 +42,7 @@ def chosen(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
     return rows[rows.index.isin(drawn) | (rows["split"] != "train")].reset_index(drop=True)
 
 
-def rebuilt(model: Method, data: cache.Dataset) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def rebuilt(model: Method, data: Dataset) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the images and what each generator makes of them, all (N, 1, H, W) float32, computed in float32."""
     originals, found = [], []
     for indices in np.array_split(np.arange(len(data)), -(-len(data) // 32)):
@@ -64,7 +66,7 @@ def table(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     """Measure both generators on training images and on held-out normals."""
     model, found = run.model().to(memory_format=torch.channels_last), []
     for split, name in (("train", "training"), ("calibration", "held-out")):
-        data = cache.load(rows[rows["split"] == split], run.method_config.size)
+        data = cache.load(rows[rows["split"] == split], Preprocessing(run.method_config.size))
         images, made = rebuilt(model, data)
         for generator, others in made.items():
             figures = {key: round(value, 6) for key, value in measured(images, others).items()}

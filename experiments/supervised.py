@@ -24,6 +24,8 @@ from tqdm import tqdm
 from experiments.common import RESULTS
 from experiments.zhanglab import crossed
 from loligo.data import cache
+from loligo.data.dataset import Dataset
+from loligo.data.preprocessing import Preprocessing
 from loligo.data.sources import zhanglab
 from loligo.data.transforms import expose, jitter
 from loligo.evaluation import results
@@ -36,7 +38,7 @@ RATE = 1e-3
 BATCH = 32
 
 
-def train(normal: cache.Dataset, abnormal: cache.Dataset, epochs: int, seed: int) -> Discriminator:
+def train(normal: Dataset, abnormal: Dataset, epochs: int, seed: int) -> Discriminator:
     """Train by cross-entropy with Adam, whose rate falls to nothing by a cosine."""
     torch.manual_seed(seed)
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
@@ -71,8 +73,8 @@ def main() -> None:
     rows, size = zhanglab.index(given.data), SimsidConfig().size
     every = zhanglab.index(given.data, pneumonia=1.0)
     taught = every[(every["label"] == 1) & (every["split"] != "test") & ~every["patient"].isin(rows["patient"])]
-    normal, abnormal = cache.load(rows[rows["split"] == "train"], size), cache.load(taught, size)
-    watched = cache.load(rows[rows["split"].isin(["validation", "test"])], size)
+    normal, abnormal = (cache.load(part, Preprocessing(size)) for part in (rows[rows["split"] == "train"], taught))
+    watched = cache.load(rows[rows["split"].isin(["validation", "test"])], Preprocessing(size))
     for seed in given.seeds:
         start = time.perf_counter()
         network = train(normal, abnormal, given.epochs, seed)

@@ -23,6 +23,7 @@ import yaml
 from experiments.common import RESULTS
 from loligo import api
 from loligo.data import cache
+from loligo.data.preprocessing import Preprocessing
 from loligo.data.sources import zhanglab
 from loligo.evaluation import metrics, results
 from loligo.methods.simsid import Simsid
@@ -37,7 +38,7 @@ class Variants:
     """Score the watched images after an epoch by each way of judging the rebuilt image."""
 
     def __init__(self, rows: pd.DataFrame, folder: Path, size: int) -> None:
-        self.data = cache.load(rows[rows["split"].isin(["validation", "test"])], size)
+        self.data = cache.load(rows[rows["split"].isin(["validation", "test"])], Preprocessing(size))
         self.folder = folder
 
     def __call__(self, model: Squid | Simsid, epoch: int) -> None:

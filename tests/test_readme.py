@@ -13,6 +13,7 @@ import pytest
 
 from conftest import anatomy, blob, write_images
 from loligo import cli, methods
+from loligo.cli import options
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -49,7 +50,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_images(tmp_path / "new", anatomy(2, 64, seed=1))
     write_images(tmp_path / "new", blob(anatomy(1, 64, seed=2)), "case")
     (tmp_path / "new" / "case000.png").rename(tmp_path / "new" / "case.png")
-    rows = [("normals", "train", 0, range(20)), ("normals", "calibration", 0, range(20, 24)), ("new", "test", 0, [0, 1])]
+    rows = [
+        ("normals", "train", 0, range(20)),
+        ("normals", "calibration", 0, range(20, 24)),
+        ("new", "test", 0, [0, 1]),
+    ]
     listed = [(f"{place}/{i:03d}.png", split, label) for place, split, label, numbers in rows for i in numbers]
     table = pd.DataFrame([*listed, ("new/case.png", "test", 1)], columns=["path", "split", "label"])
     table.to_csv(tmp_path / "manifest.csv", index=False)
@@ -88,13 +93,14 @@ class Parsed(Exception):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_of_page_parse(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    parse = cli._parse
+    parse = cli.parse
 
     def stop(*arguments: Any) -> None:
         parse(*arguments)
         raise Parsed
 
-    monkeypatch.setattr(cli, "_parse", stop)
+    monkeypatch.setattr(cli, "parse", stop)
+    monkeypatch.setattr(options, "parse", stop)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "squid.yaml").write_text("preset: ensemble\ntrain: {epochs: 10}\n")
     for words in commands(page):

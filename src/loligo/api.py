@@ -76,7 +76,7 @@ def train_run(run: Run, data: Paths | pd.DataFrame, *, strict: bool = False, cal
     """Train what `Run.new` returned; see `train`."""
     if run.trained:
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
-    rows, rejected = _listing(data, "train")
+    rows, rejected = _listing(data, "train", strict)
     _require(rows, "train")
     _require(rows, "calibration")
     if run.train.devices > 1 and not processes.inside():
@@ -171,7 +171,11 @@ def score(
     if data is None:
         rows, rejected, splits = run.manifest(), no_rejections(), splits or ("test",)
     else:
-        rows, rejected = _listing(data, "score")
+        try:
+            rows, rejected = _listing(data, "score", strict)
+        except AllRejected as error:
+            folder.add_rejected(error.rejected, "scoring")
+            raise
     if splits:
         rows = rows[rows["split"].isin(splits)].reset_index(drop=True)
     if rows.empty:
@@ -256,11 +260,14 @@ class _EachEpoch:
         self.run.files.append_epoch(rows, epoch)
 
 
-def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"]) -> Listing:
-    """Return the manifest of what was given, and the files that no reader takes."""
+def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"], strict: bool) -> Listing:
+    """Return the rows of what was given, and the files that no reader takes; where ``strict``, raise for the first."""
     if isinstance(data, pd.DataFrame):
         return Listing(manifest.check(data), no_rejections())
-    return manifest.resolve(data, purpose=purpose)
+    found = manifest.resolve(data, purpose=purpose)
+    if strict and len(found.rejected):
+        raise ValueError(f"{found.rejected['path'][0]}: {found.rejected['reason'][0]}")
+    return found
 
 
 def _require(rows: pd.DataFrame, split: str) -> None:

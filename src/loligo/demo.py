@@ -73,7 +73,7 @@ def _one(
     folder = out / name
     planned = Run.load(folder) if (folder / "config.yaml").is_file() else None
     if planned is None or not planned.begun:
-        print(f"{name}: {methods.METHODS[name][1]}", flush=True)
+        print(f"{name}: {methods.METHODS[name].summary}", flush=True)
         planned = Run.new(folder, _affordable(Settings.of(name, chosen, train={"seed": seed}), rows, seconds))
     done = complete(planned, rows)
     api.score(done, maps="network")

@@ -6,6 +6,7 @@ estimator for scikit-learn. It writes nothing but by `Detector.save`, prints not
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -110,8 +111,7 @@ class Detector:
         precision = resolve(settings.train.precision, pick_device(settings.train.device))
         loop.fit(model, normals, settings.train, precision=precision, progress=progress)
         detector = cls(model.eval(), settings, preprocess, precision=precision, device=settings.train.device)
-        detector._calibration = detector.calibrate(held_out)
-        return detector
+        return detector.with_calibration(detector.calibrate(held_out))
 
     def save(self, folder: str | Path) -> Run:
         """Write a run folder, which `load` and the command line read; ValueError where a run stands there already."""
@@ -137,6 +137,12 @@ class Detector:
                 "this detector is not calibrated; use calibrate on normal images that training did not see"
             )
         return self._calibration
+
+    def with_calibration(self, calibration: Calibration) -> Self:
+        """Return this detector with another calibration."""
+        other = copy.copy(self)
+        other._calibration = calibration
+        return other
 
     def predict(self, images: Images, batch_size: int = 16) -> list[Prediction]:
         """Return a prediction for each image: arrays (H, W) or one of (N, H, W), `Image`s, volumes, or paths.

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from loligo import methods
 from loligo.benchmark import Request, run
+from loligo.methods.contract import ALONE, Reduce
 from loligo.methods.gaussian import Gaussian
 
 
 class Broken(Gaussian):
     """Fail in training."""
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
+    def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Fail."""
         raise RuntimeError("the plan\nwas bad")
 
@@ -26,13 +27,13 @@ class Broken(Gaussian):
 class Killed(Gaussian):
     """Lose its process, as where memory runs out."""
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
+    def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Die."""
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 for _name, _kind in (("broken", Broken), ("killed", Killed)):
-    methods.METHODS[_name] = (_kind.__name__, "fails")
+    methods.METHODS[_name] = methods.Entry(_kind.__name__, "fails")
     sys.modules[f"loligo.methods.{_name}"] = sys.modules[__name__]
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import anatomy, dataset, swapped
+from conftest import anatomy, dataset, ready, swapped
 from loligo import methods
 from loligo.config import TrainConfig, build
 from loligo.methods.contract import Method
-from loligo.scoring import Scorer
 from loligo.training.loop import fit
 
 EPOCHS, SIZE = 12, 64
@@ -48,7 +47,7 @@ X = torch.from_numpy(anatomy(5, SIZE, seed=1))
 
 
 def test_scores_have_the_shapes_of_the_contract(name: str, method: Method) -> None:
-    scores = Scorer(method, "float32")(X)
+    scores = ready(method, "float32")(X)
     assert scores.image.shape == (5,)
     assert scores.map is None or scores.map.shape == (5, 1, SIZE, SIZE)
     for part in (scores.image, scores.map, scores.reconstruction):
@@ -79,13 +78,13 @@ def test_the_same_seed_gives_the_same_scores(name: str, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         method = fresh(name)
         fit(method, dataset(anatomy(24, SIZE)), TrainConfig(3, batch_size=8, precision="float32"), tmp_path / folder)
-        scores.append(Scorer(method, "float32")(X).image)
+        scores.append(ready(method, "float32")(X).image)
     assert torch.equal(*scores)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_score_does_not_depend_on_its_batch(name: str, method: Method, precision: str) -> None:
-    scorer = Scorer(method, precision)
+    scorer = ready(method, precision)
     together = scorer(X).image
     alone = torch.cat([scorer(X[i : i + 1]).image for i in range(5)])
     turned = scorer(X.flip(0)).image.flip(0)
@@ -98,7 +97,7 @@ def test_a_score_does_not_depend_on_its_batch(name: str, method: Method, precisi
 def test_packing_for_scoring_changes_nothing(name: str, method: Method) -> None:
     with torch.no_grad():
         plain = method.eval()(X)
-    fast = Scorer(method, "float32")(X)
+    fast = ready(method, "float32")(X)
     torch.testing.assert_close(fast.image, plain.image, rtol=1e-4, atol=1e-5)
     if plain.map is not None:
         torch.testing.assert_close(fast.map, plain.map, rtol=1e-3, atol=1e-5)
@@ -108,19 +107,19 @@ def test_saved_and_loaded_it_scores_the_same(name: str, method: Method, tmp_path
     save_file({k: v.contiguous() for k, v in method.state_dict().items()}, tmp_path / "m.safetensors")
     loaded = fresh(name)
     loaded.load_state_dict(load_file(tmp_path / "m.safetensors"))
-    assert torch.equal(Scorer(loaded, "float32")(X).image, Scorer(method, "float32")(X).image)
+    assert torch.equal(ready(loaded, "float32")(X).image, ready(method, "float32")(X).image)
 
 
 def test_an_anomaly_that_keeps_the_mean_scores_above_its_normal_twin(name: str, method: Method) -> None:
     normal = anatomy(20, SIZE, seed=2)
-    scorer = Scorer(method, "float32")
+    scorer = ready(method, "float32")
     twins, planted = (scorer(torch.from_numpy(images)).image for images in (normal, swapped(normal)))
     assert (planted > twins).float().mean() >= 0.9
 
 
 def test_its_map_rises_where_the_anomaly_is(name: str, method: Method) -> None:
     normal = anatomy(20, SIZE, seed=2)
-    scorer = Scorer(method, "float32")
+    scorer = ready(method, "float32")
     twins, planted = (scorer(torch.from_numpy(images)).map for images in (normal, swapped(normal)))
     if twins is None or planted is None:
         pytest.skip("it says nothing of where")

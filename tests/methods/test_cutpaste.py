@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import anatomy, dataset
+from conftest import anatomy, dataset, ready
 from loligo import methods
 from loligo.config import TrainConfig
 from loligo.methods import cutpaste
 from loligo.methods.contract import Method
 from loligo.methods.cutpaste import CutpasteConfig, jittered, synthesised
 from loligo.nn.heat import enlarge
-from loligo.scoring import Scorer
 from loligo.training.loop import fit
 
 TINY = {k: v for k, v in cutpaste.Cutpaste.presets["tiny"].items() if not k.startswith("train.")}
@@ -68,14 +67,14 @@ def test_anatpaste_measures_from_the_mean_alone(tmp_path: Path) -> None:
     pooled = torch.nn.functional.normalize(method.backbone(X)[-1].mean((2, 3)), dim=1)
     normal = torch.nn.functional.normalize(method.backbone(torch.from_numpy(anatomy(16, 64)))[-1].mean((2, 3)), dim=1)
     expected = (pooled - normal.mean(0)).square().mean(1)
-    torch.testing.assert_close(Scorer(method, "float32")(X).image, expected, rtol=1e-2, atol=1e-6)
+    torch.testing.assert_close(ready(method, "float32")(X).image, expected, rtol=1e-2, atol=1e-6)
 
 
 def test_the_map_is_where_the_score_comes_from(tmp_path: Path) -> None:
     method = fresh("cutpaste")
     fit(method, dataset(anatomy(16, 64)), TrainConfig(1, batch_size=8, precision="float32"), tmp_path)
     method.config = CutpasteConfig(**TINY | {"sigma": 0.1})
-    scores = Scorer(method, "float32")(X)
+    scores = ready(method, "float32")(X)
     parts = method.density(method.backbone(X)[-1])[1]
     torch.testing.assert_close(parts.mean((1, 2, 3)), scores.image, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(scores.map, enlarge(parts, 64, 0.1), rtol=1e-3, atol=1e-3 * float(parts.abs().max()))

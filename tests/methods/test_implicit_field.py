@@ -8,10 +8,9 @@ import math
 import pytest
 import torch
 
-from conftest import anatomy, dataset
+from conftest import anatomy, dataset, ready
 from loligo.config import TrainConfig
 from loligo.methods.implicit_field import Field, ImplicitField, ImplicitFieldConfig, nll
-from loligo.scoring import Scorer
 from loligo.training.loop import fit
 
 TINY = dict(ImplicitField.presets["tiny"])
@@ -93,7 +92,7 @@ def test_the_field_reads_code_and_place_at_the_first_and_the_middle_layer() -> N
 
 
 def test_the_map_is_the_negative_log_likelihood_min_filtered_then_averaged(trained: ImplicitField) -> None:
-    scores = Scorer(trained, "float32")(X)
+    scores = ready(trained, "float32")(X)
     nats, reconstruction = (torch.cat(parts) for parts in zip(*(trained._restore(x[None]) for x in X), strict=True))
     nats = nats.detach()[0, 0]
     least = torch.full((64, 64), math.inf)

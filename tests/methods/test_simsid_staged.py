@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from conftest import anatomy, dataset
+from conftest import anatomy, dataset, ready
 from loligo.config import TrainConfig
 from loligo.methods.contract import Method
 from loligo.methods.simsid_staged import (
@@ -22,7 +22,6 @@ from loligo.methods.simsid_staged import (
     SpaceAwareMemory,
 )
 from loligo.nn.patches import cut
-from loligo.scoring import Scorer
 from loligo.training.loop import fit
 
 TINY = SimsidStaged.presets["tiny"]
@@ -264,7 +263,7 @@ def test_the_discriminators_loss_is_the_cross_entropy_of_real_and_rebuilt_images
 def test_scoring_writes_no_memory_and_is_the_same_twice() -> None:
     model = filled(score="discriminator")
     before = [level.slots.clone() for level in levels(model.memory)]
-    scorer = Scorer(model, "float32")
+    scorer = ready(model, "float32")
     assert torch.equal(scorer(1 - X).image, scorer(1 - X).image)
     for level, slots in zip(levels(scorer.method.memory), before, strict=True):
         assert torch.equal(level.slots, slots)

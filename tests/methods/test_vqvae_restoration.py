@@ -12,7 +12,6 @@ from torch import nn
 from loligo.methods.vqvae_restoration import VqvaeRestoration, VqvaeRestorationConfig, smooth_slices
 from loligo.nn.autoregressive import CausalConv, nll, resample
 from loligo.nn.heat import smooth
-from loligo.scoring import Scorer
 from loligo.types import Again
 
 TINY = dict(VqvaeRestoration.presets["tiny"])
@@ -259,7 +258,7 @@ def test_prior_and_codebook_stay_in_float32_when_packed() -> None:
     ready = model().eval()
     with torch.no_grad():
         ready.fit([X])
-    fast = Scorer(ready, "bf16").method
+    fast = ready(ready, "bf16").method
     assert {p.dtype for p in fast.prior.parameters()} == {torch.float32}
     assert {p.dtype for p in fast.quantize.parameters()} == {torch.float32}
     assert torch.bfloat16 in {p.dtype for p in fast.decoder.parameters()}

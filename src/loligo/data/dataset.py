@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from loligo.data.preprocessing import WHITE, Preprocessing
 from loligo.io import planes
 from loligo.types import Geometry, VolumeHeader
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Pixels(Protocol):
@@ -41,7 +43,7 @@ class Dataset:
     rejected: pd.DataFrame
     """Columns path, reason: the files that could not be used."""
     preprocessing: Preprocessing
-    """What made the pixels; its ``restore`` leads maps back to the grids of the files."""
+    """What the pixels were made by; its ``restore`` leads maps back to the grids of the files."""
     geometries: Sequence[Geometry | VolumeHeader]
     """Of each row's file, R."""
     counts: tuple[int, ...] | None = None
@@ -61,6 +63,8 @@ class Dataset:
 
         Where slices' positions are asked for they are a second channel, from -0.5 to 0.5 all over.
         """
+        import torch  # here: whoever indexes a folder needs it not
+
         chosen = np.asarray(indices)
         x = torch.from_numpy(self.pixels[chosen].astype(np.float32) / np.float32(WHITE))
         if not self.preprocessing.position:

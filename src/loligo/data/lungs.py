@@ -70,7 +70,7 @@ def _largest(halves: Floats) -> Bools:
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     for edge in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
         sizes[edge] = 0
-    low, high = (share * SIDE * SIDE for share in AREA)
+    low, high = (part * SIDE * SIDE for part in AREA)
     boxes = ndimage.find_objects(labels)
     lungs = np.zeros(halves.shape, bool)
     for label in sorted(np.flatnonzero((sizes >= low) & (sizes <= high)), key=lambda i: -sizes[i]):

@@ -39,10 +39,7 @@ class Listing(NamedTuple):
 
     def accepted(self) -> pd.DataFrame:
         """Return the rows, and log how many files of which kinds were passed over."""
-        if count := len(self.rejected):
-            kinds = Counter(io.describe(Path(path)) for path in self.rejected["path"])
-            said = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-            log.warning("%d files were passed over: %s; the first is %s", count, said, self.rejected["path"][0])
+        _log(self.rejected)
         return self.rows
 
 
@@ -171,6 +168,21 @@ def _readable(path: str) -> bool:
 def is_hidden(path: Path) -> bool:
     """Tell files and folders that are none of ours by their name: hidden ones, and those that systems leave."""
     return path.name.startswith((".", "__MACOSX")) or path.name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def images_in(folder: Path) -> list[Path]:
+    """List the files in a folder that a reader takes, by name, and log what was passed over; see `sift`."""
+    kept, rejected = sift(path for path in sorted(folder.glob("*")) if not (is_hidden(path) or path.is_dir()))
+    _log(rejected)
+    return kept
+
+
+def _log(rejected: pd.DataFrame) -> None:
+    """Log how many files of which kinds were passed over."""
+    if len(rejected):
+        kinds = Counter(io.describe(Path(path)) for path in rejected["path"])
+        said = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+        log.warning("%d files were passed over: %s; the first is %s", len(rejected), said, rejected["path"][0])
 
 
 def trained_on(rows: pd.DataFrame) -> set[tuple[str, Path]]:

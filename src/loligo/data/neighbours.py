@@ -46,10 +46,10 @@ class Neighbours:
     """Training images that were searched."""
     same: bool
     """Whether one of them is this very image."""
-    unlike: float
-    """Share of them that lie nearer to their own nearest one than this image does, in [0, 1]."""
+    dissimilarity: float
+    """Fraction of them that lie nearer to their own nearest one than this image does, in [0, 1]."""
     darker: float
-    """Share of them that are darker in the mean than this image, in [0, 1]."""
+    """Fraction of them that are darker in the mean than this image, in [0, 1]."""
 
 
 def search(image: Floats, rows: pd.DataFrame, preprocessing: Preprocessing, most: int = MOST) -> Neighbours | None:
@@ -80,7 +80,7 @@ def compare(image: Floats, images: Dataset) -> Neighbours:
         paths=tuple(Path(str(images.rows["path"][i])) for i in nearest[:NEAREST]),
         count=len(images),
         same=bool(features[distances <= SAME].any()),  # flat images are all alike
-        unlike=float((_own_nearest(features) < distances[nearest[0]]).mean()) if len(nearest) else 0.0,
+        dissimilarity=float((_own_nearest(features) < distances[nearest[0]]).mean()) if len(nearest) else 0.0,
         darker=float((means < image.mean()).mean()),
     )
 

@@ -88,7 +88,8 @@ def stored(folder: Path) -> list[Stored]:
         if _OLD.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             parts = list(path.rglob("*"))
             if {part.name for part in parts if part.is_file()} <= {"pixels.u16", "index.json"}:
-                found.append(Stored(0.0, path, sum(part.lstat().st_size for part in parts if part.is_file())))
+                used = path.stat().st_mtime if path.name.startswith(UNFINISHED) else 0.0
+                found.append(Stored(used, path, sum(part.stat().st_size for part in parts if part.is_file())))
     return sorted(found)
 
 

@@ -137,5 +137,5 @@ def jittered(x: Tensor, amount: float) -> Tensor:
 def synthesised(x: Tensor, kind: str) -> Tensor:
     """Return images (N, C, H, W) in [0, 1] with a synthetic anomaly inserted in each, sampled from torch's state."""
     rng = np.random.default_rng(int(torch.randint(2**62, ())))
-    images = [synthetic.plant(image, kind, rng)[0] for image in x.float().cpu().numpy()]
+    images = [synthetic.insert(image, kind, rng)[0] for image in x.float().cpu().numpy()]
     return torch.from_numpy(np.stack(images)).to(x).contiguous(memory_format=torch.channels_last)

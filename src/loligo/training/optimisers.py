@@ -72,4 +72,4 @@ def _sum_gradients(parameters: list[nn.Parameter], reduce: Reduce) -> None:
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     whole = reduce.sum(torch.cat([gradient.flatten() for gradient in gradients]))
     for parameter, part in zip(parameters, torch.split(whole, [p.numel() for p in parameters]), strict=True):
-        parameter.grad = part.view(parameter.shape).clone(memory_format=torch.preserve_format)
+        parameter.grad = torch.empty_like(parameter).copy_(part.view(parameter.shape)).detach()  # see `restore`

@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def run(data: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "squid"
     run = api.train("squid", data, out, preset="tiny", train={"epochs": 1})
-    api.score(run, maps=False)
+    api.score(run, maps="none")
     return run
 
 
@@ -84,7 +84,7 @@ def test_features_of_scored_images_stand_beside_the_memory(found: Insight) -> No
 
 def test_a_learnt_memory_is_shown_too(data: pd.DataFrame, tmp_path: Path) -> None:
     run = api.train("squid", data, tmp_path, preset="tiny", options={"memory": "matrix"}, train={"epochs": 1})
-    api.score(run, maps=False)
+    api.score(run, maps="none")
     found = gather.insight(run)
     assert found is not None and found.embedding is not None
     slots = run.model().get_submodule("inpaint.memory").slots
@@ -134,7 +134,7 @@ def test_the_report_shows_it_and_its_figures_are_files(run: Run) -> None:
 
 def test_a_method_that_shows_nothing_has_no_such_section(data: pd.DataFrame, tmp_path: Path) -> None:
     run = api.train("gaussian", data, tmp_path / "run", preset="tiny")
-    api.score(run, maps=False)
+    api.score(run, maps="none")
     assert gather.insight(run) is None
     assert "generators" not in api.report(run).read_text(encoding="utf-8")
 
@@ -147,7 +147,7 @@ def test_a_volume_is_seen_by_its_middle_slice(tmp_path: Path) -> None:
         nifti.save(path, planes.stack(slices.astype(np.float32), "axial"), np.eye(4), 1)
         rows.append({"path": str(path), "split": split})
     run = api.train("squid", pd.DataFrame(rows), tmp_path / "run", preset="tiny", train={"epochs": 1})
-    api.score(run, maps=False)
+    api.score(run, maps="none")
     found = gather.insight(run)
     assert found is not None
     assert found.errors.groupby(["group", "generator"]).size().max() == 3

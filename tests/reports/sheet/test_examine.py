@@ -102,6 +102,7 @@ def test_the_page_is_named_after_the_image_unless_told(
         ("empty.png", b"", r"empty.png: it is empty, 0 bytes"),
         ("colour.png", "colour", r"colour.png: is in colour"),
         ("notes.png", b"hello", r"notes.png: its content is text"),
+        ("notes.txt", b"hello", r"notes.txt: its content is text"),
         ("scan.nii", "volume", r"a sheet is of one image, not of a volume"),
         ("nowhere.png", None, r"nowhere.png: no such file; give one image"),
     ],

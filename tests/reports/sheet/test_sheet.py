@@ -290,7 +290,7 @@ def test_suggestions_for_an_image_that_differs_as_a_whole() -> None:
     assert "The score is high" not in suggested(case(0.5, map=heat()))
     near = case().neighbours
     assert near is not None
-    far = suggested(case(neighbours=replace(near, unlike=0.997)))
+    far = suggested(case(neighbours=replace(near, dissimilarity=0.997)))
     assert "No training image is similar to it: 99.7 % of them" in far
     assert "mean is brighter than that of all of the training images" in suggested(
         case(neighbours=replace(near, darker=1.0))
@@ -298,7 +298,7 @@ def test_suggestions_for_an_image_that_differs_as_a_whole() -> None:
     assert "mean is darker than that of all of the training images" in suggested(
         case(neighbours=replace(near, darker=0.0))
     )
-    few = replace(near, unlike=1.0, darker=1.0, count=20)  # of 21 images one must be the farthest
+    few = replace(near, dissimilarity=1.0, darker=1.0, count=20)  # of 21 images one must be the farthest
     assert not re.search("No training image|Its mean", suggested(case()) + suggested(case(neighbours=few)))
 
 
@@ -395,7 +395,7 @@ def crowded() -> Case:
         image=picture("W" * 250 + ".png", (200, 100)),
         map=heat(*boxes),
         run="r" * 200,
-        neighbours=replace(near, unlike=1.0, darker=1.0),
+        neighbours=replace(near, dissimilarity=1.0, darker=1.0),
         normals=tuple(picture("M" * 240 + f"{i}.png", (100, 130)) for i in range(3)),
         seen="train",
     )

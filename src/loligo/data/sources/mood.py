@@ -79,18 +79,13 @@ def _folder(root: Path, region: str) -> Path | None:
 
 def _rows(folder: Path, region: str) -> pd.DataFrame:
     """List the training and the toy volumes of one region."""
-    if not (train := _volumes(folder / f"{region}_train")):
+    if not (train := manifest.images_in(folder / f"{region}_train")):
         raise FileNotFoundError(f"no volume in {folder / f'{region}_train'}")
-    toys = _volumes(folder / "toy")
+    toys = manifest.images_in(folder / "toy")
     if toys and all((folder / f"{name}_train").is_dir() for name in REGIONS):
         raise ValueError(f"{folder} holds both regions and one toy folder, unclear whose; give each its own folder")
     rows = [_row(path, region, "train", 0) for path in train]
     return pd.DataFrame(rows + [_row(path, region, "test", _label(path)) for path in toys])
-
-
-def _volumes(folder: Path) -> list[Path]:
-    """List the files in a folder, none where it does not exist; loading rejects what is no volume."""
-    return [path for path in sorted(folder.glob("*")) if not manifest.is_hidden(path) and not path.is_dir()]
 
 
 def _row(path: Path, region: str, split: str, label: int) -> dict[str, object]:

@@ -54,8 +54,7 @@ def index(
 
 def _rows(root: Path, split: str, name: str) -> list[dict[str, object]]:
     """List one class folder."""
-    paths = [path for path in sorted((root / split / name).glob("*")) if not manifest.is_hidden(path)]
-    if not paths:
+    if not (paths := manifest.images_in(root / split / name)):
         raise FileNotFoundError(f"no image in {root / split / name}; ZhangLab has {{train,test}}/{{NORMAL,PNEUMONIA}}")
     return [
         {
@@ -74,6 +73,6 @@ def _patient(path: Path) -> str:
     if not (found := _PATIENT.match(path.name)):
         raise ValueError(
             f"{path}: not a ZhangLab name (IM-0115-…, NORMAL2-IM-1412-…, person100_bacteria_…);"
-            " take it away, or index other images as source 'folder'"
+            " index other images as source 'folder'"
         )
     return found.group()

@@ -168,9 +168,9 @@ def _whole(case: Case) -> list[str]:
 def _likeness(found: Neighbours | None) -> list[str]:
     """Say where the image as a whole differs much from the training images."""
     said = []
-    if found and _rank(1 - found.unlike, found.count) <= RARE:
+    if found and _rank(1 - found.dissimilarity, found.count) <= RARE:
         said.append(
-            f"No training image is similar to it: {_most(found.unlike)} of them are nearer to their nearest neighbour. "
+            f"No training image is similar to it: {_most(found.dissimilarity)} of them are nearer to their nearest neighbour. "
             "Check that it is the same view."
         )
     for rate, what in ((found.darker, "brighter"), (1 - found.darker, "darker")) if found else ():

@@ -1,4 +1,4 @@
-"""What the generators of data sets share."""
+"""Checks that the generators of data sets share."""
 
 from __future__ import annotations
 
