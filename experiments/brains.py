@@ -128,8 +128,8 @@ def interval(measure: Callable[[npt.NDArray[np.int64]], dict[str, float] | None]
 
 def timed(run: Run) -> dict[str, float]:
     """Return the seconds that scoring takes, reading not included."""
-    rows = run.manifest()
-    data, detector = run.images(rows[rows["split"] == "test"].reset_index(drop=True)), Detector.load(run, "cpu")
+    rows, detector = run.manifest(), Detector.load(run, "cpu")
+    data = detector.images(rows[rows["split"] == "test"].reset_index(drop=True))
     start = time.perf_counter()
     detector.scores(data)
     seconds = time.perf_counter() - start

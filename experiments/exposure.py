@@ -43,7 +43,7 @@ def main() -> None:
     given = parser.parse_args()
     run = Run.load(given.run)
     rows, detector = run.manifest(), Detector.load(run)
-    data, calibration = run.images(rows[rows["split"] == "calibration"]), detector.calibration
+    data, calibration = detector.images(rows[rows["split"] == "calibration"]), detector.calibration
     x, found = data.batch(np.arange(len(data))), []
     for change, function in CHANGES.items():
         scores = torch.cat([detector(part).image for part in function(x).split(16)]).double().numpy()

@@ -73,7 +73,7 @@ def _one(
     folder = out / name
     planned = Run.load(folder) if (folder / "config.yaml").is_file() else None
     if planned is None or not planned.begun:
-        print(f"{name}: {methods.METHODS[name][1]}", flush=True)
+        print(f"{name}: {methods.METHODS[name].summary}", flush=True)
         planned = Run.new(folder, _affordable(Settings.of(name, chosen, train={"seed": seed}), rows, seconds))
     done = complete(planned, rows)
     api.score(done, maps="network")
@@ -82,12 +82,12 @@ def _one(
 
 def _affordable(settings: Any, rows: pd.DataFrame, seconds: float) -> Any:
     """Return settings with as many epochs as fit the time on this machine, at most those asked for; and say so."""
-    from loligo.data import cache
+    from loligo.training import images
     from loligo.training.budget import epoch_seconds
 
     if not settings.new_model().phases():
         return settings
-    normals = cache.load(rows[rows["split"] == "train"], settings.preprocess())
+    normals = images.load(settings, rows[rows["split"] == "train"])
     each = epoch_seconds(settings, normals)
     epochs = max(LEAST, min(settings.train.epochs, int(seconds / each)))
     if epochs < settings.train.epochs:

@@ -33,7 +33,7 @@ class Killed(Gaussian):
 
 
 for _name, _kind in (("broken", Broken), ("killed", Killed)):
-    methods.METHODS[_name] = (_kind.__name__, "fails")
+    methods.METHODS[_name] = methods.Entry(_kind.__name__, "fails")
     sys.modules[f"loligo.methods.{_name}"] = sys.modules[__name__]
 
 if __name__ == "__main__":
