@@ -193,17 +193,11 @@ def main() -> None:
         key = {"method": method, "size": given.size, "train": given.train, "epochs": epochs, "seed": given.seed}
         folder = given.out / "_".join(map(str, key.values()))
         train = {"epochs": epochs, "batch_size": 8, "seed": given.seed, "augment": False}
-<<<<<<< HEAD
-        run = experiment.complete(api.plan(method, folder, preset, options | {"size": given.size}, train), rows)
-        cost = scored(run, maps="image")
-        table = pd.DataFrame([key | row for row in measured(run, cost)])
-=======
         settings = Settings.of(method, preset, options | {"size": given.size}, train)
         run = experiment.complete(Run.new(folder, settings), rows)
         if not run.files.scores.exists():
             api.score(run)
         table = pd.DataFrame([key | row for row in measured(run, timed(run))])
->>>>>>> bench
         print(table.drop(columns=["machine", "commit"]).to_string(), flush=True)
         results.replace(given.results / "brains.csv", table, key)
 

@@ -42,13 +42,8 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     given = parser.parse_args()
     run = Run.load(given.run)
-<<<<<<< HEAD
-    rows, calibration = run.manifest(), Calibration.load(given.run / "calibration.json")
-    data, scorer = images.load(run, rows[rows["split"] == "calibration"]), Scorer(run.model(), run.train.precision)
-=======
     rows, detector = run.manifest(), Detector.load(run)
-    data, calibration = run.images(rows[rows["split"] == "calibration"]), detector.calibration
->>>>>>> bench
+    data, calibration = detector.images(rows[rows["split"] == "calibration"]), detector.calibration
     x, found = data.batch(np.arange(len(data))), []
     for change, function in CHANGES.items():
         scores = torch.cat([detector(part).image for part in function(x).split(16)]).double().numpy()

@@ -25,19 +25,11 @@ from matplotlib.axes import Axes
 from nilearn.image import resample_img
 from PIL import Image
 
-<<<<<<< HEAD
-from loligo.data import brains, cache
-<<<<<<< HEAD
-from loligo.data.preprocessing import Preprocessing
-=======
->>>>>>> main
-=======
 from loligo.calibration import Calibration
 from loligo.data import brains
 from loligo.data.preprocessing import Preprocessing
 from loligo.detector import Detector
 from loligo.io import nifti
->>>>>>> bench
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import Method
 from loligo.runs.settings import Settings
