@@ -33,6 +33,7 @@ from loligo.methods.vqvae_restoration import smooth_slices
 from loligo.nn.precision import accelerate
 from loligo.runs.run import Run
 from loligo.runs.settings import Settings
+from loligo.training import images
 
 METHODS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "vqvae_restoration": ("volumes", {}),
@@ -129,7 +130,7 @@ def interval(measure: Callable[[npt.NDArray[np.int64]], dict[str, float] | None]
 def timed(run: Run) -> dict[str, float]:
     """Return the seconds that scoring takes, reading not included."""
     rows = run.manifest()
-    data, detector = run.images(rows[rows["split"] == "test"].reset_index(drop=True)), Detector.load(run, "cpu")
+    data, detector = images.load(run, rows[rows["split"] == "test"].reset_index(drop=True)), Detector.load(run, "cpu")
     start = time.perf_counter()
     detector.scores(data)
     seconds = time.perf_counter() - start

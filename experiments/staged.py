@@ -26,6 +26,7 @@ from loligo.evaluation import metrics, results
 from loligo.methods.contract import Method
 from loligo.runs.run import Run
 from loligo.runs.settings import Settings
+from loligo.training import images
 
 IMAGES = 1024
 BINS = (256, 64, 32, 10)
@@ -64,7 +65,7 @@ def table(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     """Measure both generators on training images and on held-out normals."""
     model, found = run.model().to(memory_format=torch.channels_last), []
     for split, name in (("train", "training"), ("calibration", "held-out")):
-        data = run.images(rows[rows["split"] == split])
+        data = images.load(run, rows[rows["split"] == split])
         images, found_by = reconstructed(model, data)
         for generator, others in found_by.items():
             figures = {key: round(value, 6) for key, value in measured(images, others).items()}

@@ -32,13 +32,14 @@ from loligo.nn.precision import autocast
 from loligo.runs.folder import append_epoch
 from loligo.runs.run import Run
 from loligo.runs.settings import Settings
+from loligo.training import images
 
 
 class Variants:
     """Score validation and test images after an epoch by each combination of discriminators and images."""
 
     def __init__(self, run: Run, rows: pd.DataFrame) -> None:
-        self.run, self.data = run, run.images(rows[rows["split"].isin(["validation", "test"])])
+        self.run, self.data = run, images.load(run, rows[rows["split"].isin(["validation", "test"])])
 
     def __call__(self, model: Squid | Simsid, epoch: int) -> None:
         detector, found = Detector.of(self.run, model, self.run.train.device), []
