@@ -66,9 +66,9 @@ def table(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     model, found = run.model().to(memory_format=torch.channels_last), []
     for split, name in (("train", "training"), ("calibration", "held-out")):
         data = images.load(run, rows[rows["split"] == split])
-        images, found_by = reconstructed(model, data)
+        pixels, found_by = reconstructed(model, data)
         for generator, others in found_by.items():
-            figures = {key: round(value, 6) for key, value in measured(images, others).items()}
+            figures = {key: round(value, 6) for key, value in measured(pixels, others).items()}
             found.append({"seed": run.train.seed, "images": name, "n": len(data), "generator": generator, **figures})
     return pd.DataFrame(found)
 

@@ -21,6 +21,7 @@ from conftest import anatomy, blob, write_images
 from loligo import api
 from loligo.calibration import Calibration
 from loligo.data import manifest
+from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
 from loligo.runs.settings import Settings
 
@@ -198,16 +199,14 @@ def test_a_scoring_that_was_cut_off_mixes_no_maps_with_those_of_an_earlier_table
     before = api.score(run, tmp_path / "old", tmp_path / "out")
     heat = [np.load(tmp_path / "out" / name) for name in before["map"]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "write_csv", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(RunFolder, "write_scores", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             api.score(run, tmp_path / "new", tmp_path / "out")
     listed = pd.read_csv(tmp_path / "out" / "scores.csv")["map"]
     assert all(np.array_equal(np.load(tmp_path / "out" / name), was) for name, was in zip(listed, heat, strict=True))
 
 
-def test_images_of_each_epoch_that_cannot_be_read_are_listed_or_stop_a_strict_run(
-    labelled: Path, tmp_path: Path
-) -> None:
+def test_unreadable_images_of_each_epoch_are_listed_or_stop_a_strict_run(labelled: Path, tmp_path: Path) -> None:
     rows = manifest.read(labelled)
     (tmp_path / "broken.png").touch()
     broken = pd.DataFrame({"path": [str(tmp_path / "broken.png")], "split": "validation", "label": 1})
@@ -256,7 +255,7 @@ def test_without_labels_there_is_no_metric(normals: Path, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"no scores\.csv"):
         api.evaluate(run)
     api.score(run, normals)
-    with pytest.raises(ValueError, match=r"normal .0. and abnormal"):
+    with pytest.raises(ValueError, match="0 test images labelled normal"):
         api.evaluate(run)
 
 
