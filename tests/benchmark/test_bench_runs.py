@@ -81,7 +81,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*words, "--out", str(root / "whole")], check=True)
     for point in ("checkpoint/last.safetensors", "scores.csv"):
         process = subprocess.Popen([*words, "--out", str(root / "torn")], start_new_session=True)
-        while process.poll() is None and not list(root.glob(f"torn/cells/**/seed_*/run/{point}")):
+        while process.poll() is None and not list(root.glob(f"torn/cells/one/*/seed_*/run/{point}")):
             time.sleep(0.005)
         process.kill()
         process.wait()
