@@ -246,13 +246,13 @@ def synthesize(argv: list[str]) -> None:
 
 def demo(argv: list[str]) -> None:
     """train squid, ae and gaussian on synthetic digits, score them, write the report: loligo demo [--out runs/demo]"""
-    from loligo import accelerate
     from loligo import demo as demonstration
 
     parser = new_parser(demo, "loligo demo [options]")
     parser.add_function_arguments(demonstration.run)
-    accelerate()
-    demonstration.run(**vars(parse(parser, argv)))
+    given = parse(parser, argv)
+    _api()
+    demonstration.run(**vars(given))
 
 
 def cache(argv: list[str]) -> None:
