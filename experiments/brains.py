@@ -183,7 +183,7 @@ def main() -> None:
         folder = given.out / "_".join(map(str, key.values()))
         train = {"epochs": epochs, "batch_size": 8, "seed": given.seed, "augment": False}
         run = experiment.complete(api.plan(method, folder, preset, options | {"size": given.size}, train), rows)
-        cost = scored(run, maps=True)
+        cost = scored(run, maps="image")
         table = pd.DataFrame([key | row for row in measured(run, cost)])
         print(table.drop(columns=["machine", "commit"]).to_string(), flush=True)
         results.replace(given.results / "brains.csv", table, key)

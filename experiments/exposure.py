@@ -43,7 +43,7 @@ def main() -> None:
     given = parser.parse_args()
     run = Run.load(given.run)
     rows, calibration = run.manifest(), Calibration.load(given.run / "calibration.json")
-    data, scorer = run.images(rows[rows["split"] == "calibration"]), Scorer(run.model(), run.train.precision)
+    data, scorer = images.load(run, rows[rows["split"] == "calibration"]), Scorer(run.model(), run.train.precision)
     x, found = data.batch(np.arange(len(data))), []
     for change, function in CHANGES.items():
         scores = torch.cat([scorer(part).image for part in function(x).split(16)]).double().numpy()

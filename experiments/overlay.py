@@ -28,7 +28,10 @@ from nilearn.image import resample_img
 from PIL import Image
 
 from loligo.data import brains, cache
+<<<<<<< HEAD
 from loligo.data.preprocessing import Preprocessing
+=======
+>>>>>>> main
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import Method
 from loligo.scoring import Scorer, VolumeMaps, save_volume

@@ -42,9 +42,9 @@ def main() -> None:
 
 
 def median(table: pd.DataFrame, label: int) -> pd.Series:
-    """Return the image of a class that scores higher than half of it."""
+    """Return the image of a class whose score is the median; of two middle ones the lower."""
     ranked = table[table["label"] == label].sort_values("score")
-    return ranked.iloc[len(ranked) // 2]
+    return ranked.iloc[(len(ranked) - 1) // 2]
 
 
 def sheet(run: Path, path: str) -> np.ndarray:
@@ -61,7 +61,7 @@ def draw(detector: loligo.Detector, rows: list[pd.Series], page: np.ndarray, out
     matplotlib.use("Agg")
     figure = plt.figure(figsize=(18.6, 12.0), dpi=100)
     grid = figure.add_gridspec(3, 3, width_ratios=(1, 1, 1.52), height_ratios=(1, 1, 0.035), wspace=0.03, hspace=0.12)
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.955, bottom=0.05)
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.955, bottom=0.06)
     usual = detector.calibration.usual_peak
     for line, (row, name) in enumerate(zip(rows, ("normal", "pneumonia"), strict=True)):
         prediction = detector.predict([row["path"]])[0]
@@ -74,8 +74,9 @@ def draw(detector: loligo.Detector, rows: list[pd.Series], page: np.ndarray, out
         colours = axes.imshow(heat, cmap="inferno", vmin=-0.5, vmax=1, alpha=np.clip(2 * heat, 0, 0.8))
     bar = figure.colorbar(colours, cax=figure.add_subplot(grid[2, 1]), orientation="horizontal")
     bar.ax.set_xlim(0, 1)
-    bar.set_ticks([0, 0.5, 1], labels=["1", "2", "3 x the peak of a typical normal image"])
+    bar.set_ticks([0, 0.5, 1], labels=["1", "2", f"{HOTTEST:.0f}"])
     bar.ax.tick_params(labelsize=13)
+    bar.set_label("heat, in multiples of the peak of a typical normal image", fontsize=13)
     axes = figure.add_subplot(grid[:, 2])
     show(axes, page, "sheet of the pneumonia (PDF)")
     figure.savefig(out, pil_kwargs={"quality": 82, "optimize": True})

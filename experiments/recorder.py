@@ -102,7 +102,7 @@ def scored(run: Run, maps: bool) -> dict[str, Any]:
     """
     cost = run.folder / "scoring.json"
     if not cost.exists():
-        images = run.images(run.manifest().query("split == 'test'").reset_index(drop=True))
+        images = images.load(run, run.manifest().query("split == 'test'").reset_index(drop=True))
         recorder, start = Recorder(run.model(), run.train.precision), time.perf_counter()
         calibration = Calibration.load(run.folder / "calibration.json")
         table = score_table(recorder, images, calibration, run.folder / "maps" if maps else None, 16, run.train.axis)

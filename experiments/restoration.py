@@ -19,7 +19,7 @@ from torch import Tensor
 from experiments.common import machine
 from loligo.evaluation.results import commit
 from loligo.files import write_json
-from loligo.nn.autoregressive import PixelSnail, resample, surprise
+from loligo.nn.autoregressive import PixelSnail, nll, resample
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def main() -> None:
     codes = torch.randint(128, (given.images, given.grid, given.grid))
     uniforms = torch.rand(given.restorations, given.grid, given.grid)
     with torch.no_grad():
-        limit = float(surprise(prior(codes), codes).quantile(0.9))
+        limit = float(nll(prior(codes), codes).quantile(0.9))
     resample(prior, codes, limit, uniforms[:1])  # warm
     start = time.perf_counter()
     fast = resample(prior, codes, limit, uniforms)

@@ -145,8 +145,8 @@ def test_results_are_appended_a_row_a_protocol(run: Run, tmp_path: Path) -> None
 def test_a_score_depends_neither_on_batch_size_nor_on_order(run: Run, labelled: Path) -> None:
     rows = manifest.read(labelled)
     test = rows[rows["split"] == "test"]
-    table = api.score(run, test, run.folder / "a", maps=False, batch_size=16).set_index("path")
-    other = api.score(run, test[::-1], run.folder / "b", maps=False, batch_size=1).set_index("path")
+    table = api.score(run, test, run.folder / "a", maps="none", batch_size=16).set_index("path")
+    other = api.score(run, test[::-1], run.folder / "b", maps="none", batch_size=1).set_index("path")
     np.testing.assert_allclose(other["score"].loc[table.index], table["score"], rtol=0.01)
 
 
@@ -169,8 +169,8 @@ def test_misspelt_names_are_answered_with_the_nearest(normals: Path, tmp_path: P
 
 def test_splits_of_a_manifest_are_scored_alone(run: Run, labelled: Path, tmp_path: Path) -> None:
     rows = pd.read_csv(labelled)
-    assert len(api.score(run, labelled, tmp_path, maps=False)) == len(rows)
-    table = api.score(run, labelled, tmp_path, splits=["validation"], maps=False)
+    assert len(api.score(run, labelled, tmp_path, maps="none")) == len(rows)
+    table = api.score(run, labelled, tmp_path, splits=["validation"], maps="none")
     assert sorted(table["path"]) == sorted(
         str(labelled.parent / path) for path in rows.loc[rows["split"] == "validation", "path"]
     )
@@ -188,7 +188,7 @@ def test_scoring_again_leaves_no_map_of_the_scoring_before(normals: Path, tmp_pa
     named = table[["map", "overlay", "reconstruction"]].to_numpy().ravel()
     assert left == {Path(name).name for name in named} | {"notes.txt"}
     assert all((tmp_path / "out" / name).is_file() for name in named)
-    api.score(run, images[:1], tmp_path / "out", maps=False)
+    api.score(run, images[:1], tmp_path / "out", maps="none")
     assert [path.name for path in (tmp_path / "out" / "maps").iterdir()] == ["notes.txt"]
 
 

@@ -89,7 +89,7 @@ def test_finished_runs_are_not_made_again(data: Path, tmp_path: Path) -> None:
 
 def test_a_commit_of_digits_stays_as_it_was(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for rate, commit in ((0.0, "0012345"), (0.5, "12e4567")):
-        monkeypatch.setattr("loligo.api.commit", lambda commit=commit: commit)
+        monkeypatch.setattr("loligo.training.cost.commit", lambda commit=commit: commit)
         run(data, tmp_path, rates=[rate])
     assert "0012345" in (tmp_path / "contamination.csv").read_text()
     assert run(data, tmp_path, rates=[0.0, 0.5])["commit"].tolist() == ["0012345", "12e4567"]

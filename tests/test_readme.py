@@ -1,4 +1,4 @@
-"""The documentation holds: README's and Python's examples run, commands parse, links lead somewhere, methods are listed."""
+"""The documentation holds: examples run, commands parse, links lead somewhere, methods are listed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from conftest import anatomy, blob, write_images
 from loligo import cli, methods
+from loligo.cli import options
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -92,13 +93,14 @@ class Parsed(Exception):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_of_page_parse(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    parse = cli._parse
+    parse = cli.parse
 
     def stop(*arguments: Any) -> None:
         parse(*arguments)
         raise Parsed
 
-    monkeypatch.setattr(cli, "_parse", stop)
+    monkeypatch.setattr(cli, "parse", stop)
+    monkeypatch.setattr(options, "parse", stop)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "squid.yaml").write_text("preset: ensemble\ntrain: {epochs: 10}\n")
     for words in commands(page):

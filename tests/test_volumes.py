@@ -12,14 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import anatomy, ready, write_images
+from conftest import anatomy, write_images
 from loligo import api
 from loligo.calibration import Calibration
 from loligo.cli import main
 from loligo.data import cache
 from loligo.data.preprocessing import Preprocessing
+from loligo.detector import Detector
 from loligo.io import nifti, planes
 from loligo.runs.mood import bounded
+from loligo.training import images
 
 SHAPE = (20, 24, 12)  # X, Y, Z
 OPTIONS = {"size": 32, "position": True, "widths": [4, 8, 8], "restorations": 2}
@@ -80,7 +82,7 @@ def test_a_volume_of_one_slice_is_a_volume(tmp_path: Path) -> None:
     paths = [str(save(tmp_path / f"{i}.nii", brain(i)[:, :, 6:7])) for i in range(6)]
     splits = ["train", "train", "calibration", "calibration", "test", "test"]
     run = api.train("gaussian", pd.DataFrame({"path": paths, "split": splits}), tmp_path / "run", preset="tiny")
-    assert run.images(run.manifest()).counts == (1,) * 6
+    assert images.load(run, run.manifest()).counts == (1,) * 6
     table = api.score(run)
     assert [nib.load(run.folder / file).shape for file in table["map"]] == [(20, 24, 1)] * 2
 
@@ -126,10 +128,11 @@ def run(manifest: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> api
 def test_a_volume_scores_as_the_sum_of_its_slices_whatever_the_batch(run: api.Run, manifest: pd.DataFrame) -> None:
     table = pd.read_csv(run.folder / "scores.csv")
     assert len(table) == 4
-
-    data = run.images(manifest[manifest["split"] == "test"])
-    scorer = ready(run.model(), "float32")
-    expected = [float(scorer(data.batch(np.flatnonzero(data.row_of == row))).image.double().sum()) for row in range(4)]
+    data = images.load(run, manifest[manifest["split"] == "test"])
+    detector = Detector.load(run)
+    expected = [
+        float(detector(data.batch(np.flatnonzero(data.row_of == row))).image.double().sum()) for row in range(4)
+    ]
     np.testing.assert_allclose(table["score"], expected, rtol=1e-4)
     other = api.score(run, manifest[manifest["split"] == "test"][::-1], run.folder / "b", maps="none", batch_size=16)
     np.testing.assert_allclose(other["score"][::-1], table["score"], rtol=1e-4)
@@ -138,13 +141,12 @@ def test_a_volume_scores_as_the_sum_of_its_slices_whatever_the_batch(run: api.Ru
 def test_by_its_rarest_codes_a_volume_scores_as_its_most_abnormal_slice(
     run: api.Run, manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
     model = run.model()
     monkeypatch.setattr(model, "config", replace(model.config, score="max_nll"))  # type: ignore[type-var]
-    scorer, data = ready(model, "float32"), run.images(manifest[manifest["split"] == "test"])
-    found = scorer.scores(data, batch_size=5)
+    detector, data = Detector.of(run, model), images.load(run, manifest[manifest["split"] == "test"])
+    found = detector.scores(data, batch_size=5)
     for row in range(4):
-        slices = scorer(data.batch(np.flatnonzero(data.row_of == row))).image
+        slices = detector(data.batch(np.flatnonzero(data.row_of == row))).image
         assert found[row] == pytest.approx(float(slices.max()), rel=1e-4)
         assert float(slices.min()) < found[row]
 
@@ -222,13 +224,13 @@ def test_what_has_no_mood_layout_is_refused_before_it_is_scored(
     def no_score(*_: object) -> None:
         raise AssertionError("scored")
 
-    monkeypatch.setattr(api, "score_table", no_score)
+    monkeypatch.setattr(api.scoring, "score_table", no_score)
     paths = [str(manifest["path"][0]), shutil.copy(manifest["path"][1], tmp_path / "0.nii.gz")]
     message = {"two of one name": "two volumes are named 0.nii.gz", "no maps": "score with maps"}.get(case)
     if case == "no volume":
         paths, message = [str(write_images(tmp_path, anatomy(1))[0])], "000.png is no NIfTI volume"
     with pytest.raises(ValueError, match=message):
-        api.score(run, paths, tmp_path / "b", maps=case != "no maps", layout="mood")
+        api.score(run, paths, tmp_path / "b", maps="none" if case == "no maps" else "image", layout="mood")
 
 
 def test_a_map_keeps_the_whole_name_of_its_volume(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
@@ -331,27 +333,30 @@ def test_a_folder_of_volumes_is_indexed(run: api.Run, manifest: pd.DataFrame, tm
     assert len(api.score(run, tmp_path, tmp_path / "out", maps="none")) == 2
 
 
-def test_maps_of_slices_are_put_back_where_they_came_from(run: api.Run, manifest: pd.DataFrame) -> None:
+def test_maps_of_slices_are_put_back_where_they_came_from(manifest: pd.DataFrame, tmp_path: Path) -> None:
     """A method whose map is the image itself gives back the volume."""
     import torch
 
     from loligo.methods.configs import MethodConfig
     from loligo.methods.contract import Method
+    from loligo.runs.settings import Settings
     from loligo.types import Scores
 
     class Mirror(Method):
         def forward(self, x: torch.Tensor) -> Scores:
             return Scores(x.mean((1, 2, 3)), x[:, :1])
 
-    for axis, size in (("axial", 24), ("coronal", 20), ("sagittal", 24)):
-        rows = manifest[manifest["split"] == "test"].reset_index(drop=True)
-        detector = ready(Mirror(MethodConfig(size=size)), axis=axis)
-        detector = detector.with_calibration(Calibration.fit([0.0, 1.0]))
-        found = list(detector.predictions(cache.load(rows, detector.preprocessing), batch_size=7))
+    rows = manifest[manifest["split"] == "test"].reset_index(drop=True)
+    for axis, aspect, size in (("axial", "squash", 24), ("coronal", "pad", 24), ("sagittal", "squash", 24)):
+        data = cache.load(rows, Preprocessing(size, aspect, axis))
+        calibration = Calibration.fit([1.0, 2.0, 3.0])
+        settings = Settings.of("gaussian", "tiny", None, None, None)
+        detector = Detector(Mirror(MethodConfig(size=size)), settings, data.preprocessing, calibration=calibration)
+        found = list(detector.predictions(data, batch_size=7))
         assert len(found) == 4
         for path, prediction in zip(rows["path"], found, strict=True):
-            nifti.write(run.folder / "mirror.nii.gz", prediction.map, prediction.geometry)
-            back, own = nifti.read(run.folder / "mirror.nii.gz"), nifti.read(Path(path))
+            nifti.write(tmp_path / "map.nii.gz", prediction.map, prediction.geometry)
+            back, own = nifti.read(tmp_path / "map.nii.gz"), nifti.read(Path(path))
             np.testing.assert_allclose(back.affine, own.affine, atol=1e-4)
             a, b = planes.slices(back.voxels, axis), planes.slices(own.voxels, axis)
             assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97  # but for resizing and the window

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from loligo import methods
 from loligo.benchmark import Request, run
+from loligo.methods.contract import ALONE, Reduce
 from loligo.methods.gaussian import Gaussian
 
 
 class Broken(Gaussian):
     """Fail in training."""
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
+    def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Fail."""
         raise RuntimeError("the plan\nwas bad")
 
@@ -26,7 +27,7 @@ class Broken(Gaussian):
 class Killed(Gaussian):
     """Lose its process, as where memory runs out."""
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
+    def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Die."""
         os.kill(os.getpid(), signal.SIGKILL)
 

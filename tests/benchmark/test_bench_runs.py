@@ -117,7 +117,7 @@ def test_kills_leave_the_table_of_an_unbroken_run(killed: Path) -> None:
 def test_both_protocols_are_those_of_one_plain_run(killed: Path, tmp_path: Path) -> None:
     train = {"epochs": 4, "batch_size": 8, "seed": 1, "evaluate_every_epoch": True}
     run = api.train("ae", killed / "data" / "m.csv", tmp_path, preset="tiny", train=train)
-    api.score(run)
+    api.score(run, maps="network")
     found = api.evaluate(run)
     cells = pd.read_csv(killed / "whole" / "cells.csv").set_index(["cell", "protocol"])
     for protocol in ("clean", "paper"):

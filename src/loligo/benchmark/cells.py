@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 
 from loligo import __version__, methods
-from loligo.benchmark.datasets import Data
+from loligo.benchmark.datasets import Data, digest
 from loligo.contamination import RATES, candidates, mixed, training_size
-from loligo.data import cache, manifest
+from loligo.data import manifest
 from loligo.runs.settings import Settings
 
 CURVES = ("contamination", "sizes")
@@ -134,7 +134,7 @@ def plan(cell: Cell, data: Data, out: Path, preset: str | None, settings: dict[s
         options["weights"] = str(Path(str(options["weights"])).absolute())
     run = Settings.of(method, chosen, options, train | {"seed": cell.seed}, preprocessing)
     config, trained = dataclasses.asdict(run.method_config), dataclasses.asdict(run.train)
-    files = [cache.digest(value) for value in config.values() if isinstance(value, str) and Path(value).is_file()]
+    files = [digest(value) for value in config.values() if isinstance(value, str) and Path(value).is_file()]
     if budget and run.new_model().phases():
         trained["epochs"] = 1  # until it is measured
     else:

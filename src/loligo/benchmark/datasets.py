@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from loligo.data import cache, manifest
+from loligo.data import manifest
+from loligo.data.entries import content_hash
 from loligo.experiment import DATASETS
 from loligo.names import nearest
 
@@ -64,8 +65,16 @@ def read(given: str, out: Path) -> Data:
         )
     files = [path for path in (*rows["path"], *rows["mask"]) if path]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = dict(zip(files, pool.map(cache.digest, files), strict=True))
+        digests = dict(zip(files, pool.map(digest, files), strict=True))
     return Data(name, given, rows, digests)
+
+
+def digest(path: str) -> str:
+    """Hash a file's content, wherever it lies; one that cannot be opened has no content."""
+    try:
+        return content_hash(Path(path))
+    except ValueError:
+        return "unreadable"
 
 
 def _rows(name: str, path: str, out: Path) -> pd.DataFrame:

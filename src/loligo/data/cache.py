@@ -21,7 +21,7 @@ from tqdm import tqdm
 from loligo import io
 from loligo.data.dataset import AllRejected, Dataset, refuse_mixed
 from loligo.data.decode import decode, reason
-from loligo.data.entries import Entries, Entry, Row, content_hash, key, look, write
+from loligo.data.entries import Entries, Entry, Row, key, look, write
 from loligo.data.preprocessing import Preprocessing
 from loligo.data.room import Room, remove, stored
 from loligo.types import VolumeHeader
@@ -61,14 +61,6 @@ def load(
         wanted = _look(pool, pairs, preprocessing, folder, progress)
         results = _complete(pool, wanted, preprocessing, folder, progress)
     return _dataset(rows, results, preprocessing, strict)
-
-
-def digest(path: str) -> str:
-    """Hash a file's content, or say why it cannot be opened: should it appear, that is noticed."""
-    try:
-        return content_hash(Path(path)) if path else "none"
-    except ValueError as error:
-        return str(error)
 
 
 def home() -> Path:

@@ -91,8 +91,9 @@ class Padim(Method):
     def _describe(self, x: Tensor, backbone: Backbone) -> Tensor:
         """Return the chosen features of each place, (P, N, d) float32, P places row by row."""
         found = x.new_empty(self.side, self.side, x.shape[0], self.chosen.shape[0])
-        at_once = x.shape[0] if torch.compiler.is_compiling() else AT_ONCE
-        for part, out in zip(torch.split(x, at_once), torch.split(found, at_once, 2), strict=True):
+        whole = torch.compiler.is_compiling()  # a graph knows no number of parts
+        parts = [(x, found)] if whole else zip(torch.split(x, AT_ONCE), torch.split(found, AT_ONCE, 2), strict=True)
+        for part, out in parts:
             done = 0
             for i, features in enumerate(backbone(part)):
                 own = self.get_buffer(f"chosen_{i}")

@@ -108,7 +108,8 @@ class Patchcore(Method):
             return greatest
         each = torch.arange(features.shape[0], device=features.device)
         with torch.autocast(features.device.type, enabled=False):
-            around = torch.cdist(self.bank[which[each, place]], self.bank).topk(k, largest=False).indices  # (N, k)
+            within_bank = torch.cdist(self.bank[which[each, place]], self.bank, compute_mode="use_mm_for_euclid_dist")
+            around = within_bank.topk(k, largest=False).indices  # (N, k)
             distances = torch.linalg.vector_norm(features[each, place, None] - self.bank[around], dim=2)
         weighted: Tensor = (1 - (greatest - distances.logsumexp(1)).exp()) * greatest
         return weighted

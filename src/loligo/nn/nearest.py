@@ -24,8 +24,8 @@ def nearest(queries: Tensor, bank: Tensor, room: int = ROOM) -> tuple[Tensor, Te
         half, keys = (b.square().sum(1) / 2)[None], b.mT.to(dtype)
         each = 4 * (2 * bank.shape[0] + 4 * bank.shape[1])  # products, and these from half; four vectors
         found = []
-        at_once = queries.shape[0] if torch.compiler.is_compiling() else max(1, min(room, ROOM) // each)
-        for part in torch.split(queries, at_once):
+        at_once = max(1, min(room, ROOM) // each)
+        for part in [queries] if torch.compiler.is_compiling() else torch.split(queries, at_once):
             q = part.float() - centre
             which = torch.add(half, q.to(dtype) @ keys, alpha=-1).argmin(1)
             found.append((torch.linalg.vector_norm(q - b[which], dim=1), which))

@@ -162,5 +162,5 @@ class _Sum(torch.autograd.Function):
 
 
 def _sum(x: Tensor) -> Tensor:
-    found: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
+    found: Tensor = _Sum.apply(x)
     return found

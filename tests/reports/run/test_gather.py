@@ -17,6 +17,7 @@ from loligo.io import nifti, planes
 from loligo.reports.run import gather
 from loligo.reports.run.insight import Insight
 from loligo.runs.run import Run
+from loligo.training import images
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def run(data: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "squid"
     run = api.train("squid", data, out, preset="tiny", train={"epochs": 1})
-    api.score(run, maps=False)
+    api.score(run, maps="none")
     return run
 
 
@@ -54,14 +55,14 @@ def test_every_group_is_counted_once_a_generator(found: Insight) -> None:
 
 
 def test_errors_are_those_of_the_model_on_those_images(run: Run, data: pd.DataFrame, found: Insight) -> None:
-    held_out = run.images(data[data["split"] == "calibration"])
+    held_out = images.load(run, data[data["split"] == "calibration"])
     x = held_out.batch(np.arange(12))
     with torch.no_grad():
         reconstructions = run.model().inspect(x).rebuilt  # type: ignore[union-attr]
     table = found.summary().set_index(["group", "generator"])
-    for name, images in reconstructions.items():
-        mse = np.mean([((a - b) ** 2).mean() for a, b in zip(x.numpy(), images.numpy(), strict=True)])
-        kl = np.mean([histogram_kl(a, b) for a, b in zip(x.numpy(), images.numpy(), strict=True)])
+    for name, found_images in reconstructions.items():
+        mse = np.mean([((a - b) ** 2).mean() for a, b in zip(x.numpy(), found_images.numpy(), strict=True)])
+        kl = np.mean([histogram_kl(a, b) for a, b in zip(x.numpy(), found_images.numpy(), strict=True)])
         assert table.loc[("held-out normals", name), "mse"] == pytest.approx(mse, rel=1e-5)
         assert table.loc[("held-out normals", name), "kl"] == pytest.approx(
             kl, rel=0.01
@@ -84,7 +85,7 @@ def test_features_of_scored_images_stand_beside_the_memory(found: Insight) -> No
 
 def test_a_learnt_memory_is_shown_too(data: pd.DataFrame, tmp_path: Path) -> None:
     run = api.train("squid", data, tmp_path, preset="tiny", options={"memory": "matrix"}, train={"epochs": 1})
-    api.score(run, maps=False)
+    api.score(run, maps="none")
     found = gather.insight(run)
     assert found is not None and found.embedding is not None
     slots = run.model().get_submodule("inpaint.memory").slots
@@ -134,7 +135,7 @@ def test_the_report_shows_it_and_its_figures_are_files(run: Run) -> None:
 
 def test_a_method_that_shows_nothing_has_no_such_section(data: pd.DataFrame, tmp_path: Path) -> None:
     run = api.train("gaussian", data, tmp_path / "run", preset="tiny")
-    api.score(run, maps=False)
+    api.score(run, maps="none")
     assert gather.insight(run) is None
     assert "generators" not in api.report(run).read_text(encoding="utf-8")
 
@@ -147,12 +148,12 @@ def test_a_volume_is_seen_by_its_middle_slice(tmp_path: Path) -> None:
         nifti.save(path, planes.stack(slices.astype(np.float32), "axial"), np.eye(4), 1)
         rows.append({"path": str(path), "split": split})
     run = api.train("squid", pd.DataFrame(rows), tmp_path / "run", preset="tiny", train={"epochs": 1})
-    api.score(run, maps=False)
+    api.score(run, maps="none")
     found = gather.insight(run)
     assert found is not None
     assert found.errors.groupby(["group", "generator"]).size().max() == 3
     first = pd.read_csv(run.folder / "scores.csv").sort_values("score", ascending=False).iloc[:1]
     shown = found.examples[0]
     assert len(found.examples) == 3
-    volume = run.images(first)
+    volume = images.load(run, first)
     np.testing.assert_array_equal(shown.images["original"], volume.batch([len(volume) // 2])[0])

@@ -1,4 +1,4 @@
-"""The training loop: resuming, averaging, watching, and what happens when the disk is full."""
+"""The training loop: resuming, optimisers and schedules, callbacks, and what happens when the disk is full."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from conftest import anatomy, dataset
 from loligo.config import TrainConfig
 from loligo.methods.configs import MethodConfig
-from loligo.methods.contract import Method, Phase, Turn
+from loligo.methods.contract import Group, Method, Phase, Step, Turn
+from loligo.methods.optimisation import Clock, Cosine, Milestones, sgd
 from loligo.methods.squid import Squid, SquidConfig
-from loligo.training.loop import epochs_of, fit
+from loligo.training.loop import fit
+from loligo.training.schedule import epochs_of
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, precision="float32")
 DATA = dataset(anatomy(21, 64))
@@ -38,9 +40,9 @@ class Mean(Method):
         self.net, self.seen = nn.Linear(1, 1), []
 
     def phases(self) -> tuple[Phase, ...]:
-        return (Phase("all", (Turn("loss", ("net",)),)),)
+        return (Phase("all", (Turn("loss", (Group(("net",), 1e-3),)),)),)
 
-    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
         self.seen.append(x)
         return {"loss": self.net(x.mean((1, 2, 3))[:, None]).square().mean()}
 
@@ -108,14 +110,14 @@ def test_a_kill_between_checkpoint_and_history_loses_no_epoch(tmp_path: Path) ->
     assert pd.read_csv(tmp_path / "history.csv")["epoch"].tolist() == [1, 2, 3, 4]
 
 
-def test_watching_changes_nothing(unbroken: tuple[dict[str, Tensor], pd.DataFrame], tmp_path: Path) -> None:
+def test_a_callback_changes_nothing(unbroken: tuple[dict[str, Tensor], pd.DataFrame], tmp_path: Path) -> None:
     seen: list[int] = []
 
     def watch(method: Method, epoch: int) -> None:
         seen.append(epoch)
         torch.rand(7)
         with torch.no_grad():
-            method.score(DATA.batch([0, 1]))
+            method(DATA.batch([0, 1]))
 
     method = squid()
     fit(method, DATA, CONFIG, tmp_path, watch)
@@ -159,17 +161,21 @@ class Count(Method):
         super().__init__(MethodConfig())
         self.a, self.b, self.broken = nn.Linear(1, 1), nn.Linear(1, 1), broken
         self.calls: list[str] = []
+        self.alone = False
 
     def phases(self) -> tuple[Phase, ...]:
         """Train a at every second step and b at each; then b alone."""
-        turns = (Turn("a", ("a",), every=2), Turn("b", ("b",)))
-        return Phase("both", turns, share=2), Phase("last", (Turn("b", ("b",), learning_rate=1e-2),), share=1)
+        a, b = Group(("a",), 1e-3), Group(("b",), 1e-3)
+        turns = (Turn("a", (a,), every=2), Turn("b", (b,)))
+        return Phase("both", turns, fraction=2), Phase("last", (Turn("b", (Group(("b",), 1e-2),)),), frozen=("a",))
 
-    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
         """Touch both modules, of which only one may move."""
         needs = [p.requires_grad for p in (self.a.weight, self.b.weight)]
         assert needs == [turn == "a", turn == "b"]
         self.calls.append(turn)
+        assert (self.a.training, self.b.training) == (not self.alone, True)
+        self.alone = self.alone or len(self.calls) == 10
         loss = (self.a(x.mean((1, 2, 3))[:, None]) - self.b(x.mean((1, 2, 3))[:, None]) - 1).square().mean()
         return {turn: loss / 0 if self.broken else loss}
 
@@ -187,12 +193,14 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
         fit(Count(broken=True), DATA, TrainConfig(1, 8, precision="float32"), tmp_path)
 
 
-@pytest.mark.parametrize(("shares", "epochs", "expected"), [((1,), 7, [7]), ((2, 1), 9, [6, 3]), ((5, 1), 2, [2, 1])])
-def test_epochs_are_shared_out(shares: tuple[float, ...], epochs: int, expected: list[int]) -> None:
-    assert epochs_of(tuple(Phase("", (), share) for share in shares), epochs) == expected
+@pytest.mark.parametrize(
+    ("fractions", "epochs", "expected"), [((1,), 7, [7]), ((2, 1), 9, [6, 3]), ((5, 1), 2, [2, 1])]
+)
+def test_epochs_are_divided(fractions: tuple[float, ...], epochs: int, expected: list[int]) -> None:
+    assert epochs_of(tuple(Phase("", (), fraction) for fraction in fractions), epochs) == expected
 
 
-def test_who_watches_sees_the_method_as_it_would_be_finished(tmp_path: Path) -> None:
+def test_a_callback_is_given_the_method_as_it_would_be_finished(tmp_path: Path) -> None:
     seen: list[dict[str, Tensor]] = []
     torch.manual_seed(0)
     method = Squid(SquidConfig(**Squid.presets["tiny"] | {"score": "both"}))  # the score that measures a spread
@@ -203,17 +211,72 @@ def test_who_watches_sees_the_method_as_it_would_be_finished(tmp_path: Path) -> 
         assert torch.equal(seen[-1][name], tensor), name
 
 
-@pytest.mark.parametrize("share", [0, 0.5])
-def test_a_checkpoint_that_is_cut_is_named(share: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [0, 0.5])
+def test_a_checkpoint_that_is_cut_is_named(part: float, tmp_path: Path) -> None:
     fit(squid(), DATA, TrainConfig(1, 8, precision="float32"), tmp_path)
     path = tmp_path / "checkpoint" / "last.safetensors"
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
+    path.write_bytes(whole[: int(part * len(whole))])
     with pytest.raises(ValueError, match=r"last\.safetensors is no checkpoint of this training"):
         fit(squid(), DATA, TrainConfig(1, 8, precision="float32"), tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train\.device is 'cuda': .*not available"):
+def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="device is 'cuda'; this machine has cpu"):
         fit(squid(), DATA, TrainConfig(1, 8, device="cuda"), tmp_path)
+
+
+class Line(Method):
+    """Two weights, each with a gradient of 3, moved by a turn that a test makes."""
+
+    def __init__(self, **turn: object) -> None:
+        super().__init__(MethodConfig())
+        self.a, self.b, self.turn = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False), turn
+        for part in (self.a, self.b):
+            nn.init.zeros_(part.weight)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Move a ten times as fast as b."""
+        groups = (Group(("a",), 1.0), Group(("b",), 0.1))
+        return (Phase("all", (Turn("loss", groups, optimiser=sgd(), **self.turn),)),)  # type: ignore[arg-type]
+
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
+        """Return a loss whose gradient is 3 by each weight."""
+        return {"loss": 3 * (self.a.weight + self.b.weight).sum()}
+
+
+@pytest.mark.parametrize(
+    ("turn", "a", "b"),
+    [
+        ({}, -12.0, -1.2),  # four steps of 3
+        ({"clip": 0.5}, -4 * 0.5 / 2**0.5, -0.4 * 0.5 / 2**0.5),  # of the norm of both
+        ({"schedule": Milestones((0.5,), 0.1)}, -6.6, -0.66),  # two steps of 3, two of 0.3
+        ({"schedule": Cosine(1.0, by_step=True, warmup=2)}, -10.5, -1.05),  # half a step, then whole ones
+        ({"ema": 0.5}, -9.1875, -0.91875),  # of -3, -6, -9, -12, from 0
+    ],
+)
+def test_a_turn_has_groups_a_schedule_a_clip_and_an_average(turn: dict[str, object], a: float, b: float) -> None:
+    method = Line(**turn)
+    fit(method, dataset(anatomy(8, 8)), TrainConfig(2, 4, precision="float32"))
+    assert [float(part.weight) for part in (method.a, method.b)] == pytest.approx([a, b], rel=1e-5)
+
+
+def test_an_average_survives_a_resumed_training(tmp_path: Path) -> None:
+    data, config = dataset(anatomy(8, 8)), TrainConfig(4, 4, precision="float32")
+    unbroken, resumed = Line(ema=0.9), Line(ema=0.9)
+    fit(unbroken, data, config)
+    with pytest.raises(Killed):
+        fit(Line(ema=0.9), data, config, tmp_path, kill_at(2))
+    fit(resumed, data, config, tmp_path)
+    assert torch.equal(resumed.a.weight, unbroken.a.weight)
+
+
+def test_a_cosine_by_epoch_is_that_of_torch() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    optimiser = torch.optim.SGD([parameter], 1.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 5, eta_min=0.1)
+    for epoch in range(5):
+        assert Cosine(0.1)(Clock(epoch * 7, 35, epoch, 5)) == pytest.approx(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        theirs.step()
