@@ -1,4 +1,4 @@
-"""The documentation holds: examples run, commands parse, links lead somewhere, methods are listed."""
+"""The documentation holds: examples run, commands parse, links lead somewhere, the page of methods is complete."""
 
 from __future__ import annotations
 
