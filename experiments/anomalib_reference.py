@@ -1,4 +1,4 @@
-"""Measure PaDiM or PatchCore of anomalib for `anomalib_comparison.py`, in anomalib's environment; print one line of JSON."""
+"""Measure PaDiM or PatchCore of anomalib for `anomalib_comparison`, in anomalib's environment; print a line of JSON."""
 
 from __future__ import annotations
 

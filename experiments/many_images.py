@@ -24,9 +24,9 @@ import PIL.Image
 from tqdm import tqdm
 
 from experiments.common import machine
-from loligo.evaluation.results import commit
 from loligo.files import write_json
 from loligo.runs.run import Run
+from loligo.training.cost import commit
 
 
 def draw(folder: Path, count: int, size: int) -> pd.DataFrame:

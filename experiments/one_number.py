@@ -23,8 +23,9 @@ from experiments.common import RESULTS
 from loligo.data import cache
 from loligo.data.preprocessing import Preprocessing
 from loligo.data.sources import zhanglab
-from loligo.evaluation import metrics, results
+from loligo.evaluation import metrics
 from loligo.files import write_csv
+from loligo.training.cost import commit
 
 TABLE = RESULTS / "one_number.csv"
 Floats = npt.NDArray[np.float64]
@@ -54,7 +55,7 @@ def main() -> None:
                 label[chosen], scores[chosen], groups=images.rows["patient"].to_numpy()[chosen]
             )
             row = {"number": name, "normals": normals, "auc": auc, "auc_low": low, "auc_high": high}
-            found.append(row | {"size": given.size, "commit": results.commit()})
+            found.append(row | {"size": given.size, "commit": commit()})
     table = pd.DataFrame(found).round(4)
     print(table.to_string())
     write_csv(table, TABLE)

@@ -1,9 +1,9 @@
 """Draw the picture of the README: two chest X-rays of the ZhangLab test split, their heat maps, and the sheet of one.
 
-    python experiments/pictures.py chest_xray/ --run runs/picture
+    python -m experiments.pictures chest_xray/ --run runs/picture
 
-The images are those whose scores are the medians of their classes, so that nobody chose them. Needs the extras features
-and pdf, and pypdfium2, which turns the sheet into pixels.
+The images are those whose scores are the medians of their classes, so that nobody chose them. Needs
+loligo[features,pdf] and pypdfium2, which turns the sheet into pixels.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import resource
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -67,14 +66,14 @@ def measure_train(name: str, batch: int, dtype: str) -> tuple[float, float]:
         return best_rate(lambda: method.fit([data.batch(np.arange(images))]), images), 0.0
     turns, x = method.phases()[0].turns, data.batch(np.arange(2))
     with FlopCounterMode(display=False) as counter:
-        for step in range(4):
+        for number in range(4):
+            scratch: dict[str, Any] = {}
             for turn in turns:
-                if step % turn.every == 0:
-                    method.losses(x, turn.loss)[turn.loss].backward()
+                if number % turn.every == 0:
+                    method.losses(x, turn.loss, scratch)[turn.loss].backward()
     flop = counter.get_total_flops() / (4 * len(x))
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        history = fit(method, data, TrainConfig(epochs=4, batch_size=batch, precision=dtype), Path(folder))
+    history = fit(method, data, TrainConfig(epochs=4, batch_size=batch, precision=dtype, device="cpu"))
     return float(history["images_per_s"][1:].max()), flop
 
 
@@ -83,20 +82,20 @@ def measure_score(name: str, batch: int, dtype: str) -> tuple[float, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from loligo.scoring import Scorer
+    from loligo.nn.conv import packed
+    from loligo.nn.precision import accelerate, autocast
 
     method = make(name).eval()
     for epoch in range(30):
-        method.after_epoch((epoch + 1) / 30)  # SQUID then scores by as many discriminators as after a training
+        method.after_epoch((epoch + 1) / 30)  # an ensemble then has as many discriminators as after a training
     x = torch.rand(batch, method.config.channels, method.config.size, method.config.size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        method.score(x)
+        method(x)
+    accelerate()
     if dtype == "bf16":
-        scorer = Scorer(method, "bf16")
-        return best_rate(lambda: scorer(x), batch, 5.0), counter.get_total_flops() / batch
-    torch.set_flush_denormal(True)
-    with torch.inference_mode():
-        return best_rate(lambda: method.score(x), batch, 5.0), counter.get_total_flops() / batch
+        method, x = packed(method, torch.bfloat16, x.device).freeze(), x.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), autocast(x.device, torch.bfloat16 if dtype == "bf16" else torch.float32):
+        return best_rate(lambda: method(x), batch, 5.0), counter.get_total_flops() / batch
 
 
 def measure(task: str, name: str, batch: int, dtype: str) -> Row:

@@ -16,14 +16,14 @@ import pandas as pd
 from experiments.common import RESULTS
 from loligo import NOTICE
 from loligo.files import write_text
-from loligo.reports.benchmark import page
-from loligo.reports.benchmark import text as words
+from loligo.reports.benchmark import page, words
 
 Row = dict[str, Any]
 HEAD = f"""# Results
 
-Written by `python -m experiments.tables` from the files in `experiments/results/`; what they mean is in [protocol.md](protocol.md), how they came
-about in the [lab notes](lab/index.md). AUC with its 95 % interval; ± is the standard deviation over seeds. {NOTICE}
+Written by `python -m experiments.tables --out docs/results.md` from `experiments/results/`; what they mean is in
+[protocol.md](protocol.md), how they came about in the [lab notes](lab/index.md). AUC with its 95 % interval; ± is the
+standard deviation over seeds. {NOTICE}
 """
 
 
@@ -49,7 +49,7 @@ def preset(row: Row) -> str:
 
 
 def table(rows: pd.DataFrame, **columns: str | Callable[[Row], str]) -> str:
-    """Return Markdown: a column is a key of the rows, or what a function writes of a row; ``_`` in its name is a space."""
+    """Return Markdown: a column is a key of the rows, or what a function writes of a row; ``_`` is a space."""
     head = tuple(name.replace("_", " ") for name in columns)
     body = [
         tuple(str(row[get]) if isinstance(get, str) else get(row) for get in columns.values())
@@ -68,7 +68,7 @@ def benchmark(*folders: str) -> pd.DataFrame:
 def zhanglab() -> str:
     """Return all methods on ZhangLab beside their published figures."""
     known = page.published().query("dataset == 'zhanglab'")
-    papers = known[["method", "auc", "implementation"]].rename(columns={"auc": "published"})
+    papers = known[["method", "auc", "ours"]].rename(columns={"auc": "published"})
     rows = benchmark("benchmark_zhanglab", "benchmark_zhanglab_more").merge(papers, on="method", how="left")
     return table(
         rows,
@@ -80,7 +80,7 @@ def zhanglab() -> str:
         Training_s=lambda r: number(r["train_seconds"], 0),
         Epochs=lambda r: f"{r['epochs']:.3g}",
         Published_AUC=lambda r: number(r["published"]),
-        Implementation=lambda r: "" if pd.isna(r["implementation"]) else r["implementation"],
+        Our_implementation=lambda r: "" if pd.isna(r["ours"]) else r["ours"],
     )
 
 
@@ -244,7 +244,7 @@ SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
     ),
     "ZhangLab, single trainings": ("As long as named (`results.csv`).", lambda: trainings("zhanglab")),
     "ZhangLab, references": (
-        "Without training, and with labels (`one_number.csv`, `supervised.csv`): what the figures above are to be read against.",
+        "Without training, and with labels (`one_number.csv`, `supervised.csv`): to read the figures above against.",
         references,
     ),
     "DigitAnatomy, all methods": (
@@ -253,7 +253,7 @@ SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
         digit_anatomy,
     ),
     "DigitAnatomy, single trainings": (
-        "scikit-learn's digits (`results.csv`). Rows of one preset differ in images, epochs or options, see the lab notes.",
+        "scikit-learn's digits. Rows of a preset differ in images, epochs or options: see the lab notes.",
         lambda: trainings("digit_anatomy"),
     ),
     "DigitAnatomy of MNIST's digits, single trainings": (
@@ -265,8 +265,8 @@ SECTIONS: dict[str, tuple[str, Callable[[], str]]] = {
         contamination,
     ),
     "Corrupted images": (
-        "PaDiM on ZhangLab, 128 pixels, preset `radiograph`: AUC, and normals flagged at the clean threshold, by severity "
-        "(`benchmark_robustness/`).",
+        "PaDiM on ZhangLab, 128 pixels, preset `radiograph`: AUC, and normals flagged at the clean threshold, by "
+        "severity (`benchmark_robustness/`).",
         corruptions,
     ),
     "Changed exposure": ("Held-out ZhangLab normals flagged at the 5 % threshold (`exposure.csv`).", exposure),

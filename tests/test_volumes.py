@@ -21,6 +21,7 @@ from loligo.data.preprocessing import Preprocessing
 from loligo.detector import Detector
 from loligo.io import nifti, planes
 from loligo.runs.mood import bounded
+from loligo.training import images
 
 SHAPE = (20, 24, 12)  # X, Y, Z
 OPTIONS = {"size": 32, "position": True, "widths": [4, 8, 8], "restorations": 2}
@@ -81,7 +82,7 @@ def test_a_volume_of_one_slice_is_a_volume(tmp_path: Path) -> None:
     paths = [str(save(tmp_path / f"{i}.nii", brain(i)[:, :, 6:7])) for i in range(6)]
     splits = ["train", "train", "calibration", "calibration", "test", "test"]
     run = api.train("gaussian", pd.DataFrame({"path": paths, "split": splits}), tmp_path / "run", preset="tiny")
-    assert run.images(run.manifest()).counts == (1,) * 6
+    assert images.load(run, run.manifest()).counts == (1,) * 6
     table = api.score(run)
     assert [nib.load(run.folder / file).shape for file in table["map"]] == [(20, 24, 1)] * 2
 
@@ -127,7 +128,7 @@ def run(manifest: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> api
 def test_a_volume_scores_as_the_sum_of_its_slices_whatever_the_batch(run: api.Run, manifest: pd.DataFrame) -> None:
     table = pd.read_csv(run.folder / "scores.csv")
     assert len(table) == 4
-    data = run.images(manifest[manifest["split"] == "test"])
+    data = images.load(run, manifest[manifest["split"] == "test"])
     detector = Detector.load(run)
     expected = [
         float(detector(data.batch(np.flatnonzero(data.row_of == row))).image.double().sum()) for row in range(4)
@@ -142,7 +143,7 @@ def test_by_its_rarest_codes_a_volume_scores_as_its_most_abnormal_slice(
 ) -> None:
     model = run.model()
     monkeypatch.setattr(model, "config", replace(model.config, score="max_nll"))  # type: ignore[type-var]
-    detector, data = Detector.of(run, model), run.images(manifest[manifest["split"] == "test"])
+    detector, data = Detector.of(run, model), images.load(run, manifest[manifest["split"] == "test"])
     found = detector.scores(data, batch_size=5)
     for row in range(4):
         slices = detector(data.batch(np.flatnonzero(data.row_of == row))).image

@@ -32,7 +32,7 @@ from loligo.runs import mood
 from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
 from loligo.runs.settings import FALSE_ALARM_RATE, Settings
-from loligo.training import loop, processes
+from loligo.training import images, loop, processes
 from loligo.training.cost import cost
 from loligo.training.loop import Callback
 
@@ -95,7 +95,9 @@ def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, c
             _begin(run, rows)
         if spacing := shared_spacing(rows.loc[rows["split"].isin(("train", "calibration")), "path"]):
             run.about["data"]["spacing"] = list(spacing)
-        normals, held_out = (run.images(rows[rows["split"] == split], strict) for split in ("train", "calibration"))
+        normals, held_out = (
+            images.load(run, rows[rows["split"] == split], strict=strict) for split in ("train", "calibration")
+        )
         if first:
             _warn_of_dark(normals)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch and first else None)
@@ -183,17 +185,17 @@ def score(
     if layout == "mood":
         mood.check(rows, maps != "none", folder)
     try:
-        images = run.images(rows, strict)
+        data_set = detector.images(rows, strict)
     except AllRejected as error:
         folder.add_rejected(pd.concat([rejected, error.rejected], ignore_index=True), "scoring")
         raise
-    table = scoring.score_table(detector, images, folder, maps, batch_size)
+    table = scoring.score_table(detector, data_set, folder, maps, batch_size)
     mood.sweep(folder)
     if layout == "mood":
         table["mood"] = table["path"].map(lambda path: Path(path).name)  # a later scoring may remove what is ours alone
     folder.write_scores(table)
     scoring.sweep(folder, table)
-    folder.add_rejected(pd.concat([rejected, images.rejected], ignore_index=True), "scoring")
+    folder.add_rejected(pd.concat([rejected, data_set.rejected], ignore_index=True), "scoring")
     if false_alarm_rate is not None:
         detector.calibration.save(folder.calibration)
     if layout == "mood":
@@ -252,7 +254,7 @@ class _EachEpoch:
         chosen = rows[rows["split"].isin(["validation", "test"])]
         if chosen.empty:
             raise ValueError("train.evaluate_every_epoch needs validation or test images in the manifest; it has none")
-        self.run, self.data = run, run.images(chosen, strict)
+        self.run, self.data = run, images.load(run, chosen, strict=strict)
 
     def __call__(self, model: Method, epoch: int) -> None:
         values = Detector.of(self.run, model, self.run.train.device).scores(self.data)

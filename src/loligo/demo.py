@@ -82,12 +82,12 @@ def _one(
 
 def _affordable(settings: Any, rows: pd.DataFrame, seconds: float) -> Any:
     """Return settings with as many epochs as fit the time on this machine, at most those asked for; and say so."""
-    from loligo.data import cache
+    from loligo.training import images
     from loligo.training.budget import epoch_seconds
 
     if not settings.new_model().phases():
         return settings
-    normals = cache.load(rows[rows["split"] == "train"], settings.preprocess())
+    normals = images.load(settings, rows[rows["split"] == "train"])
     each = epoch_seconds(settings, normals)
     epochs = max(LEAST, min(settings.train.epochs, int(seconds / each)))
     if epochs < settings.train.epochs:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -29,6 +30,7 @@ from loligo.nn.conv import packed
 from loligo.nn.precision import Resolved, autocast, dtype_of, pick_device, resolve
 from loligo.runs.run import Run
 from loligo.runs.settings import FALSE_ALARM_RATE, Settings
+from loligo.training import images as stored
 from loligo.training import loop
 from loligo.types import Prediction, Scores
 
@@ -74,8 +76,7 @@ class Detector:
     @classmethod
     def of(cls, run: Run, method: Method, device: str = "auto", calibration: Calibration | None = None) -> Self:
         """Return the detector of a run with a method in any state, such as that of an epoch."""
-        spacing = run.about["data"].get("spacing")
-        preprocessing = run.preprocess(tuple(spacing) if spacing else None)
+        preprocessing = run.preprocess()
         return cls(method, run, preprocessing, precision=run.precision, device=device, calibration=calibration)
 
     @classmethod
@@ -143,6 +144,10 @@ class Detector:
         other = copy.copy(self)
         other._calibration = calibration
         return other
+
+    def images(self, rows: pd.DataFrame, strict: bool = False) -> Dataset:
+        """Load manifest rows as the method sees them, through the cache; see `data.cache.load`."""
+        return stored.load(self.settings, rows, strict=strict)
 
     def predict(self, images: Images, batch_size: int = 16) -> list[Prediction]:
         """Return a prediction for each image: arrays (H, W) or one of (N, H, W), `Image`s, volumes, or paths.

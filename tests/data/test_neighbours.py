@@ -10,10 +10,15 @@ import pytest
 from PIL import Image
 
 from conftest import anatomy, dataset, write_images
-from loligo.data import neighbours
+from loligo.data import cache, neighbours
+from loligo.data.dataset import Dataset
 from loligo.data.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(64)
+
+
+def load(rows: pd.DataFrame) -> Dataset:
+    return cache.load(rows, PREPROCESSING)
 
 
 def rows(paths: list[Path]) -> pd.DataFrame:
@@ -82,7 +87,7 @@ def test_an_image_is_never_its_own_neighbour(images: np.ndarray, tmp_path: Path)
     Image.open(paths[4]).save(again, quality=90)
     for copy in (paths[4], again):
         image = np.asarray(Image.open(copy), np.float32) / 255
-        found = neighbours.search(image, rows(paths), PREPROCESSING)
+        found = neighbours.search(image, rows(paths), load)
         assert found is not None and found.same
         assert paths[4] not in found.paths and len(found.paths) == 3
 
@@ -91,7 +96,7 @@ def test_files_that_are_gone_or_broken_are_passed_over(images: np.ndarray, tmp_p
     paths = write_images(tmp_path, images[:6])
     paths[0].unlink()
     paths[1].write_text("no image")
-    found = neighbours.search(images[8, 0], rows(paths), PREPROCESSING)
+    found = neighbours.search(images[8, 0], rows(paths), load)
     assert found is not None and found.count == 4
 
 
@@ -100,12 +105,12 @@ def test_without_two_images_there_is_nothing_to_compare_with(images: np.ndarray,
     paths = write_images(tmp_path, images[:4])
     for path in paths[left:]:
         path.unlink()
-    assert neighbours.search(images[8, 0], rows(paths), PREPROCESSING) is None
+    assert neighbours.search(images[8, 0], rows(paths), load) is None
     for path in paths[left:]:
         path.write_text("no image")
-    assert neighbours.search(images[8, 0], rows(paths), PREPROCESSING) is None
+    assert neighbours.search(images[8, 0], rows(paths), load) is None
 
 
 def test_of_many_images_a_part_is_searched(images: np.ndarray, tmp_path: Path) -> None:
-    found = neighbours.search(images[8, 0], rows(write_images(tmp_path, images)), PREPROCESSING, most=7)
+    found = neighbours.search(images[8, 0], rows(write_images(tmp_path, images)), load, most=7)
     assert found is not None and found.count == 7

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from loligo import api
+from loligo import methods
 from loligo.benchmark import parse
 from loligo.benchmark.cells import own_settings
+from loligo.runs.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 WORDS = {"out": "out", "seeds": 1, "preset": None, "only": None, "workers": None, "budget": None, "set": []}
@@ -25,7 +26,7 @@ def test_the_committed_page_is_what_the_command_writes(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_method_of_a_benchmark_in_yaml_can_be_planned(path: Path, tmp_path: Path) -> None:
+def test_every_method_of_a_benchmark_in_yaml_can_be_planned(path: Path) -> None:
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     asked = parse(**(WORDS | {"robustness": [], "variants": {}, "config": str(path)} | values))
     planned = set()
@@ -33,12 +34,6 @@ def test_every_method_of_a_benchmark_in_yaml_can_be_planned(path: Path, tmp_path
         method = name.partition(":")[0]
         preset, settings = asked.chosen(name)
         options, train, preprocessing = own_settings(method, settings)
-        run = api.plan(method, tmp_path, preset if preset in presets(method) else None, options, train, preprocessing)
-        planned.add((method, run.method_config, run.train))
+        known = preset if preset in methods.get(method).presets else None
+        planned.add(Settings.of(method, known, options, train, preprocessing))
     assert len(planned) == len(asked.methods)  # no two rows are of one configuration
-
-
-def presets(method: str) -> dict[str, object]:
-    from loligo import methods
-
-    return methods.get(method).presets

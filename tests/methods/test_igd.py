@@ -10,7 +10,8 @@ import torch
 
 from conftest import anatomy, dataset
 from loligo.config import TrainConfig
-from loligo.methods.igd import Igd, IgdConfig, error, improbability, interpolate
+from loligo.methods.contract import Step
+from loligo.methods.igd import Igd, IgdConfig, error, interpolate, one_minus_likelihood
 from loligo.nn.similarity import ms_ssim
 from loligo.training.loop import fit
 
@@ -23,56 +24,67 @@ def igd(**options: object) -> Igd:
     return Igd(IgdConfig(**{**TINY, "weights": "random", **options})).eval()
 
 
-def test_improbability_is_one_minus_the_gaussians_density_against_its_peak() -> None:
+def test_one_minus_likelihood_is_one_minus_the_gaussians_density_against_its_peak() -> None:
     z, centre = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)).double()
     variance = 1.7
-    for row, found in zip(z, improbability(z, centre[0], torch.tensor(variance)), strict=True):
+    for row, found in zip(z, one_minus_likelihood(z, centre[0], torch.tensor(variance)), strict=True):
         gaussian = torch.distributions.Normal(centre[0], (variance / 2) ** 0.5)
         expected = 1 - (gaussian.log_prob(row) - gaussian.log_prob(centre[0])).sum().exp()
         torch.testing.assert_close(found, expected)
-    assert not improbability(z, centre[0], torch.tensor(torch.inf)).any()
+    assert not one_minus_likelihood(z, centre[0], torch.tensor(torch.inf)).any()
 
 
 def test_mixtures_lie_between_an_image_and_another() -> None:
-    z, share = torch.tensor([[0.0, 1.0], [10.0, 11.0], [20.0, 21.0]]), torch.tensor([[0.25], [0.5], [0.0]])
+    z, weight = torch.tensor([[0.0, 1.0], [10.0, 11.0], [20.0, 21.0]]), torch.tensor([[0.25], [0.5], [0.0]])
     expected = torch.tensor([[15.0, 16.0], [5.0, 6.0], [10.0, 11.0]])
-    torch.testing.assert_close(interpolate(z, share), expected)
+    torch.testing.assert_close(interpolate(z, weight), expected)
 
 
 def test_centre_and_variance_are_those_of_all_vectors_and_the_score_is_half_and_half() -> None:
     model, normals = igd(), torch.from_numpy(anatomy(12, 64))
     with torch.no_grad():
         model.fit([normals[:8], normals[8:]])
-        z = model.code(model.backbone(normals)[0].mean((2, 3))).numpy().astype(float)
+        z = model.project(model.backbone(normals)[0].mean((2, 3))).numpy().astype(float)
         np.testing.assert_allclose(model.centre.numpy(), z.mean(0), rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(float(model.variance), z.var(0).sum(), rtol=1e-3)
-        scores, z = model.score(X), model.code(model.backbone(X)[0].mean((2, 3)))
+        scores, z = model(X), model.project(model.backbone(X)[0].mean((2, 3)))
         assert scores.reconstruction is not None
-        rebuilt = error(X, scores.reconstruction)
+        found = error(X, scores.reconstruction)
         expected = 0.85 * (1 - ms_ssim(X, scores.reconstruction)) + 0.15 * (X - scores.reconstruction).abs().mean(
             (1, 2, 3)
         )
-        torch.testing.assert_close(rebuilt, expected)
+        torch.testing.assert_close(found, expected)
         gaussian = 1 - (-((z - model.centre) ** 2).sum(1) / model.variance).exp()
-        torch.testing.assert_close(scores.image, rebuilt / 2 + gaussian / 2)
+        torch.testing.assert_close(scores.image, found / 2 + gaussian / 2)
 
 
 def test_the_turns_losses_follow_the_paper() -> None:
     model = igd()
     with torch.no_grad():
-        losses = model.losses(X, "encoder")
-        rebuilt, mixed, share = model._decoded
-        assert 0 <= float(share.min()) <= float(share.max()) <= 0.5
+        step: Step = {}
+        losses = model.losses(X, "encoder", step)
+        image, mixed, weight = step["decoded"]
+        assert 0 <= float(weight.min()) <= float(weight.max()) <= 0.5
         z = model._encode(model.backbone(X)[0])
-        torch.testing.assert_close(mixed, model.decode(interpolate(z, share[:, None])))
+        torch.testing.assert_close(mixed, model.decode(interpolate(z, weight)))
         torch.testing.assert_close(losses["reconstruction"], error(X, model.decode(z)).mean())
         assert losses["gaussian"] == 0
         torch.testing.assert_close(losses["encoder"], losses["reconstruction"] + 0.1 * losses["interpolation"])
-        critic = model.losses(X, "critic")["critic"]
-        plain = ((model.critic(mixed) - share) ** 2).mean() + (model.critic(0.8 * rebuilt + 0.2 * X) ** 2).mean()
+        critic = model.losses(X, "critic", step)["critic"]
+        plain = ((model.critic(mixed) - weight[:, 0]) ** 2).mean() + (model.critic(0.8 * image + 0.2 * X) ** 2).mean()
         torch.testing.assert_close(critic, plain)
-    with pytest.raises(RuntimeError, match="needs the images of the encoder's"):
-        model.losses(X, "critic")
+    assert torch.isfinite(model.losses(X, "critic", {})["critic"])  # alone it makes its images itself
+
+
+def test_moments_of_an_epoch_are_those_of_all_its_vectors() -> None:
+    model = igd()
+    z = torch.randn(12, 16, generator=torch.Generator().manual_seed(0)) + 3
+    for part in z.split(5):
+        model.after_step("encoder", {"codes": part})
+    model.after_epoch(0.5)
+    torch.testing.assert_close(model.centre, z.mean(0))
+    torch.testing.assert_close(model.variance, (z - z.mean(0)).square().sum(1).mean())
+    assert not model.count
 
 
 def test_the_gaussian_is_measured_after_the_first_epoch_and_every_so_many(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from conftest import anatomy
-from loligo.methods.salad import Salad, SaladConfig, corrupt, unlikeness
+from loligo.methods.contract import Step
+from loligo.methods.salad import Salad, SaladConfig, corrupt, dissimilarity
 from loligo.nn.similarity import ssim
 
 TINY = dict(Salad.presets["tiny"])
@@ -27,9 +28,9 @@ def test_the_score_sums_three_parts_in_standard_deviations() -> None:
         y = model.bottom(z)
         for up in model.ups:
             y = up(torch.nn.functional.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False))
-        rebuilt = model.out(y).sigmoid()
-        image = [(a - b).abs().mean() + (1 - ssim(a[None], b[None])).mean() for a, b in zip(x, rebuilt, strict=True)]
-        again = model.scale(model.encoder(rebuilt))
+        fake = model.out(y).sigmoid()
+        image = [(a - b).abs().mean() + (1 - ssim(a[None], b[None])).mean() for a, b in zip(x, fake, strict=True)]
+        again = model.scale(model.encoder(fake))
         return torch.stack(
             [torch.stack(image), ((again - z) ** 2).mean((1, 2, 3)), ((z - model.centre) ** 2).mean((1, 2, 3))]
         )
@@ -38,27 +39,30 @@ def test_the_score_sums_three_parts_in_standard_deviations() -> None:
         model.fit([normals[:8], normals[8:]])
         found = parts(normals)
         expected = ((parts(X) - found.mean(1)[:, None]) / found.std(1)[:, None]).sum(0)
-        scores = model.score(X)
+        scores = model(X)
         torch.testing.assert_close(scores.image, expected, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(scores.map, unlikeness(X, scores.reconstruction))
+        torch.testing.assert_close(scores.map, dissimilarity(X, scores.reconstruction))
         alone = salad(image_score="mean")
         alone.load_state_dict(model.state_dict())
-        torch.testing.assert_close(alone.score(X).image, scores.map.mean((1, 2, 3)))
+        torch.testing.assert_close(alone(X).image, scores.map.mean((1, 2, 3)))
 
 
 def test_corrupted_images_are_restored_but_teach_the_codes_nothing() -> None:
     model = salad(corrupted=1.0)
     with torch.no_grad():
-        losses = model.losses(X, "total")
+        step: Step = {}
+        losses = model.losses(X, "total", step)
+        model.after_step("total", step)
         assert losses["consistency"] == losses["centre"] == 0
         assert not model.centre.any()
         torch.testing.assert_close(losses["total"], losses["reconstruction"] + losses["structure"])
         clean = salad(corrupted=0.0)
-        losses = clean.losses(X, "total")
-        z, rebuilt, again = clean._translate(X)
+        losses = clean.losses(X, "total", step)
+        z, fake, again = clean._translate(X)
+        clean.after_step("total", step)
         torch.testing.assert_close(clean.centre, 0.05 * z.mean(0))
         torch.testing.assert_close(losses["consistency"], (again - z).square().mean())
-        torch.testing.assert_close(losses["reconstruction"], (X - rebuilt).abs().mean())
+        torch.testing.assert_close(losses["reconstruction"], (X - fake).abs().mean())
 
 
 def test_corruption_changes_boxes_alone_and_is_that_of_the_seed() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from loligo.methods.contract import Step
 from loligo.methods.simsid import Simsid, SimsidConfig, SpaceMemory
 from loligo.methods.squid import Squid, SquidConfig
 from loligo.nn.memory import MemoryMatrix, MemoryQueue
@@ -28,7 +29,7 @@ def test_memories_lie_at_three_levels_on_finer_and_finer_grids() -> None:
     assert all(isinstance(s, nn.Parameter) for s in slots)
     assert [m.inpaint.attention is not None for m in memories] == [True, False, False]
     assert memories[0].inpaint.attention.mask_outside
-    widths = [m.out_channels for m in Simsid(SimsidConfig()).judges.current[0].modules() if isinstance(m, nn.Conv2d)]
+    widths = [m.out_channels for m in Simsid(SimsidConfig()).ensemble.current[0].modules() if isinstance(m, nn.Conv2d)]
     assert widths == [16, 32, 64, 128, 256]
 
 
@@ -38,23 +39,23 @@ def test_it_does_less_than_half_the_work_of_squid() -> None:
     work = []
     for model in (Simsid(SimsidConfig()), Squid(SquidConfig())):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model.eval().score(torch.rand(1, 1, 128, 128))
+            model.eval()(torch.rand(1, 1, 128, 128))
         work.append(counter.get_total_flops())
     assert work[0] < 0.5 * work[1]
 
 
-def test_a_block_is_rebuilt_from_the_memory_of_its_own_place() -> None:
+def test_a_block_is_reconstructed_from_the_memory_of_its_own_place() -> None:
     torch.manual_seed(0)
     memory = SpaceMemory(8, 8, 4, False, SimsidConfig(**TINY)).eval()
     x, y = torch.rand(2, 1, 8, 8, 8)
     y[:, :, 2:4, 4:6] = x[:, :, 2:4, 4:6]  # the same block at row 1, column 2
-    same = (memory(x) == memory(y)).all((0, 1))
+    same = (memory(x)[0] == memory(y)[0]).all((0, 1))
     assert same[2:4, 4:6].all()
     assert not same[0:2, 0:2].any()
-    before = memory(x)
+    before = memory(x)[0]
     with torch.no_grad():
         memory.inpaint.memory.slots[6] += 1  # 1 * 4 + 2
-    changed = (memory(x) != before).any(1)[0]
+    changed = (memory(x)[0] != before).any(1)[0]
     assert changed[2:4, 4:6].any()
     changed[2:4, 4:6] = False
     assert not changed.any()
@@ -70,7 +71,7 @@ def test_a_memory_reads_the_mean_of_its_best_slots() -> None:
         weights = (slots[place] @ own[place].flatten()).softmax(0)
         best = weights.topk(2).indices
         rows.append((weights[best, None] * slots[place][best]).sum(0) / weights[best].sum())
-    torch.testing.assert_close(memory.look(x)[1][0], torch.stack(rows), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(memory.inspect(x)[1][0], torch.stack(rows), rtol=1e-4, atol=1e-6)
 
 
 def test_encoding_a_patch_knows_nothing_of_its_neighbours() -> None:
@@ -89,38 +90,40 @@ def test_encoding_a_patch_knows_nothing_of_its_neighbours() -> None:
 def test_one_forward_pass_serves_both_turns() -> None:
     model, calls = simsid().train(), []
     model.student.register_forward_hook(lambda *_: calls.append(1))
-    losses = model.losses(X, "generator")
-    assert set(model.losses(X, "discriminator")) == {"discriminator"}
+    step: Step = {}
+    losses = model.losses(X, "generator", step)
+    assert set(model.losses(X, "discriminator", step)) == {"discriminator"}
     assert len(calls) == 1
     assert set(losses) == {"generator", "reconstruction", "adversarial", "teacher", "distillation"}
     parts = [v for k, v in losses.items() if k != "generator"]
     torch.testing.assert_close(losses["generator"], torch.stack(parts).sum())
-    with pytest.raises(RuntimeError, match="the images of the generator's before it"):
-        model.losses(X, "discriminator")
+    assert set(model.losses(X, "discriminator", {})) == {"discriminator"}  # alone it makes its images itself
+    assert len(calls) == 2
 
 
 def test_the_loss_is_that_of_images_from_minus_one_to_one() -> None:
-    model = simsid().train()
-    losses = model.losses(X, "generator")
-    expected = 10 * (2 * model._fake - 1 - (2 * X - 1)).square().mean()
+    model, step = simsid().train(), {}
+    losses = model.losses(X, "generator", step)
+    expected = 10 * (2 * step["fake"] - 1 - (2 * X - 1)).square().mean()
     torch.testing.assert_close(losses["reconstruction"], expected)
 
 
 def test_discriminators_see_images_from_zero_to_one() -> None:
     model, seen = simsid().train(), []
-    model.judges.register_forward_hook(lambda _, args, __: seen.append(args[0]))
-    model.losses(X, "generator")
-    fake = model._fake
-    model.losses(X, "discriminator")
+    model.ensemble.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    step: Step = {}
+    model.losses(X, "generator", step)
+    fake = step["fake"]
+    model.losses(X, "discriminator", step)
     assert all(torch.equal(a, b) for a, b in zip(seen, (fake, X, fake), strict=True))
     assert 0 <= float(fake.min()) < float(fake.max()) <= 1
-    torch.testing.assert_close(model.eval().reconstruct(X), model.score(X).reconstruction)
+    torch.testing.assert_close(model.eval().reconstruct(X), model(X).reconstruction)
 
 
 def test_the_teacher_sends_no_gradient_to_the_encoder_and_has_no_memory() -> None:
     model = simsid().train()
     assert len(model.teacher.memories) == 0
-    teacher = model.losses(X, "generator")["teacher"]
+    teacher = model.losses(X, "generator", {})["teacher"]
     grads = torch.autograd.grad(teacher, list(model.encoder.parameters()), allow_unused=True)
     assert all(g is None for g in grads)
 
@@ -128,12 +131,13 @@ def test_the_teacher_sends_no_gradient_to_the_encoder_and_has_no_memory() -> Non
 def test_queues_take_the_batch_up_after_the_generators_step_at_every_level() -> None:
     model = simsid(memory="queue").train()
     memories: list[MemoryQueue] = [m.inpaint.memory for m in model.student.memories]
-    model.losses(X, "generator")
+    step: Step = {}
+    model.losses(X, "generator", step)
     assert [int(m.pointer) for m in memories] == [0, 0]
-    model.after_step("generator")
+    model.after_step("generator", step)
     assert [int(m.pointer) for m in memories] == [3, 3]
-    model.losses(X, "discriminator")
-    model.after_step("discriminator")
+    model.losses(X, "discriminator", step)
+    model.after_step("discriminator", step)
     assert [int(m.pointer) for m in memories] == [3, 3]
 
 
@@ -141,13 +145,13 @@ def test_a_higher_score_is_what_the_discriminators_call_less_real() -> None:
     for score in ("pair", "discriminator"):
         model = simsid(score=score).eval()
         with torch.no_grad():
-            before, logit = model.score(X).image, model.judges.current(model.reconstruct(X)).mean(0)
+            before, logit = model(X).image, model.ensemble.current(model.reconstruct(X)).mean(0)
             if score == "pair":
-                logit = (logit + model.judges.current(X).mean(0)) / 2
+                logit = (logit + model.ensemble.current(X).mean(0)) / 2
             torch.testing.assert_close(before, -logit)
-            for member in model.judges.current:
+            for member in model.ensemble.current:
                 member.logit.bias += 10
-            torch.testing.assert_close(model.score(X).image, before - 10)
+            torch.testing.assert_close(model(X).image, before - 10)
 
 
 OPTIONS: dict[str, list[object]] = {
@@ -171,17 +175,17 @@ OPTIONS: dict[str, list[object]] = {
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in OPTIONS.items() for v in values])
 def test_every_option_trains_and_scores(name: str, value: object) -> None:
     model = simsid(**{name: value}).train()
-    model.losses(X, "generator")["generator"].backward()
-    model.after_step("generator")
-    model.losses(X, "discriminator")["discriminator"].backward()
+    step: Step = {}
+    model.losses(X, "generator", step)["generator"].backward()
+    model.after_step("generator", step)
+    model.losses(X, "discriminator", step)["discriminator"].backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    scores = model.eval().score(X)
+    scores = model.eval()(X)
     assert torch.isfinite(scores.image).all()
-    rebuilt = scores.reconstruction.detach()
-    assert isinstance(rebuilt, Tensor)
-    assert 0 <= float(rebuilt.min()) <= float(rebuilt.max()) <= 1
-    looked = model.inspect(X)
-    torch.testing.assert_close(looked.rebuilt["student"], rebuilt)
+    image = scores.reconstruction.detach()
+    assert isinstance(image, Tensor)
+    assert 0 <= float(image.min()) <= float(image.max()) <= 1
+    torch.testing.assert_close(model.inspect(X).rebuilt["student"], image)
 
 
 def test_inspection_shows_patches_before_and_after_in_painting_and_their_memory() -> None:

@@ -35,11 +35,20 @@ def staged(**options: object) -> SimsidStaged:
 
 def filled(**options: object) -> SimsidStaged:
     """Return a tiny model whose statistics are measured, whose memory has seen X and whose images are not grey."""
-    model = staged(**options).train()
+    model, step = staged(**options), {}
     for generator in (model.teacher, model.student):
         generator.out.reset_parameters()
-    model.losses(X, "teacher")
-    model.losses(X, "student")
+    model.prepare([X])
+    enter(model, "student").losses(X, "student", step)
+    model.after_step("student", step)
+    return model
+
+
+def enter(model: SimsidStaged, name: str) -> SimsidStaged:
+    """Put it in the modes of a phase, as the loop does."""
+    model.train()
+    for frozen in next(phase for phase in model.phases() if phase.name == name).frozen:
+        model.get_submodule(frozen).eval()
     return model
 
 
@@ -77,8 +86,8 @@ def test_an_image_of_128_pixels_has_4096_features() -> None:
 
 
 def test_statistics_are_those_of_the_first_batch_and_stay() -> None:
-    model = staged().train()
-    model.losses(X, "teacher")
+    model = staged()
+    model.prepare([X, 1 - X])
     first = model.patch_cnn.blocks[0]
     patches = first.conv(cut(X, 4))
     torch.testing.assert_close(first.norm.running_mean, patches.mean((0, 2, 3)))
@@ -90,7 +99,7 @@ def test_statistics_are_those_of_the_first_batch_and_stay() -> None:
     assert ((kept > 0.9) & (kept < 1.1)).sum() >= 8
     assert kept.max() < 1.1
     before = {k: v.clone() for k, v in model.patch_cnn.state_dict().items()}
-    model.train().losses(X * 0.5, "teacher")
+    enter(model, "teacher").losses(X * 0.5, "teacher", {})
     assert all(torch.equal(v, before[k]) for k, v in model.patch_cnn.state_dict().items())
 
 
@@ -149,9 +158,9 @@ def test_gumbel_noise_is_of_training_alone_and_has_its_distribution() -> None:
     memory.write(torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]]), torch.arange(4))
     query = torch.tensor([1.0, 0.5]).expand(50_000, 1, 2)
     assert len(memory.eval().read(query).unique(dim=0)) == 1
-    drawn = memory.train().read(query)[:, 0]
-    shares = torch.stack([(drawn == slot).all(1).float().mean() for slot in memory.slots])
-    torch.testing.assert_close(shares, (memory.slots @ query[0, 0]).softmax(0), rtol=0, atol=0.01)
+    read = memory.train().read(query)[:, 0]
+    rates = torch.stack([(read == slot).all(1).float().mean() for slot in memory.slots])
+    torch.testing.assert_close(rates, (memory.slots @ query[0, 0]).softmax(0), rtol=0, atol=0.01)
 
 
 def test_memory_grows_to_new_positions_and_is_loaded_as_it_grew() -> None:
@@ -167,6 +176,9 @@ def test_memory_grows_to_new_positions_and_is_loaded_as_it_grew() -> None:
     assert [int(level.grown) for level in levels(memory)] == [10, 3, 1]
     again = HierarchicalMemory(config).eval()
     again.load_state_dict(memory.state_dict())
+    assert torch.equal(again.read(query), memory.read(query))
+    for level in levels(again):
+        level.freeze()
     assert torch.equal(again.read(query), memory.read(query))
 
 
@@ -196,13 +208,13 @@ def test_an_inner_patch_is_inpainted_from_its_neighbours_memory_and_itself_alone
 def test_each_stage_moves_its_own_modules_only(tmp_path: Path) -> None:
     states = []
 
-    def watch(seen: Method, _: int) -> None:
+    def callback(seen: Method, _: int) -> None:
         states.append({k: v.clone() for k, v in seen.state_dict().items()})
 
     settings = TrainConfig(6, batch_size=8, precision="float32")
-    model = staged(teacher_share=2, student_share=2, discriminator_share=2)
-    watch(model, 0)
-    fit(model, dataset(anatomy(16, 64)), settings, tmp_path, watch)
+    model = staged(teacher_fraction=2, student_fraction=2, discriminator_fraction=2)
+    callback(model, 0)
+    fit(model, dataset(anatomy(16, 64)), settings, tmp_path, callback)
     moved = [{k.split(".")[0] for k in a if not torch.equal(a[k], b[k])} for a, b in itertools.pairwise(states)]
     assert moved[0] == {"patch_cnn", "teacher"}  # of the patch CNN the statistics
     assert moved[1] == {"teacher"}
@@ -212,21 +224,21 @@ def test_each_stage_moves_its_own_modules_only(tmp_path: Path) -> None:
 
 
 def test_no_gradient_reaches_what_is_frozen() -> None:
-    model = staged().train()
+    model = filled()
     frozen = {"teacher": ("patch_cnn",), "student": ("patch_cnn", "teacher"), "discriminator": ("patch_cnn", "student")}
     for turn, names in frozen.items():
         model.zero_grad()
-        model.train().losses(X, turn)[turn].backward()
+        enter(model, turn).losses(X, turn, {})[turn].backward()
         for name in names:
             assert all(p.grad is None for p in model.get_submodule(name).parameters())
         phase = next(phase for phase in model.phases() if phase.name == turn)
-        moved = [p for name in phase.turns[0].modules for p in model.get_submodule(name).parameters()]
+        moved = [p for name in phase.turns[0].groups[0].modules for p in model.get_submodule(name).parameters()]
         assert all(p.grad is not None for p in moved)
 
 
 def test_the_students_loss_is_reconstruction_and_weighted_distillation() -> None:
     model = filled(distillation_weight=0.3)
-    losses = model.train().losses(X, "student")
+    losses = enter(model, "student").losses(X, "student", {})
     torch.testing.assert_close(losses["student"], losses["reconstruction"] + 0.3 * losses["distillation"])
     assert not model.teacher.training
     with torch.no_grad():
@@ -236,25 +248,23 @@ def test_the_students_loss_is_reconstruction_and_weighted_distillation() -> None
         model.student.eval()
         model.inpaint.inner = model.inpaint.inner[:0]  # nothing is in-painted: the student is the teacher
         model.inpaint.around = model.inpaint.around[:0]
-        assert float(model._student_losses(X)["distillation"]) == 0
+        assert float(model.losses(X, "student", {})["distillation"]) == 0
 
 
 def test_what_looks_real_to_the_discriminator_scores_low() -> None:
     model = filled(score="discriminator").eval()
     with torch.no_grad():
-        rebuilt = model.score(X).reconstruction
-        torch.testing.assert_close(model.score(X).image, -model.discriminator(rebuilt))
-        before = model.score(X).image
+        before, _, image = model(X)
+        torch.testing.assert_close(before, -model.discriminator(image))
         model.discriminator.logit.bias += 1  # all images look more real
-        assert (model.score(X).image < before).all()
+        assert (model(X).image < before).all()
 
 
-def test_the_discriminators_loss_is_the_cross_entropy_of_real_and_rebuilt_images() -> None:
-    model = filled()
-    loss = model.losses(X, "discriminator")["discriminator"]
-    model.discriminator.train()
+def test_the_discriminators_loss_is_the_cross_entropy_of_real_images_and_reconstructions() -> None:
+    model = enter(filled(), "discriminator")
+    loss = model.losses(X, "discriminator", {})["discriminator"]
     with torch.no_grad():
-        real, fake = model.discriminator(X).sigmoid(), model.discriminator(model._rebuild(X)).sigmoid()
+        real, fake = model.discriminator(X).sigmoid(), model.discriminator(model.reconstruct(X)).sigmoid()
     torch.testing.assert_close(loss, -(real.log().mean() + (1 - fake).log().mean()))
     assert not model.student.training
     assert not model.memory.patches.training
@@ -270,10 +280,10 @@ def test_scoring_writes_no_memory_and_is_the_same_twice() -> None:
 
 
 def test_images_are_bounded_and_the_map_is_their_squared_error() -> None:
-    model = filled().eval()
+    model = filled(score="reconstruction").eval()
     with torch.no_grad():
         model.student.out.bias += 5
-        scores = model.score(X)
+        scores = model(X)
     assert float(scores.reconstruction.max()) == 1
     torch.testing.assert_close(scores.map, (X - scores.reconstruction).square())
     torch.testing.assert_close(scores.image, F.mse_loss(scores.reconstruction, X, reduction="none").mean((1, 2, 3)))
@@ -296,7 +306,7 @@ def test_the_last_layer_is_in_float32_under_autocast() -> None:
 
 def test_generators_begin_at_mid_grey() -> None:
     image = staged().eval().inspect(X).rebuilt
-    assert all((made == 0.5).all() for made in image.values())
+    assert all((each == 0.5).all() for each in image.values())
 
 
 @pytest.mark.parametrize(

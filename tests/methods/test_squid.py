@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from conftest import ready
+from loligo.methods.contract import Reduce, Step
 from loligo.methods.squid import Decoder, DecoderMemory, Squid, SquidConfig, blank
-from loligo.nn.discriminator import Discriminator, Judges
+from loligo.nn.discriminator import Discriminator, Ensemble
 from loligo.nn.memory import shrink
 
 TINY = {k: v for k, v in Squid.presets["tiny"].items()}
@@ -33,8 +34,8 @@ def test_the_network_has_the_papers_sizes() -> None:
     assert model.inpaint.attention.feed[0].out_features == 512
     assert [m.memory.slots.shape for m in model.student.memories] == [(4, 200, 256 * 16), (4, 200, 128 * 64)]
     assert len(model.teacher.memories) == 0
-    assert len(model.judges.current) == 4
-    convs = [m for m in model.judges.current[0].modules() if isinstance(m, nn.Conv2d)]
+    assert len(model.ensemble.current) == 1
+    convs = [m for m in model.ensemble.current[0].modules() if isinstance(m, nn.Conv2d)]
     assert [(c.out_channels, c.kernel_size, c.stride) for c in convs] == [
         (width, (5, 5), (2, 2)) for width in (16, 32, 64, 128, 128)
     ]
@@ -85,57 +86,73 @@ def test_image_statistics_are_those_of_a_discriminator_in_training_mode_on_one_i
 
 def test_running_statistics_differ_from_the_images_own() -> None:
     model = squid().eval()
-    image = model.judges.current(X)
-    for module in model.judges.current.modules():
+    image = model.ensemble.current(X)
+    for module in model.ensemble.current.modules():
         if hasattr(module, "statistics"):
             module.statistics = "running"
-    assert not torch.allclose(model.judges.current(X), image)
+    assert not torch.allclose(model.ensemble.current(X), image)
 
 
 def test_generator_leaves_its_images_to_the_discriminator_of_the_same_step() -> None:
-    model = squid().train()
-    model.losses(X, "generator")
-    left = model._fake
-    assert left is not None
-    assert not left.requires_grad
-    model.losses(X, "discriminator")
-    assert model._fake is None
-    assert {"discriminator"} == set(model.losses(X, "discriminator"))
+    model, calls = squid().train(), []
+    model.student.register_forward_hook(lambda *_: calls.append(1))
+    step: Step = {}
+    model.losses(X, "generator", step)
+    assert not step["fake"].requires_grad
+    assert {"discriminator"} == set(model.losses(X, "discriminator", step))
+    assert len(calls) == 1
+    assert {"discriminator"} == set(model.losses(X, "discriminator", {}))  # alone it makes them itself
+    assert len(calls) == 2
 
 
 def test_losses_are_weighted_as_in_the_paper() -> None:
-    model = squid().train()
-    losses = model.losses(X, "generator")
+    model, step = squid().train(), {}
+    losses = model.losses(X, "generator", step)
     assert set(losses) == {"generator", "reconstruction", "adversarial", "teacher", "distillation"}
     total = sum(losses[k] for k in ("reconstruction", "adversarial", "teacher", "distillation"))
     torch.testing.assert_close(losses["generator"], total)
     c = model.config
     weights = (c.reconstruction_weight, c.teacher_weight, c.distillation_weight, c.adversarial_weight)
     assert weights == (10, 0.01, 0.001, 0.005)
-    expected = 10 * nn.functional.mse_loss(model._fake, X)
+    expected = 10 * nn.functional.mse_loss(step["fake"], X)
     torch.testing.assert_close(losses["reconstruction"], expected)
 
 
 def test_the_teacher_sends_no_gradient_to_the_encoder() -> None:
     model = squid().train()
-    losses = model.losses(X, "generator")
+    losses = model.losses(X, "generator", {})
     grads = torch.autograd.grad(losses["teacher"], list(model.encoder.parameters()), allow_unused=True)
     assert all(g is None for g in grads)
 
 
 def test_the_queue_takes_the_batch_up_after_the_generators_step_only() -> None:
-    model = squid().train()
-    model.losses(X, "discriminator")
-    model.after_step("discriminator")
+    model, step = squid().train(), {}
+    model.losses(X, "discriminator", step)
+    model.after_step("discriminator", step)
     assert int(model.inpaint.memory.pointer) == 0
-    model.losses(X, "generator")
+    model.losses(X, "generator", step)
     assert int(model.inpaint.memory.pointer) == 0
-    model.after_step("generator")
+    model.after_step("generator", step)
     assert int(model.inpaint.memory.pointer) == 3
+    torch.testing.assert_close(model.inpaint.memory.slots[:, :3], step["squeezed"].transpose(0, 1))
+
+
+def test_processes_write_one_queue() -> None:
+    class Two(Reduce):
+        """Another process, whose features are those of this one plus one."""
+
+        def gather(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x, x + 1])
+
+    model, step = squid().train(), {}
+    model.losses(X, "generator", step)
+    model.after_step("generator", step, Two())
+    assert int(model.inpaint.memory.pointer) == 6
+    torch.testing.assert_close(model.inpaint.memory.slots[:, 3:6], step["squeezed"].transpose(0, 1) + 1)
 
 
 def by_hand(x: torch.Tensor, way: int) -> torch.Tensor:
-    """Move images of 64 pixels by 2 along a diagonal, and blacken what they leave."""
+    """Shift images of 64 pixels by 2 along a diagonal, and blacken what they leave."""
     down, right = [(2, 2), (2, -2), (-2, 2), (-2, -2)][way]
     x = x.roll((down, right), (2, 3))
     x[:, :, slice(0, 2) if down > 0 else slice(-2, None)] = 0
@@ -143,51 +160,53 @@ def by_hand(x: torch.Tensor, way: int) -> torch.Tensor:
     return x
 
 
-def test_score_is_the_mean_of_discriminators_evenly_spaced_that_see_the_image_moved() -> None:
+def test_score_is_the_mean_of_discriminators_evenly_spaced_that_see_the_image_shifted() -> None:
     model = squid(snapshots=2, discriminators=2, score="discriminator").eval()
     with torch.no_grad():
-        rebuilt, judges = model.reconstruct(X), []
+        fake, kept = model.reconstruct(X), []
         for epoch in range(5):
-            for p in model.judges.current.parameters():
+            for p in model.ensemble.current.parameters():
                 p.add_(torch.randn_like(p) * 0.1)
             model.after_epoch((epoch + 1) / 5)
-            judges.append(copy.deepcopy(model.judges.current))
-            who = {0: [0], 1: [1], 2: [2], 3: [2, 3], 4: [2, 4]}[epoch]  # a watched epoch is judged by its own as well
-            views = [rebuilt] if len(who) == 1 else [by_hand(rebuilt, i) for i in range(2)]  # one alone: as it is
-            seen = torch.stack([judges[i](view) for i, view in zip(who, views, strict=True)]).mean((0, 1))
-            torch.testing.assert_close(model.score(X).image, -seen, rtol=1e-4, atol=5e-5)
+            kept.append(copy.deepcopy(model.ensemble.current))
+            who = {0: [0], 1: [1], 2: [2], 3: [2, 3], 4: [2, 4]}[epoch]  # an evaluated epoch's own count as well
+            views = [fake] if len(who) == 1 else [by_hand(fake, i) for i in range(2)]  # one alone: as it is
+            seen = torch.stack([kept[i](view) for i, view in zip(who, views, strict=True)]).mean((0, 1))
+            torch.testing.assert_close(model(X).image, -seen, rtol=1e-4, atol=5e-5)
+            torch.testing.assert_close(copy.deepcopy(model).freeze()(X).image, -seen, rtol=1e-4, atol=5e-5)
         pair = squid(snapshots=2, discriminators=2, score="pair").eval()
         pair.load_state_dict(model.state_dict())
-        on_images = torch.stack([judges[i](by_hand(X, way)) for way, i in enumerate((2, 4))]).mean((0, 1))
-        torch.testing.assert_close(pair.score(X).image, -(seen + on_images) / 2, rtol=1e-4, atol=5e-5)
+        on_images = torch.stack([kept[i](by_hand(X, way)) for way, i in enumerate((2, 4))]).mean((0, 1))
+        torch.testing.assert_close(pair(X).image, -(seen + on_images) / 2, rtol=1e-4, atol=5e-5)
 
 
-def test_discriminators_of_a_panel_learn_apart() -> None:
+def test_discriminators_of_an_ensemble_are_trained_independently() -> None:
     torch.manual_seed(0)
-    judges, one = Judges(1, 64, 1, "image", discriminators=3), Judges(1, 64, 1, "image")
-    logits = judges(X)
+    ensemble, one = Ensemble(1, 64, 1, "image", discriminators=3), Ensemble(1, 64, 1, "image")
+    logits = ensemble(X)
     assert logits.shape == (3, 3)
     assert not torch.allclose(logits[0], logits[1])
     fake, losses = torch.rand_like(X), []
-    for member in judges.current:
+    for member in ensemble.current:
         one.current.load_state_dict({f"0.{name}": value for name, value in member.state_dict().items()})
         losses.append((one.loss(X, fake), one.generator_loss(fake)))
-    for loss, alone in zip((judges.loss(X, fake), judges.generator_loss(fake)), zip(*losses, strict=True), strict=True):
+    means = (ensemble.loss(X, fake), ensemble.generator_loss(fake))
+    for loss, alone in zip(means, zip(*losses, strict=True), strict=True):
         torch.testing.assert_close(loss, torch.stack(alone).mean())
-    judges.loss(X, fake).backward()
+    ensemble.loss(X, fake).backward()
     alone = torch.autograd.grad(losses[2][0], list(one.current.parameters()))
-    for p, grad in zip(judges.current[2].parameters(), alone, strict=True):
+    for p, grad in zip(ensemble.current[2].parameters(), alone, strict=True):
         torch.testing.assert_close(3 * p.grad, grad)
 
 
-def test_judges_take_four_ways_to_move_an_image_in_turn() -> None:
-    judges, seen = Judges(5, 64, 1, "image"), []
-    judges.kept.fill_(5)
-    judges.copied.fill_(True)
-    for past in judges.past:
+def test_snapshots_take_four_ways_to_shift_an_image_in_turn() -> None:
+    ensemble, seen = Ensemble(5, 64, 1, "image"), []
+    ensemble.kept.fill_(5)
+    ensemble.copied.fill_(True)
+    for past in ensemble.past:
         past.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.no_grad():
-        judges.eval().mean(X)
+        ensemble.eval().mean(X)
     for view, way in zip(seen, (0, 1, 2, 3, 0), strict=True):
         assert torch.equal(view, by_hand(X, way))
 
@@ -219,21 +238,22 @@ def test_every_ablation_trains_and_scores(option: str, value: object) -> None:
     extra = {"decoder_memory": "image"} if (option, value) in {("grid", 4), ("levels", 3)} else {}
     extra |= {"strict_top_k": False} if option == "k" else {}
     model = squid(**{**extra, option: value}).train()
-    losses = model.losses(X, "generator")
+    step: Step = {}
+    losses = model.losses(X, "generator", step)
     losses["generator"].backward()
-    model.after_step("generator")
+    model.after_step("generator", step)
     assert all(torch.isfinite(v) for v in losses.values())
-    moved = [p for n in model.phases()[0].turns[0].modules for p in model.get_submodule(n).parameters()]
+    moved = [p for n in model.phases()[0].turns[0].groups[0].modules for p in model.get_submodule(n).parameters()]
     assert sum(p.grad is not None for p in moved) > 0.9 * len(moved)
     model.eval()
     with torch.no_grad():
         model.fit([X, X.flip(0)])
-        scores = model.score(X)
+        scores = model(X)
     assert scores.image.shape == (3,)
     assert torch.isfinite(scores.image).all()
 
 
-def test_pixel_inpainting_rebuilds_every_patch_without_seeing_it() -> None:
+def test_pixel_inpainting_reconstructs_every_patch_without_seeing_it() -> None:
     model = squid(inpainting="pixel", levels=3, decoder_memory="image").eval()
     changed = X.clone()
     changed[:, :, :32, :32] = torch.rand(3, 1, 32, 32)
@@ -270,8 +290,8 @@ def test_sizes_that_do_not_fit_are_named(options: dict[str, int], message: str) 
 def test_scores_under_autocast_are_not_rounded_to_bfloat16() -> None:
     model = squid(score="discriminator").eval()
     with torch.no_grad():
-        model.judges.current[0].logit.bias += 10
+        model.ensemble.current[0].logit.bias += 10
         scores = ready(model, "bf16")(torch.rand(40, 1, 64, 64)).image
-        plain = model.score(X).image
+        plain = model(X).image
     assert len(scores.unique()) == 40
     torch.testing.assert_close(ready(model, "bf16")(X).image, plain, rtol=0, atol=0.06)

@@ -86,21 +86,31 @@ def test_memory_reads_each_position_from_its_own_slots(positions: int, learns: b
             torch.testing.assert_close(read[n, place], weights @ slots, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("k", [2, 4, 20])
 @pytest.mark.parametrize("how", ["gumbel", "hard"])
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("slots", ["own", "twins", "equal"])
-def test_memory_reads_the_same_without_gradients(slots: str, strict: bool, how: memory.Shrinkage) -> None:
-    bank = MemoryMatrix(12, 6, 4, how, 4, strict)
+@pytest.mark.parametrize("slots", ["own", "twins", "equal", "far"])
+def test_memory_reads_the_same_in_training_and_scoring(slots: str, strict: bool, how: memory.Shrinkage, k: int) -> None:
+    torch.manual_seed(0)
+    bank = MemoryMatrix(12, 6, 4, how, k, strict)
     with torch.no_grad():
-        if slots == "twins":  # more or fewer than k are kept where similarities are equal
+        if slots == "twins":  # fewer than k - 1 are kept where similarities are equal and strict
             bank.slots[:, 6:] = bank.slots[:, :6]
         elif slots == "equal":
             bank.slots[:] = bank.slots[:, :1]
-    query = torch.randn(3, 4, 6)
+        elif slots == "far":  # one slot's weight is 1, the others' are 0
+            bank.slots[:, 3] += 1000
+    query = torch.rand(3, 4, 6)
     plain = bank(query)
     with torch.no_grad():
-        torch.testing.assert_close(bank(query), plain.detach())
+        torch.testing.assert_close(bank.eval()(query), plain.detach(), rtol=1e-5, atol=1e-6)
         assert bank(torch.full_like(query, torch.nan)).isnan().all()
+    torch.testing.assert_close(bank(query), plain)
+
+
+def test_gumbel_keeps_k_of_equal_slots_but_none_where_strict() -> None:
+    assert (shrink(torch.zeros(2, 9), "gumbel", k=4) > 0.1).sum(-1).tolist() == [4, 4]
+    assert shrink(torch.zeros(2, 9), "gumbel", k=4, strict=True).abs().max() < 1e-6
 
 
 def test_a_matrix_learns_and_a_queue_does_not() -> None:

@@ -259,7 +259,7 @@ class Line(Method):
 def test_a_turn_has_groups_a_schedule_a_clip_and_an_average(turn: dict[str, object], a: float, b: float) -> None:
     method = Line(**turn)
     fit(method, dataset(anatomy(8, 8)), TrainConfig(2, 4, precision="float32"))
-    assert [float(part.weight) for part in (method.a, method.b)] == pytest.approx([a, b], rel=1e-5)
+    assert [part.weight.item() for part in (method.a, method.b)] == pytest.approx([a, b], rel=1e-5)
 
 
 def test_an_average_survives_a_resumed_training(tmp_path: Path) -> None:

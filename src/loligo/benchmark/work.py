@@ -30,6 +30,7 @@ from loligo.files import write_csv, write_json
 from loligo.methods.contract import Method
 from loligo.runs.run import Run
 from loligo.runs.settings import Settings
+from loligo.training import images
 from loligo.training.budget import epoch_seconds
 from loligo.training.schedule import epochs_of
 
@@ -112,7 +113,7 @@ def _affordable(plan: Plan, rows: pd.DataFrame) -> int:
     path = plan.folder / "budget.json"
     if not path.exists():
         run = Run.new(plan.folder / "none", _settings(plan))
-        seconds = epoch_seconds(run, run.images(rows[rows["split"] == "train"]))
+        seconds = epoch_seconds(run, images.load(run, rows[rows["split"] == "train"]))
         found = {"seconds_per_epoch": seconds, "epochs": max(1, int((plan.budget or 0) / seconds))}
         write_json(found, path)
     return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])
@@ -129,10 +130,10 @@ def score(plan: Plan, rows: pd.DataFrame, wanted: Wanted) -> None:
     if not run.files.scores.exists():
         api.score(run, test, maps="network" if wanted.maps else "none", device=run.train.device)
     if not (folder / "cost.json").exists():
-        write_json(cost.measure(run, run.images(test)), folder / "cost.json")
+        write_json(cost.measure(run, images.load(run, test)), folder / "cost.json")
     kept = folder / "snapshots"
     if kept.exists() and not (folder / "epochs.csv").exists():
-        data, paths = run.images(rows), sorted(kept.glob("*.safetensors"))
+        data, paths = images.load(run, rows), sorted(kept.glob("*.safetensors"))
         if plan.budget:
             rate = json.loads((folder / "cost.json").read_text(encoding="utf-8"))["score_images_per_s"]
             paths = payable(paths, plan.budget * rate / len(data))
@@ -140,7 +141,7 @@ def score(plan: Plan, rows: pd.DataFrame, wanted: Wanted) -> None:
         write_csv(pd.concat(tables, ignore_index=True), folder / "epochs.csv")
     shutil.rmtree(kept, ignore_errors=True)
     if wanted.corruptions and not (folder / "corruptions.csv").exists():
-        write_csv(_corrupted(run, run.images(test)), folder / "corruptions.csv")
+        write_csv(_corrupted(run, images.load(run, test)), folder / "corruptions.csv")
 
 
 def payable(paths: list[Path], most: float) -> list[Path]:

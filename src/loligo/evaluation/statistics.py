@@ -43,9 +43,9 @@ def bootstrap(
     """Return (low, high) of each of `METRICS`, in the mean over one or more scores (N,) of the same images.
 
     ``scores`` are those of a method's seeds, ``thresholds`` one of each. Whole patients are resampled, images where
-    ``patients`` (N,) is None, with a fixed seed and the same resamples for all scores; those that lack a
-    class are left out. Where a metric is 0 or 1 in all resamples, the exact bound of a rate (Clopper & Pearson 1934) stands in, of as many
-    trials as there are patients of the class that it is about; for the AUC that of `metrics.roc_auc_interval`. One
+    ``patients`` (N,) is None, with a fixed seed and the same resamples for all scores; those that lack a class are left
+    out. Where a metric is 0 or 1 in all resamples, the exact bound of a rate (Clopper & Pearson 1934) stands in, of as
+    many trials as there are patients of the class that it is about; for the AUC that of `metrics.roc_auc_interval`. One
     patient of a class tells nothing of its spread: the interval is then 0 to 1.
     """
     checked = [metrics.check(labels, values) for values in scores]
@@ -104,8 +104,8 @@ def _resampled(y: npt.NDArray[np.int64], s: Floats, threshold: float, weight: Fl
 def ranks(aucs: pd.DataFrame) -> tuple[pd.Series[float], float, float]:
     """Rank methods by a table of AUCs, a row a data set and a column a method (Demsar 2006).
 
-    Returns each method's average rank, best first (1 is best, ties get the mean), the critical difference of Nemenyi's test
-    at 5 %, and the p of Friedman's test, NaN for fewer than three methods. Raises ValueError for fewer than two
+    Returns each method's average rank, best first (1 is best, ties get the mean), the critical difference of Nemenyi's
+    test at 5 %, and the p of Friedman's test, NaN for fewer than three methods. Raises ValueError for fewer than two
     data sets or methods, or an AUC that is missing.
     """
     sets, count = aucs.shape

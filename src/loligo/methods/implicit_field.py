@@ -107,7 +107,8 @@ class Field(nn.Module):
             if i == self.middle:
                 by_middle = back.sum(1) @ self.codes[1].weight
             back = back @ self.hidden[i - 1].weight
-        return by_middle + through_relu(back, hidden[0], 0).sum(1) @ self.codes[0].weight
+        found: Tensor = by_middle + through_relu(back, hidden[0], 0).sum(1) @ self.codes[0].weight
+        return found
 
     def find(self, target: Tensor, coordinates: Tensor, steps: int) -> Tensor:
         """Return codes (N, D) that decode to classes (N, P) at coordinates (P, 2)."""

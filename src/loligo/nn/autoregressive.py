@@ -208,8 +208,8 @@ def nll(logits: Tensor, codes: Tensor) -> Tensor:
 def excess(logits: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """Return `nll` less what the prior itself expects, its entropy, and the variance of that, both (N, H, W).
 
-    Were the codes sampled from the prior, their sum over any places would have mean 0 and the sum of these variances: by
-    it the typical is distinguished from what is merely likely (Nalisnick et al. 2019, 1906.02994).
+    Were the codes sampled from the prior, their sum over any places would have mean 0 and the sum of these variances:
+    by it the typical is distinguished from what is merely likely (Nalisnick et al. 2019, 1906.02994).
     """
     logs = logits.log_softmax(1)
     probabilities, nats = logs.exp(), -logs

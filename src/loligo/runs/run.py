@@ -14,9 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from loligo import __version__, methods
 from loligo.config import PreprocessingConfig, TrainConfig, build, one_line
-from loligo.data import cache, manifest
-from loligo.data.dataset import Dataset
-from loligo.data.sources import mood
+from loligo.data import manifest
 from loligo.files import replacing, write_text
 from loligo.methods.contract import Method
 from loligo.nn.precision import Resolved
@@ -102,11 +100,10 @@ class Run(Settings):
         }
         write_text(yaml.safe_dump(values, sort_keys=False), self.files.config)
 
-    def images(self, rows: pd.DataFrame, strict: bool = False) -> Dataset:
-        """Load manifest rows as the method sees them, through the cache; see `data.cache.load`."""
-        mood.check_window(rows, self.preprocessing.window)
-        spacing = self.about["data"].get("spacing")
-        return cache.load(rows, self.preprocess(tuple(spacing) if spacing else None), strict=strict)
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Distance of voxels in mm that its volumes have; empty where it was trained on images."""
+        return tuple(self.about["data"].get("spacing", ()))
 
     @property
     def begun(self) -> bool:

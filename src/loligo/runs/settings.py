@@ -66,11 +66,16 @@ class Settings:
         except (RuntimeError, ZeroDivisionError, OverflowError, MemoryError) as error:
             raise ValueError(f"{self.method} cannot be made with these options: {one_line(error)}") from error
 
-    def preprocess(self, spacing: tuple[float, ...] | None = None) -> Preprocessing:
-        """Return how images become what the method sees; volumes must have the ``spacing`` in mm, where given."""
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Distance of voxels in mm that volumes must have; empty where it may be any."""
+        return ()
+
+    def preprocess(self) -> Preprocessing:
+        """Return how images become what the method sees."""
         config, own = self.preprocessing, self.method_config
         position = isinstance(own, SliceConfig) and own.position
-        return Preprocessing(own.size, config.aspect, config.axis, config.window, position, spacing)
+        return Preprocessing(own.size, config.aspect, config.axis, config.window, position, self.spacing or None)
 
     def difference(self, other: Self) -> str:
         """Name the first option in which two settings differ; empty where there is none."""

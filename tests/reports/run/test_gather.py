@@ -17,6 +17,7 @@ from loligo.io import nifti, planes
 from loligo.reports.run import gather
 from loligo.reports.run.insight import Insight
 from loligo.runs.run import Run
+from loligo.training import images
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +55,14 @@ def test_every_group_is_counted_once_a_generator(found: Insight) -> None:
 
 
 def test_errors_are_those_of_the_model_on_those_images(run: Run, data: pd.DataFrame, found: Insight) -> None:
-    held_out = run.images(data[data["split"] == "calibration"])
+    held_out = images.load(run, data[data["split"] == "calibration"])
     x = held_out.batch(np.arange(12))
     with torch.no_grad():
         reconstructions = run.model().inspect(x).rebuilt  # type: ignore[union-attr]
     table = found.summary().set_index(["group", "generator"])
-    for name, images in reconstructions.items():
-        mse = np.mean([((a - b) ** 2).mean() for a, b in zip(x.numpy(), images.numpy(), strict=True)])
-        kl = np.mean([histogram_kl(a, b) for a, b in zip(x.numpy(), images.numpy(), strict=True)])
+    for name, found_images in reconstructions.items():
+        mse = np.mean([((a - b) ** 2).mean() for a, b in zip(x.numpy(), found_images.numpy(), strict=True)])
+        kl = np.mean([histogram_kl(a, b) for a, b in zip(x.numpy(), found_images.numpy(), strict=True)])
         assert table.loc[("held-out normals", name), "mse"] == pytest.approx(mse, rel=1e-5)
         assert table.loc[("held-out normals", name), "kl"] == pytest.approx(
             kl, rel=0.01
@@ -154,5 +155,5 @@ def test_a_volume_is_seen_by_its_middle_slice(tmp_path: Path) -> None:
     first = pd.read_csv(run.folder / "scores.csv").sort_values("score", ascending=False).iloc[:1]
     shown = found.examples[0]
     assert len(found.examples) == 3
-    volume = run.images(first)
+    volume = images.load(run, first)
     np.testing.assert_array_equal(shown.images["original"], volume.batch([len(volume) // 2])[0])

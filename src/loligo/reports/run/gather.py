@@ -19,6 +19,7 @@ from loligo.reports.run import evidence, words
 from loligo.reports.run.embedding import Embedding
 from loligo.reports.run.insight import HELD_OUT, ORIGINAL, Example, Insight, cosine
 from loligo.runs.run import Run
+from loligo.training import images
 from loligo.types import Inspection
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def insight(run: Run) -> Insight | None:
         return None
     model, seen = run.model().freeze(), _Seen()  # not in bfloat16, in which intensities would lie on a grid
     try:
-        data = run.images(_rows(run))
+        data = images.load(run, _rows(run))
     except ValueError as error:  # moved away since they were scored; the scores are still worth a page
         log.warning("the report does without what the method shows of itself: %s", error)
         return None

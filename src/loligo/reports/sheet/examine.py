@@ -33,7 +33,7 @@ def examine(run: Run, path: Path, *, device: str = "auto", false_alarm_rate: flo
     if prediction.network_map is not None and not np.isfinite(prediction.network_map).all():
         raise ValueError(f"{path}: the run {run.folder} gives it a map that is not a number; train it anew")
     rows = run.manifest()
-    near = neighbours.search(data.batch([0])[0, 0].numpy(), rows[rows["split"] == "train"], data.preprocessing)
+    near = neighbours.search(data.batch([0])[0, 0].numpy(), rows[rows["split"] == "train"], detector.images)
     return Case(
         image=image,
         method=run.method,

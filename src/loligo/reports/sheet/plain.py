@@ -170,8 +170,8 @@ def _likeness(found: Neighbours | None) -> list[str]:
     said = []
     if found and _rank(1 - found.dissimilarity, found.count) <= RARE:
         said.append(
-            f"No training image is similar to it: {_most(found.dissimilarity)} of them are nearer to their nearest neighbour. "
-            "Check that it is the same view."
+            f"No training image is similar to it: {_most(found.dissimilarity)} of them are nearer to their nearest "
+            "neighbour. Check that it is the same view."
         )
     for rate, what in ((found.darker, "brighter"), (1 - found.darker, "darker")) if found else ():
         if found and _rank(1 - rate, found.count) <= RARE:
