@@ -254,8 +254,7 @@ class VqvaeRestoration(Method):
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Encode (N, C, H, W) to codes (N, h, w)."""
-        codes: Tensor = self.quantize(self.encoder(x))[1]
-        return codes
+        return self.quantize.encode(self.encoder(x))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Decode codes (N, h, w) to images (N, 1, H, W) in [0, 1]."""

@@ -128,7 +128,7 @@ class CausalAttention(nn.Module):
             memo.keep(self.key, key)
             memo.keep(self.value, value)
         read = F.scaled_dot_product_attention(q, k, v, is_causal=not alone)
-        return read.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
+        return read.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
 
 
 class Block(nn.Module):
