@@ -33,7 +33,6 @@ from loligo.methods.vqvae_restoration import smooth_slices
 from loligo.nn.precision import accelerate
 from loligo.runs.run import Run
 from loligo.runs.settings import Settings
-from loligo.training import images
 
 METHODS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "vqvae_restoration": ("volumes", {}),
@@ -129,8 +128,8 @@ def interval(measure: Callable[[npt.NDArray[np.int64]], dict[str, float] | None]
 
 def timed(run: Run) -> dict[str, float]:
     """Return the seconds that scoring takes, reading not included."""
-    rows = run.manifest()
-    data, detector = images.load(run, rows[rows["split"] == "test"].reset_index(drop=True)), Detector.load(run, "cpu")
+    rows, detector = run.manifest(), Detector.load(run, "cpu")
+    data = detector.images(rows[rows["split"] == "test"].reset_index(drop=True))
     start = time.perf_counter()
     detector.scores(data)
     seconds = time.perf_counter() - start

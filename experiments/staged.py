@@ -47,15 +47,15 @@ def reconstructed(model: Method, data: Dataset) -> tuple[np.ndarray, dict[str, n
     for indices in np.array_split(np.arange(len(data)), -(-len(data) // 32)):
         originals.append(x := data.batch(indices))
         with torch.inference_mode():
-            found.append(model.inspect(x.contiguous(memory_format=torch.channels_last)).rebuilt)
+            found.append(model.inspect(x.contiguous(memory_format=torch.channels_last)).reconstructions)
     names = found[0]
     return torch.cat(originals).numpy(), {name: torch.cat([part[name] for part in found]).numpy() for name in names}
 
 
-def measured(images: np.ndarray, others: np.ndarray) -> dict[str, float]:
+def measured(originals: np.ndarray, others: np.ndarray) -> dict[str, float]:
     """Return the report's figures of one generator on one set of images."""
-    kl = {b: [metrics.histogram_kl(x, y, b) for x, y in zip(images, others, strict=True)] for b in BINS}
-    found = {"mse": float(np.square(images - others).mean())}
+    kl = {b: [metrics.histogram_kl(x, y, b) for x, y in zip(originals, others, strict=True)] for b in BINS}
+    found = {"mse": float(np.square(originals - others).mean())}
     for bins, values in kl.items():
         found |= {f"kl_five_{bins}": float(np.mean(values[:5])), f"kl_all_{bins}": float(np.mean(values))}
     return found
@@ -66,9 +66,9 @@ def table(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     model, found = run.model().to(memory_format=torch.channels_last), []
     for split, name in (("train", "training"), ("calibration", "held-out")):
         data = images.load(run, rows[rows["split"] == split])
-        pixels, found_by = reconstructed(model, data)
+        originals, found_by = reconstructed(model, data)
         for generator, others in found_by.items():
-            figures = {key: round(value, 6) for key, value in measured(pixels, others).items()}
+            figures = {key: round(value, 6) for key, value in measured(originals, others).items()}
             found.append({"seed": run.train.seed, "images": name, "n": len(data), "generator": generator, **figures})
     return pd.DataFrame(found)
 

@@ -4,7 +4,7 @@ Paper: arXiv 2012.06765. A vector-quantised autoencoder turns an image into a gr
 prior learns which codes follow which in normal images. An image scores by how unlikely its codes are; where they are
 very unlikely they are sampled anew from the prior, several times over, and what restored images differ in is the map.
 
-Departures: images in [0, 1] rather than z-scores. The prior learns what is usual at each place of the grid: anatomy
+Departures: images in [0, 1] rather than z-scores. The prior learns the typical code at each place of the grid: anatomy
 stands still. Codes are sampled by one fixed uniform number a place and restoration, so that a score is the image's own;
 restoration is exact and computes each place once (see `nn.autoregressive`). Entries of the codebook that are hardly
 used are revived from features (see `nn.quantize`), and the rates fall by a cosine. The limits above which a code counts

@@ -168,7 +168,7 @@ class PixelSnail(nn.Module):
         conditions: int = 0,
         grid: tuple[int, int] | None = None,
     ) -> None:
-        """Fit the prior for ``codes`` entries; with a ``grid`` (H, W) it learns what is usual at each place of it."""
+        """Fit the prior for ``codes`` entries; with a ``grid`` (H, W) it learns the typical code at each place."""
         super().__init__()
         self.codes = codes
         self.places = nn.Parameter(torch.zeros(1, channels, *grid)) if grid else None

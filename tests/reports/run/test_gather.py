@@ -58,7 +58,7 @@ def test_errors_are_those_of_the_model_on_those_images(run: Run, data: pd.DataFr
     held_out = images.load(run, data[data["split"] == "calibration"])
     x = held_out.batch(np.arange(12))
     with torch.no_grad():
-        reconstructions = run.model().inspect(x).rebuilt  # type: ignore[union-attr]
+        reconstructions = run.model().inspect(x).reconstructions  # type: ignore[union-attr]
     table = found.summary().set_index(["group", "generator"])
     for name, found_images in reconstructions.items():
         mse = np.mean([((a - b) ** 2).mean() for a, b in zip(x.numpy(), found_images.numpy(), strict=True)])
