@@ -55,6 +55,8 @@ def train(argv: list[str]) -> None:
     given = parse_training(parser, name, argv[1:])
     api = _api()
     run = api.train(name, data_of(given.data), given.out, **training_arguments(given), strict=given.strict)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes the first writes and tells
     held_out, rate = run.about["data"]["calibration"], run.about["data"]["false_alarm_rate"]
     what = "volumes" if "spacing" in run.about["data"] else "images"
     print(f"trained on {run.about['data']['train']} normal {what}; {held_out} held out: false-alarm rate {rate:.1%}")
