@@ -47,7 +47,7 @@ def reconstructed(model: Method, data: Dataset) -> tuple[np.ndarray, dict[str, n
     for indices in np.array_split(np.arange(len(data)), -(-len(data) // 32)):
         originals.append(x := data.batch(indices))
         with torch.inference_mode():
-            found.append(model.inspect(x.contiguous(memory_format=torch.channels_last)).rebuilt)
+            found.append(model.inspect(x.contiguous(memory_format=torch.channels_last)).reconstructions)
     names = found[0]
     return torch.cat(originals).numpy(), {name: torch.cat([part[name] for part in found]).numpy() for name in names}
 

@@ -14,7 +14,7 @@ import torch
 from loligo import scoring
 from loligo.config import PreprocessingConfig, TrainConfig
 from loligo.data import manifest
-from loligo.data.dataset import AllRejected, Dataset, no_rejections
+from loligo.data.dataset import AllRejected, Dataset, no_rejections, refuse_mixed
 from loligo.data.decode import shared_spacing
 from loligo.data.manifest import Listing
 from loligo.data.splits import SPLITS
@@ -98,6 +98,8 @@ def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, c
         normals, held_out = (
             images.load(run, rows[rows["split"] == split], strict=strict) for split in ("train", "calibration")
         )
+        first_of = [part.rows["path"][0] for part in (normals, held_out)]
+        refuse_mixed(first_of, [part.counts is not None for part in (normals, held_out)])
         if first:
             _warn_of_dark(normals)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch and first else None)

@@ -193,9 +193,11 @@ class Detector:
         """Return what normals say, which neither training nor any limit of the method has seen."""
         found: list[float] = []
         peaks: list[float] = []
-        for score, heat, _ in self._rows(normals, 16, progress=False):
+        for geometry, (score, heat, _) in zip(normals.geometries, self._rows(normals, 16, progress=False), strict=True):
             found.append(score)
-            peaks += [] if heat is None else [float(np.quantile(heat, 0.999))]
+            if heat is not None:
+                own = heat if normals.counts is None else self.preprocessing.restore(heat, geometry)
+                peaks.append(float(np.quantile(own, 0.999)))
         scale = float(np.median(peaks)) * HEADROOM if peaks else 1.0
         rate = self.settings.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
         return replace(Calibration.fit(found, rate), map_scale=scale or 1.0)

@@ -32,7 +32,7 @@ def run(
     """Train ``method`` on a data set of `DATASETS` that lies in ``data``, score its test split, evaluate and report.
 
     ``index`` are options of the data set's function, the others as in `api.train`; a row a protocol is added to the
-    table (CSV) ``results``. A training that was cut off goes on; one that is finished is not made again. Returns the
+    table (CSV) ``results``. A training that was cut off resumes; one that is finished is not repeated. Returns the
     metrics, as `api.evaluate` does. Raises ValueError for unknown names or unfit data.
     """
     from loligo import api  # here, as in `complete`: it imports slowly, and the command line needs DATASETS alone

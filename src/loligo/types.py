@@ -148,7 +148,7 @@ class Prediction:
 class Inspection:
     """How a method sees a batch of N images, for the figures of a report."""
 
-    rebuilt: dict[str, Tensor]
+    reconstructions: dict[str, Tensor]
     """(N, C, H, W) float32 in [0, 1] by generator, such as teacher and student."""
     features: Tensor | None = None
     """(N, L, D): what the encoder makes of each of L patches, in raster order."""

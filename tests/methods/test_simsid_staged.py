@@ -291,7 +291,7 @@ def test_images_are_bounded_and_the_map_is_their_squared_error() -> None:
 
 def test_inspect_shows_teacher_student_features_and_memory() -> None:
     seen = filled().eval().inspect(X)
-    assert set(seen.rebuilt) == {"teacher", "student"}
+    assert set(seen.reconstructions) == {"teacher", "student"}
     assert seen.features.shape == seen.inpainted.shape == (6, 16, 16)
     assert seen.memory.shape == (16, 1, 16)
 
@@ -305,7 +305,7 @@ def test_the_last_layer_is_in_float32_under_autocast() -> None:
 
 
 def test_generators_begin_at_mid_grey() -> None:
-    image = staged().eval().inspect(X).rebuilt
+    image = staged().eval().inspect(X).reconstructions
     assert all((each == 0.5).all() for each in image.values())
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import conftest
 from loligo.methods.vqvae_restoration import VqvaeRestoration, VqvaeRestorationConfig, smooth_slices
 from loligo.nn.autoregressive import CausalConv, nll, resample
 from loligo.nn.heat import smooth
@@ -235,6 +236,24 @@ def test_with_a_map_of_code_nll_the_score_may_still_be_by_restoration() -> None:
         assert not torch.allclose(ready(X).map, paper(X).map)
 
 
+@pytest.mark.parametrize(
+    "options", [{"score": "local"}, *({"score": score, "map": "nll"} for score in ("density", "max_nll"))]
+)
+def test_where_nothing_is_restored_it_exports_for_any_batch(options: dict[str, str]) -> None:
+    ready = model(**options).eval()
+    with torch.no_grad():
+        ready.fit([X])
+        assert ready.freeze().not_exportable == ""
+        graph = torch.export.export(ready, (X[:2],), strict=False, dynamic_shapes=({0: torch.export.Dim("n")},))
+        for found, expected in zip(graph.module()(X), ready(X), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"score": "restoration", "map": "nll"}, {"score": "density"}])
+def test_where_it_restores_it_says_why_it_does_not_export(options: dict[str, str]) -> None:
+    assert "a raster loop" in model(**options).not_exportable
+
+
 def test_smoothing_drops_thin_edges_and_keeps_areas() -> None:
     x = torch.zeros(1, 1, 32, 32)
     x[..., 4:6, :] = 1
@@ -258,7 +277,7 @@ def test_prior_and_codebook_stay_in_float32_when_packed() -> None:
     ready = model().eval()
     with torch.no_grad():
         ready.fit([X])
-    fast = ready(ready, "bf16").method
+    fast = conftest.ready(ready, "bf16").network
     assert {p.dtype for p in fast.prior.parameters()} == {torch.float32}
     assert {p.dtype for p in fast.quantize.parameters()} == {torch.float32}
     assert torch.bfloat16 in {p.dtype for p in fast.decoder.parameters()}

@@ -50,11 +50,13 @@ def train(argv: list[str]) -> None:
     name = leading(train, argv, "METHOD", methods.names())
     parser = new_parser(train, f"loligo train {name} --data PATH --out RUN [options]")
     parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
-    parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
+    parser.add_argument("--out", required=True, help="run folder to write; a training cut off there resumes")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
     given = parse_training(parser, name, argv[1:])
     api = _api()
     run = api.train(name, data_of(given.data), given.out, **training_arguments(given), strict=given.strict)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes the first writes and tells
     held_out, rate = run.about["data"]["calibration"], run.about["data"]["false_alarm_rate"]
     what = "volumes" if "spacing" in run.about["data"] else "images"
     print(f"trained on {run.about['data']['train']} normal {what}; {held_out} held out: false-alarm rate {rate:.1%}")
@@ -214,7 +216,7 @@ def experiment(argv: list[str]) -> None:
     name = leading(experiment, argv[1:], "METHOD", methods.names(), "second")
     parser = new_parser(experiment, f"loligo experiment {dataset} {name} --data DIR --out RUN [options]")
     parser.add_argument("--data", required=True, help="folder that holds the data set")
-    parser.add_argument("--out", required=True, help="run folder to write; a training cut off there goes on")
+    parser.add_argument("--out", required=True, help="run folder to write; a training cut off there resumes")
     parser.add_argument("--results", help="table (CSV) to which a row a protocol is appended")
     keys = parser.add_function_arguments(experiments.DATASETS[dataset], "index", skip={"root"})
     given = parse_training(parser, name, argv[2:])
@@ -246,13 +248,13 @@ def synthesize(argv: list[str]) -> None:
 
 def demo(argv: list[str]) -> None:
     """train squid, ae and gaussian on synthetic digits, score them, write the report: loligo demo [--out runs/demo]"""
-    from loligo import accelerate
     from loligo import demo as demonstration
 
     parser = new_parser(demo, "loligo demo [options]")
     parser.add_function_arguments(demonstration.run)
-    accelerate()
-    demonstration.run(**vars(parse(parser, argv)))
+    given = parse(parser, argv)
+    _api()
+    demonstration.run(**vars(given))
 
 
 def cache(argv: list[str]) -> None:
@@ -297,7 +299,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a subcommand; what is wrong with input is told in one line, with exit status 2."""
+    """Run a subcommand; what is wrong with input is said in one line, with exit status 2."""
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(usage())
@@ -315,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         fail(str(error) or "there is not enough memory")
     except KeyboardInterrupt:
-        fail("interrupted; the same command goes on with a training")
+        fail("interrupted; the same command resumes a training")
 
 
 def usage() -> str:

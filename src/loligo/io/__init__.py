@@ -1,4 +1,4 @@
-"""Read image files of every supported kind, told by their content, into the nouns ``Image`` and ``Volume``.
+"""Read image files of every supported kind, recognised by their content, into the nouns ``Image`` and ``Volume``.
 
 A kind of file is one entry of `READERS`.
 """
@@ -32,12 +32,12 @@ __all__ = [
 
 Kind = Literal["image", "volume"]
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
-"""Endings of the names of volumes that are written; what is read is told by its content."""
+"""Endings of the names of volumes that are written; what is read is recognised by its content."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """How one kind of file is told and read."""
+    """How one kind of file is recognised and read."""
 
     name: str
     """As a message lists it."""

@@ -79,9 +79,9 @@ def get(name: str) -> type[Method]:
 
 def list_methods() -> dict[str, str]:
     """Return a line on each method by its name, in order; it says so where a method cannot be exported."""
-    told = {name: _line(entry) for name, entry in METHODS.items()}
-    told |= {name: _docstring(point) for name, point in _plugins().items()}
-    return dict(sorted(told.items()))
+    lines = {name: _line(entry) for name, entry in METHODS.items()}
+    lines |= {name: _docstring(point) for name, point in _plugins().items()}
+    return dict(sorted(lines.items()))
 
 
 def _line(entry: Entry) -> str:

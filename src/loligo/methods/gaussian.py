@@ -80,7 +80,7 @@ class Gaussian(Method):
             reconstruction = inside @ self.basis.mT
             rest = (centred - reconstruction).square() / self.noise
             score = ((inside.square() / self.variance).sum(1) + rest.sum(1)) / len(self.mean)
-        shape = (len(x), self.config.channels, self.config.side, self.config.side)
+        shape = (x.shape[0], self.config.channels, self.config.side, self.config.side)
         size = list(x.shape[2:])
         places = F.interpolate(rest.view(shape).mean(1, keepdim=True), size, mode="bilinear")
         image = F.interpolate((reconstruction + self.mean).view(shape), size, mode="bilinear").clamp(0, 1)

@@ -90,7 +90,7 @@ class Vae(Method):
     def decode(self, z: Tensor, position: Tensor | None) -> Tensor:
         """Map (N, latent), and (N, 1) where the slice's position is given, to images (N, C, H, W) in [0, 1]."""
         z = z if position is None else torch.cat([z, position], 1)
-        y = self.bottom(z).view(len(z), -1, self.side, self.side)
+        y = self.bottom(z).view(z.shape[0], -1, self.side, self.side)
         for up in self.ups:
             y = up(upsample(y))
         out: Tensor = self.out(y)

@@ -4,7 +4,7 @@ Paper: arXiv 2012.06765. A vector-quantised autoencoder turns an image into a gr
 prior learns which codes follow which in normal images. An image scores by how unlikely its codes are; where they are
 very unlikely they are sampled anew from the prior, several times over, and what restored images differ in is the map.
 
-Departures: images in [0, 1] rather than z-scores. The prior learns what is usual at each place of the grid: anatomy
+Departures: images in [0, 1] rather than z-scores. The prior learns the typical code at each place of the grid: anatomy
 stands still. Codes are sampled by one fixed uniform number a place and restoration, so that a score is the image's own;
 restoration is exact and computes each place once (see `nn.autoregressive`). Entries of the codebook that are hardly
 used are revived from features (see `nn.quantize`), and the rates fall by a cosine. The limits above which a code counts
@@ -254,8 +254,7 @@ class VqvaeRestoration(Method):
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Encode (N, C, H, W) to codes (N, h, w)."""
-        codes: Tensor = self.quantize(self.encoder(x))[1]
-        return codes
+        return self.quantize.encode(self.encoder(x))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Decode codes (N, h, w) to images (N, 1, H, W) in [0, 1]."""

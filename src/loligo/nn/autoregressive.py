@@ -128,7 +128,7 @@ class CausalAttention(nn.Module):
             memo.keep(self.key, key)
             memo.keep(self.value, value)
         read = F.scaled_dot_product_attention(q, k, v, is_causal=not alone)
-        return read.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
+        return read.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
 
 
 class Block(nn.Module):
@@ -168,7 +168,7 @@ class PixelSnail(nn.Module):
         conditions: int = 0,
         grid: tuple[int, int] | None = None,
     ) -> None:
-        """Fit the prior for ``codes`` entries; with a ``grid`` (H, W) it learns what is usual at each place of it."""
+        """Fit the prior for ``codes`` entries; with a ``grid`` (H, W) it learns the typical code at each place."""
         super().__init__()
         self.codes = codes
         self.places = nn.Parameter(torch.zeros(1, channels, *grid)) if grid else None

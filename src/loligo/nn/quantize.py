@@ -40,6 +40,14 @@ class Quantize(nn.Module):
             quantised, codes, loss = self.quantizer(x.float())
         return quantised, codes, loss.sum()
 
+    def encode(self, x: Tensor) -> Tensor:
+        """Map features (N, D, h, w) to the codes (N, h, w) int64 of their nearest entries, as a graph that exports."""
+        with torch.autocast(x.device.type, enabled=False):
+            book = self.quantizer.codebook
+            distances = book.square().sum(1) - 2 * (x.float().permute(0, 2, 3, 1) @ book.mT)  # but for x's own square
+        codes: Tensor = distances.argmin(3)
+        return codes
+
     def lookup(self, codes: Tensor) -> Tensor:
         """Map codes (N, h, w) to their entries (N, D, h, w)."""
         entries: Tensor = self.quantizer.codebook[codes]

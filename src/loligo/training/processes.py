@@ -1,6 +1,6 @@
 """Train in several processes at once, each on its part of every batch: the numbers are those of the whole batch.
 
-A process is told of the others by the environment, as ``torchrun`` sets it (RANK, WORLD_SIZE, MASTER_ADDR), also over
+A process learns of the others from the environment, as ``torchrun`` sets it (RANK, WORLD_SIZE, MASTER_ADDR), also over
 several machines; `spawn` starts those of one machine. Gradients and statistics of batch norms are summed over
 processes, and whatever else a method must agree on goes through `loligo.methods.contract.Reduce`.
 """

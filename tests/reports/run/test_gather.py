@@ -58,7 +58,7 @@ def test_errors_are_those_of_the_model_on_those_images(run: Run, data: pd.DataFr
     held_out = images.load(run, data[data["split"] == "calibration"])
     x = held_out.batch(np.arange(12))
     with torch.no_grad():
-        reconstructions = run.model().inspect(x).rebuilt  # type: ignore[union-attr]
+        reconstructions = run.model().inspect(x).reconstructions  # type: ignore[union-attr]
     table = found.summary().set_index(["group", "generator"])
     for name, found_images in reconstructions.items():
         mse = np.mean([((a - b) ** 2).mean() for a, b in zip(x.numpy(), found_images.numpy(), strict=True)])
@@ -114,15 +114,16 @@ def test_an_image_that_is_gone_is_left_out(run: Run, data: pd.DataFrame, tmp_pat
 
 
 def test_where_no_image_is_left_the_report_goes_without(
-    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    run: Run, data: pd.DataFrame, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def images(*_: object) -> None:
-        raise ValueError("all 13 images were rejected")
-
-    monkeypatch.setattr(Run, "images", images)
-    text = api.report(run).read_text(encoding="utf-8")
+    root = Path(data["path"].iloc[0]).parents[1]
+    aside = root.rename(root.with_name("aside"))
+    try:
+        text = api.report(run).read_text(encoding="utf-8")
+    finally:
+        aside.rename(root)
     assert 'id="generators"' not in text
-    assert "all 13 images were rejected" in caplog.text
+    assert "images were rejected" in caplog.text
 
 
 def test_the_report_shows_it_and_its_figures_are_files(run: Run) -> None:

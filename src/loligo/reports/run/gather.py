@@ -99,7 +99,7 @@ class _Seen:
 
     def add(self, rows: pd.DataFrame, x: Tensor, found: Inspection) -> None:
         """Take in n rows of `_rows`, their images (n, C, H, W), and what the method shows of them."""
-        images = {ORIGINAL: x} | found.rebuilt
+        images = {ORIGINAL: x} | found.reconstructions
         self.memory = None if found.memory is None else found.memory.detach().float().numpy()
         for i, (_, row) in enumerate(rows.iterrows()):
             one = {name: _of(part, i) for name, part in images.items()}
