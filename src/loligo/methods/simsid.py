@@ -219,7 +219,10 @@ class Simsid(Method):
         },
         "digits": {**DIGITS, "train.epochs": 8},
         "digits_full": {**DIGITS, "train.epochs": 60},
-        "tiny": {"size": 64, "widths": (4, 8, 16), "slots": 16, "memory_levels": 2, "learning_rate": 1e-2},
+        "tiny": {
+            **{"size": 64, "widths": (4, 8, 16), "slots": 16, "memory_levels": 2},
+            **{"snapshots": 4, "learning_rate": 5e-3},
+        },
     }
     config: SimsidConfig
 

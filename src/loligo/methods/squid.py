@@ -192,7 +192,10 @@ class Squid(Method):
         },
         "digits": {**DIGITS, "train.epochs": 8},
         "digits_full": {**DIGITS, "train.epochs": 60},
-        "tiny": {"size": 64, "width": 4, "levels": 2, "slots": 16, "learning_rate": 1e-2},
+        "tiny": {
+            **{"size": 64, "width": 8, "levels": 2, "slots": 16, "decoder_memory": "none"},
+            **{"generator_every": 1, "snapshots": 4, "learning_rate": 3e-3},
+        },
     }
     config: SquidConfig
     spread: Tensor
