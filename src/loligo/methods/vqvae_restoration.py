@@ -5,14 +5,14 @@ prior learns which codes follow which in normal images. An image scores by how u
 very unlikely they are sampled anew from the prior, several times over, and what restored images differ in is the map.
 
 Departures: images in [0, 1] rather than z-scores. The prior learns the typical code at each place of the grid: anatomy
-stands still. Codes are sampled by one fixed uniform number a place and restoration, so that a score is the image's own;
-restoration is exact and computes each place once (see `nn.autoregressive`). Entries of the codebook that are hardly
-used are revived from features (see `nn.quantize`), and the rates fall by a cosine. The limits above which a code counts
-or is sampled anew are percentiles over training images, by which both scores are standardised too: images that
-p-values come from may not set the limits of their own scores. All slices of a volume train it, those of air too: a
-volume's score looks at all, and the prior must know that nothing is to be expected there. The preset ``volumes`` scores
-by the least likely 3x3 codes and maps the reconstruction error times the negative log-likelihood; the paper's sums and
-restored images, which found less in toy brains, are its other options.
+stands still. Codes are sampled by one fixed uniform number a place and restoration, so that a score is the image's own,
+but for a rare code that rounding decides; restoration computes each place once (see `nn.autoregressive`). Entries of
+the codebook that are hardly used are revived from features (see `nn.quantize`), and the rates fall by a cosine. The
+limits above which a code counts or is sampled anew are percentiles over training images, by which both scores are
+standardised too: images that p-values come from may not set the limits of their own scores. All slices of a volume
+train it, those of air too: a volume's score looks at all, and the prior must know that nothing is to be expected there.
+The preset ``volumes`` scores by the least likely 3x3 codes and maps the reconstruction error times the negative
+log-likelihood; the paper's sums and restored images, which found less in toy brains, are its other options.
 """
 
 from __future__ import annotations
