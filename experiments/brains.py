@@ -1,11 +1,11 @@
 """VQ-VAE restoration against a variational autoencoder on toy brains: real anatomy, MOOD's six synthetic anomalies.
 
-    python benchmarks/brains.py --out runs/brains
+    python -m experiments.brains --out runs/brains
 
 Makes the volumes, trains both methods on the same slices with their positions, scores the test volumes and writes
 results/brains.csv: AUC and AP of volumes, AP, AUROC and the best Dice of voxels, with intervals by a bootstrap over
-volumes; and results/brains.json: where the time of scoring goes. What is finished is not made again, and a training
-that was cut off goes on. The VAE's map is also measured smoothed as that of the other is, lest that decide. Beside the
+volumes. What is finished is not made again, and a training that was cut off resumes. The VAE's map is also measured
+smoothed as that of the other is, lest that decide. Beside the
 six kinds stand four volumes like the challenge's examples, on which a published run reports its voxels: two with a ball
 of one grey and two normal ones.
 """
@@ -13,7 +13,6 @@ of one grey and two normal ones.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,22 +23,24 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from experiments.common import RESULTS, machine
 from loligo import api, experiment
 from loligo.data import manifest, mood_anomalies, toy_brains
+from loligo.detector import Detector
 from loligo.evaluation import metrics, results
-from loligo.files import write_json
 from loligo.io import nifti, planes
-from loligo.methods.vqvae_restoration import VqvaeRestoration, smooth_slices
+from loligo.methods.vqvae_restoration import smooth_slices
+from loligo.nn.precision import accelerate
 from loligo.runs.run import Run
-from recorder import commits, scored
-from speed import machine
+from loligo.runs.settings import Settings
 
-RESULTS = Path(__file__).parent / "results"
 METHODS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "vqvae_restoration": ("volumes", {}),
     "vae": (None, {"position": True}),
 }
 """Preset and options, but for the size; the prior is smaller than the paper's, so that a processor trains it."""
+SMOOTHING = (1, 13)
+"""Windows of the minimum and of the mean over voxels, of the preset ``volumes``."""
 BALLS = 2
 """Volumes with a ball, measured beside as many normal ones."""
 Maps = list[npt.NDArray[np.float32]]
@@ -68,8 +69,7 @@ def read_maps(folder: Path, table: pd.DataFrame) -> tuple[Maps, Masks]:
 
 def smoothed(maps: Maps) -> Maps:
     """Smooth maps of slices as the VQ-VAE's are."""
-    preset = VqvaeRestoration.presets["volumes"]
-    return [smooth_slices(torch.from_numpy(heat), preset["least"], preset["window"]).numpy() for heat in maps]
+    return [smooth_slices(torch.from_numpy(heat), *SMOOTHING).numpy() for heat in maps]
 
 
 def voxels(maps: Maps, masks: Masks) -> dict[str, float]:
@@ -119,16 +119,29 @@ def samples(labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]) -> d
 
 
 def interval(measure: Callable[[npt.NDArray[np.int64]], dict[str, float] | None], count: int) -> dict[str, float]:
-    """Return the 95 % interval of what ``measure`` says of volumes drawn anew, as NAME_low and NAME_high."""
+    """Return the 95 % interval of what ``measure`` says of resampled volumes, as NAME_low and NAME_high."""
     each = np.arange(count)
     drawn = (measure(np.repeat(each, times)) for times in metrics.resamples(each))
     table = pd.DataFrame([found for found in drawn if found]).quantile([0.025, 0.975])
     return {f"{name}_{end}": float(table[name].iloc[i]) for name in table for i, end in enumerate(("low", "high"))}
 
 
-def measured(run: Run, cost: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each score of volumes and for each map."""
-    table = pd.read_csv(run.folder / "scores.csv", keep_default_na=False)
+def timed(run: Run) -> dict[str, float]:
+    """Return the seconds that scoring takes, reading not included."""
+    rows, detector = run.manifest(), Detector.load(run, "cpu")
+    data = detector.images(rows[rows["split"] == "test"].reset_index(drop=True))
+    start = time.perf_counter()
+    detector.scores(data)
+    seconds = time.perf_counter() - start
+    return {
+        "seconds_per_slice": round(seconds / len(data), 5),
+        "seconds_per_volume": round(seconds / len(data.rows), 4),
+    }
+
+
+def measured(run: Run, seconds: dict[str, float]) -> list[dict[str, Any]]:
+    """Return a row for the score of volumes and for each map."""
+    table = run.files.read_scores()
     labels = table["label"].to_numpy(np.int64)
     maps, masks = read_maps(run.folder, table)
     kinds = {"as it is": maps} | ({} if run.method == "vqvae_restoration" else {"smoothed": smoothed(maps)})
@@ -136,18 +149,15 @@ def measured(run: Run, cost: dict[str, Any]) -> list[dict[str, Any]]:
     six, four = np.flatnonzero(~ball), np.r_[np.flatnonzero(ball), np.flatnonzero(normal)[: ball.sum()]]
     sets = {"six kinds": six, "examples": four}
     counts = {what: {"normal": int(normal[at].sum()), "abnormal": int(labels[at].sum())} for what, at in sets.items()}
-    rows: list[dict[str, Any]] = [
-        {"set": "six kinds", "level": "volume", "score": name}
-        | samples(labels[six], table[name].to_numpy(np.float64)[six])
-        for name in cost["scores"]
-    ]
+    volume = {"set": "six kinds", "level": "volume", "score": getattr(run.method_config, "score", "score")}
+    rows: list[dict[str, Any]] = [volume | samples(labels[six], table["score"].to_numpy(np.float64)[six])]
     for name, heat in kinds.items():
         for what, at in sets.items():
             found = voxels([heat[i] for i in at], [masks[i] for i in at])
             rows.append({"set": what, "level": "voxel", "score": name} | found)
         print({kind: round(ap, 3) for kind, ap in by_kind(heat, masks, table["kind"]).items()}, flush=True)
-    about = {"train_seconds": run.about["cost"]["train_seconds"], "seconds_per_slice": cost["seconds_per_image"]["all"]}
-    about |= {"seconds_per_volume": cost["seconds_per_row"], "machine": machine(), "commit": commits(run, cost)}
+    about = {"train_seconds": run.about["cost"]["train_seconds"], **seconds}
+    about |= {"machine": machine(), "commit": run.about["cost"]["commit"]}
     rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     return [row | counts[row["set"]] | about for row in rounded]
 
@@ -175,23 +185,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    torch.set_flush_denormal(True)
-    rows, parts = volumes(given), given.results / "brains.json"
+    accelerate()
+    rows = volumes(given)
     for method in given.methods:
         preset, options = METHODS[method]
         epochs = given.epochs if method == "vqvae_restoration" else given.vae_epochs
         key = {"method": method, "size": given.size, "train": given.train, "epochs": epochs, "seed": given.seed}
         folder = given.out / "_".join(map(str, key.values()))
         train = {"epochs": epochs, "batch_size": 8, "seed": given.seed, "augment": False}
-        run = experiment.complete(api.plan(method, folder, preset, options | {"size": given.size}, train), rows)
-        cost = scored(run, maps=True)
-        table = pd.DataFrame([key | row for row in measured(run, cost)])
+        settings = Settings.of(method, preset, options | {"size": given.size}, train)
+        run = experiment.complete(Run.new(folder, settings), rows)
+        if not run.files.scores.exists():
+            api.score(run)
+        table = pd.DataFrame([key | row for row in measured(run, timed(run))])
         print(table.drop(columns=["machine", "commit"]).to_string(), flush=True)
         results.replace(given.results / "brains.csv", table, key)
-        about = {"machine": machine(), "commit": commits(run, cost), "date": time.strftime("%F")}
-        seconds = {"seconds_per_slice": cost["seconds_per_image"], "seconds_per_volume": cost["seconds_per_row"]}
-        found = json.loads(parts.read_text(encoding="utf-8")) if parts.exists() else {}
-        write_json(found | {method: key | seconds | about}, parts, indent=2)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """False alarms of a trained run on its held-out normals when their exposure or sharpness is changed; no label is used.
 
-    python benchmarks/exposure.py runs/zhanglab/squid_12_0 --name "squid, train.intensity_augmentation"
+    python -m experiments.exposure runs/zhanglab/squid_12_0 --name "squid, train.intensity_augmentation"
 
-Adds rows to results/exposure.csv: the run's name, the change, the share of held-out normals at or above the threshold,
-and by how many of their deviations the mean score rises.
+Adds rows to results/exposure.csv: the run's name, the change, the fraction of held-out normals at or above the
+threshold, and by how many of their deviations the mean score rises.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import pandas as pd
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from loligo.calibration import Calibration
+from experiments.common import RESULTS
 from loligo.data.transforms import stretch
+from loligo.detector import Detector
 from loligo.evaluation import results
 from loligo.runs.run import Run
-from loligo.scoring import Scorer
+from loligo.training.cost import commit
 
-RESULTS = Path(__file__).parent / "results" / "exposure.csv"
+TABLE = RESULTS / "exposure.csv"
 
 
 CHANGES = {
@@ -41,17 +42,17 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     given = parser.parse_args()
     run = Run.load(given.run)
-    rows, calibration = run.manifest(), Calibration.load(given.run / "calibration.json")
-    data, scorer = run.images(rows[rows["split"] == "calibration"]), Scorer(run.model(), run.train.precision)
+    rows, detector = run.manifest(), Detector.load(run)
+    data, calibration = detector.images(rows[rows["split"] == "calibration"]), detector.calibration
     x, found = data.batch(np.arange(len(data))), []
     for change, function in CHANGES.items():
-        scores = torch.cat([scorer(part).image for part in function(x).split(16)]).double().numpy()
+        scores = torch.cat([detector(part).image for part in function(x).split(16)]).double().numpy()
         flagged = (scores >= calibration.threshold).mean()
         rise = (scores.mean() - calibration.mean) / calibration.std
         found.append({"run": given.name, "change": change, "flagged": round(flagged, 3), "rise": round(rise, 2)})
     table = pd.DataFrame(found)
     print(table.to_string(index=False))
-    results.replace(RESULTS, table.assign(commit=results.commit()), {"run": given.name})
+    results.replace(TABLE, table.assign(commit=commit()), {"run": given.name})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """PaDiM and PatchCore on many images: the memory that training takes, and what a kill half-way leaves.
 
-    python benchmarks/many_images.py --out runs/many --json benchmarks/results/many_images.json
+    python -m experiments.many_images --out runs/many --json experiments/results/many_images.json
 
 Draws images (smooth fields about a fixed anatomy, as PNG), trains by the command line on a hundredth of them and all,
 each in a process of its own whose memory is looked at every half second: its own (RssAnon), without pages of files that
@@ -23,10 +23,10 @@ import pandas as pd
 import PIL.Image
 from tqdm import tqdm
 
-from loligo.evaluation.results import commit
+from experiments.common import machine
 from loligo.files import write_json
 from loligo.runs.run import Run
-from speed import machine
+from loligo.training.cost import commit
 
 
 def draw(folder: Path, count: int, size: int) -> pd.DataFrame:

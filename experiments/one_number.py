@@ -1,6 +1,6 @@
-"""What a single number of an image ranks on the ZhangLab chest X-rays: a yardstick for every method.
+"""What a single number of an image ranks on the ZhangLab chest X-rays: a baseline for every method.
 
-    python benchmarks/one_number.py --data chest_xray/
+    python -m experiments.one_number --data chest_xray/
 
 Each image of 128x128 is one number: its mean, its standard deviation, or the mean length of its gradient after a
 Gaussian of one pixel. It scores by how many standard deviations it lies from the training normals' mean, to either
@@ -19,12 +19,15 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import gaussian_gradient_magnitude
 
+from experiments.common import RESULTS
 from loligo.data import cache
+from loligo.data.preprocessing import Preprocessing
 from loligo.data.sources import zhanglab
-from loligo.evaluation import metrics, results
+from loligo.evaluation import metrics
 from loligo.files import write_csv
+from loligo.training.cost import commit
 
-RESULTS = Path(__file__).parent / "results" / "one_number.csv"
+TABLE = RESULTS / "one_number.csv"
 Floats = npt.NDArray[np.float64]
 NUMBERS: dict[str, Callable[[npt.NDArray[np.float32]], float]] = {
     "mean": lambda x: float(x.mean()),
@@ -40,22 +43,22 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     given = parser.parse_args()
     rows, found = zhanglab.index(given.data), []
-    images = cache.load(rows, given.size)
+    images = cache.load(rows, Preprocessing(given.size))
     label, split = images.rows["label"].to_numpy(np.int64), images.rows["split"].to_numpy()
     for name, number in NUMBERS.items():
         values = np.array([number(images.batch([i])[0, 0].numpy()) for i in range(len(images))])
-        usual = values[split == "train"]
-        scores = np.abs(values - usual.mean()) / usual.std()
+        normals_train = values[split == "train"]
+        scores = np.abs(values - normals_train.mean()) / normals_train.std()
         test = split == "test"
         for normals, chosen in {"test": test, "held-out": (test & (label == 1)) | (split == "calibration")}.items():
             auc, low, high = metrics.roc_auc_interval(
                 label[chosen], scores[chosen], groups=images.rows["patient"].to_numpy()[chosen]
             )
             row = {"number": name, "normals": normals, "auc": auc, "auc_low": low, "auc_high": high}
-            found.append(row | {"size": given.size, "commit": results.commit()})
+            found.append(row | {"size": given.size, "commit": commit()})
     table = pd.DataFrame(found).round(4)
     print(table.to_string())
-    write_csv(table, RESULTS)
+    write_csv(table, TABLE)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Lay voxel scores over their inputs in world coordinates, for RAS, LPS and oblique files, and draw what is seen.
 
-    python benchmarks/overlay.py --png benchmarks/results/overlay.png
+    python -m experiments.overlay --png experiments/results/overlay.png
 
 One toy brain with a bright ball is written three times: in RAS order, in LPS order, and turned by some 20 degrees about
-two axes with its axes in another order. Each file goes through the package's own way in and out: read, cut in axial
-slices, a stand-in for a method that marks what is brighter than any tissue, stacked, written as a score file. Then the
+two axes with its axes in another order. Each file goes through the package's own way in and out: read, sliced
+axially, a stand-in for a method that marks what is brighter than any tissue, stacked, written as a score file. Then the
 package is left alone: nilearn resamples image and score, each by its own affine, onto one grid of the world, where the
 planes through the ball are drawn with the score's outline and a cross where the ball was put.
 """
@@ -12,25 +12,27 @@ planes through the ball are drawn with the score's outline and a cross where the
 from __future__ import annotations
 
 import argparse
-import io
 import tempfile
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from nilearn.image import resample_img
 from PIL import Image
 
-from loligo.data import brains, cache
-from loligo.data.volumes import Cut
+from loligo.calibration import Calibration
+from loligo.data import brains
+from loligo.data.preprocessing import Preprocessing
+from loligo.detector import Detector
+from loligo.io import nifti
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import Method
-from loligo.scoring import Scorer, VolumeMaps, save_volume
+from loligo.runs.settings import Settings
 from loligo.types import Scores
 
 SIZE, RADIUS = 96, 8.0
@@ -43,7 +45,7 @@ SIDES = (129, 129, 129)
 class Bright(Method):
     """Mark what is near the upper end of the window."""
 
-    def score(self, x: torch.Tensor) -> Scores:
+    def forward(self, x: torch.Tensor) -> Scores:
         heat = (x[:, :1] - 0.9).clamp(min=0)
         return Scores(heat.mean((1, 2, 3)), heat)
 
@@ -88,13 +90,14 @@ def save(image: nib.Nifti1Image, path: Path) -> Path:
 
 def scored(path: Path) -> Path:
     """Score a file the package's way; return the file of its map."""
-    data = cache.load(
-        pd.DataFrame({"path": [str(path)]}), 96, folder=path.parent / "cache", cut=Cut("axial", "brain"), progress=False
+    method = Bright(MethodConfig(size=96))
+    detector = Detector(
+        method, Settings.of("gaussian"), Preprocessing(96), device="cpu", calibration=Calibration.fit([0.0])
     )
-    scorer = Scorer(Bright(MethodConfig(size=96)), "float32")
-    maps, folder = VolumeMaps(scorer.method, data, "axial"), path.parent / "maps" / path.name.split(".")[0]
-    files = [save_volume(folder, *own) for i in range(len(data)) for own in maps.add(scorer(data.batch([i])).map[:, 0])]
-    return folder.parent / files[0]
+    (prediction,) = detector.predict([path])
+    found = path.with_name(f"map_{path.name}")
+    nifti.write(found, prediction.map, prediction.geometry)
+    return found
 
 
 def in_the_world(path: Path) -> npt.NDArray[np.float32]:
@@ -106,10 +109,11 @@ def draw(axes: Axes, image: npt.NDArray[np.float32], heat: npt.NDArray[np.float3
     """Draw the plane through the ball: columns and rows are the other two axes of the world, in mm."""
     at = round(float((BALL[plane] - WORLD[plane, 3]) / WORLD[plane, plane]))
     across, up = (axis for axis in range(3) if axis != plane)
-    cut, warm = (np.take(volume, at, plane).T for volume in (image, heat))
+    seen, warm = (np.take(volume, at, plane).T for volume in (image, heat))
     low, high = WORLD[0, 3], WORLD[0, 3] + WORLD[0, 0] * (SIDES[0] - 1)
     extent = (low, high, low, high)
-    axes.imshow(cut, cmap="gray", origin="lower", extent=extent, vmin=0, vmax=np.percentile(image[image > 50], 95))
+    brightest = np.percentile(image[image > 50], 95)
+    axes.imshow(seen, cmap="gray", origin="lower", extent=extent, vmin=0, vmax=brightest)
     ramp = np.linspace(low, high, SIDES[0])
     axes.contourf(ramp, ramp, warm, levels=[0.03, 1], colors=["tab:red"], alpha=0.45)
     circle = plt.Circle((BALL[across], BALL[up]), RADIUS, fill=False, color="cyan", linewidth=1.5)
@@ -137,9 +141,9 @@ def main() -> None:
             for plane, title in enumerate(("sagittal", "coronal", "axial")):
                 draw(row[plane], seen, heat, plane)
                 row[plane].set_title(f"{name}: {title}, {apart:.1f} mm apart")
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=60)
-    Image.open(drawn).convert("RGB").quantize(128, method=Image.Quantize.FASTOCTREE).save(given.png, optimize=True)
+    png = BytesIO()
+    figure.savefig(png, dpi=60)
+    Image.open(png).convert("RGB").quantize(128, method=Image.Quantize.FASTOCTREE).save(given.png, optimize=True)
 
 
 if __name__ == "__main__":

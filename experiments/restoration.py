@@ -1,10 +1,10 @@
 """How much faster exact restoration of codes is than the plain raster scan, with equal codes.
 
-    python benchmarks/restoration.py --grid 20 --json benchmarks/results/restoration.json
+    python -m experiments.restoration --grid 20 --json experiments/results/restoration.json
 
-The prior has the paper's size and fresh weights, made uneven; codes are drawn at random, and the limit is set so that a
-tenth of them is replaced, as at the 90th percentile. The plain form runs the prior over the whole grid for each place,
-all restorations of all images at once; both are timed in one process.
+The prior has the paper's size and fresh weights, made uneven; codes are sampled at random, and the limit is set so that
+a tenth of them is replaced, as at the 90th percentile. The plain form runs the prior over the whole grid for each
+place, all restorations of all images at once; both are timed in one process.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from loligo.evaluation.results import commit
+from experiments.common import machine
 from loligo.files import write_json
-from loligo.nn.autoregressive import PixelSnail, resample, surprise
-from speed import machine
+from loligo.nn.autoregressive import PixelSnail, resample
+from loligo.training.cost import commit
 
 
 @torch.no_grad()
@@ -32,8 +32,8 @@ def raster_scan(prior: PixelSnail, codes: Tensor, limit: float, uniforms: Tensor
             logits = prior(found)[:, :, row, column]
             high = torch.nn.functional.cross_entropy(logits, found[:, row, column], reduction="none") > limit
             cumulative = logits[high].softmax(1).cumsum(1)
-            drawn = torch.searchsorted(cumulative, uniforms[high, row, column, None], right=True)[:, 0]
-            found[high, row, column] = drawn.clamp(max=prior.codes - 1)
+            sampled = torch.searchsorted(cumulative, uniforms[high, row, column, None], right=True)[:, 0]
+            found[high, row, column] = sampled.clamp(max=prior.codes - 1)
     return found.view(n, times, *codes.shape[1:])
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     codes = torch.randint(128, (given.images, given.grid, given.grid))
     uniforms = torch.rand(given.restorations, given.grid, given.grid)
     with torch.no_grad():
-        limit = float(surprise(prior(codes), codes).quantile(0.9))
+        limit = float(torch.nn.functional.cross_entropy(prior(codes), codes, reduction="none").quantile(0.9))
     resample(prior, codes, limit, uniforms[:1])  # warm
     start = time.perf_counter()
     fast = resample(prior, codes, limit, uniforms)

@@ -1,6 +1,6 @@
-"""Measure how fast methods train and score, and how much of the machine's convolution peak they reach.
+"""Measure how fast methods train and score, and what fraction of the machine's convolution peak they reach.
 
-    python benchmarks/speed.py --methods squid,ae --json benchmarks/results/speed.json
+    python -m experiments.speed --methods squid,ae --json experiments/results/speed.json
 
 Each row is measured in a process of its own, fast and plain form in turn, so that ratios hold when the machine's speed
 drifts. dtype float32 is the plain form of the same model: for scoring neither packed nor channels-last.
@@ -11,28 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import platform
 import resource
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experiments.common import best_rate, machine
+
 Row = dict[str, Any]
-
-
-def best_rate(work: Callable[[], object], amount: float, seconds: float = 2.0) -> float:
-    """Return the best of several timings as amount a second."""
-    work()
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 3:
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return amount / min(times)
 
 
 def convolution_peak(dtype: str) -> float:
@@ -63,30 +50,30 @@ def make(name: str) -> Any:
 def measure_train(name: str, batch: int, dtype: str) -> tuple[float, float]:
     """Return images/s of the loop itself, without the first epoch, and FLOP an image."""
     import numpy as np
-    import pandas as pd
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from loligo.config import TrainConfig
-    from loligo.data.cache import Dataset
+    from loligo.data.arrays import from_images
+    from loligo.data.preprocessing import Preprocessing
     from loligo.training.loop import fit
 
     method, images = make(name), 4 * batch
     size, random = method.config.size, np.random.default_rng(0)
-    pixels = random.integers(0, 65535, (images, 1, size, size), dtype=np.uint16)
-    data = Dataset(pd.DataFrame({"path": [""] * images}), pixels, pd.DataFrame())
+    pixels = random.integers(0, 65535, (images, size, size), dtype=np.uint16)
+    data = from_images(pixels, Preprocessing(size))
     if not method.phases():
         return best_rate(lambda: method.fit([data.batch(np.arange(images))]), images), 0.0
     turns, x = method.phases()[0].turns, data.batch(np.arange(2))
     with FlopCounterMode(display=False) as counter:
-        for step in range(4):
+        for number in range(4):
+            scratch: dict[str, Any] = {}
             for turn in turns:
-                if step % turn.every == 0:
-                    method.losses(x, turn.loss)[turn.loss].backward()
+                if number % turn.every == 0:
+                    method.losses(x, turn.loss, scratch)[turn.loss].backward()
     flop = counter.get_total_flops() / (4 * len(x))
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        history = fit(method, data, TrainConfig(epochs=4, batch_size=batch, precision=dtype), Path(folder))
+    history = fit(method, data, TrainConfig(epochs=4, batch_size=batch, precision=dtype, device="cpu"))
     return float(history["images_per_s"][1:].max()), flop
 
 
@@ -95,20 +82,20 @@ def measure_score(name: str, batch: int, dtype: str) -> tuple[float, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from loligo.scoring import Scorer
+    from loligo.nn.conv import packed
+    from loligo.nn.precision import accelerate, autocast
 
     method = make(name).eval()
     for epoch in range(30):
-        method.after_epoch((epoch + 1) / 30)  # SQUID then judges by as many discriminators as after a training
+        method.after_epoch((epoch + 1) / 30)  # an ensemble then has as many discriminators as after a training
     x = torch.rand(batch, method.config.channels, method.config.size, method.config.size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        method.score(x)
+        method(x)
+    accelerate()
     if dtype == "bf16":
-        scorer = Scorer(method, "bf16")
-        return best_rate(lambda: scorer(x), batch, 5.0), counter.get_total_flops() / batch
-    torch.set_flush_denormal(True)
-    with torch.inference_mode():
-        return best_rate(lambda: method.score(x), batch, 5.0), counter.get_total_flops() / batch
+        method, x = packed(method, torch.bfloat16, x.device).freeze(), x.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), autocast(x.device, torch.bfloat16 if dtype == "bf16" else torch.float32):
+        return best_rate(lambda: method(x), batch, 5.0), counter.get_total_flops() / batch
 
 
 def measure(task: str, name: str, batch: int, dtype: str) -> Row:
@@ -134,24 +121,15 @@ def main() -> None:
                 for batch in cases[task]:
                     for dtype in ("bf16", "float32"):
                         found = pool.apply(measure, (task, name, batch, dtype))
-                        share = found["images_per_s"] * found["flop"] / peaks[dtype]
+                        fraction = found["images_per_s"] * found["flop"] / peaks[dtype]
                         row = {"method": name, "task": task, "batch": batch, "dtype": dtype}
-                        row |= {"images_per_s": round(found["images_per_s"], 2), "peak_share": round(share, 3)}
+                        row |= {"images_per_s": round(found["images_per_s"], 2), "peak_fraction": round(fraction, 3)}
                         rows.append(
                             row | {"peak_memory_bytes": found["memory"] * 1024, "flop_per_image": found["flop"]}
                         )
                         print(rows[-1], flush=True)
     about = {"machine": machine(), "peak_flop_per_s": peaks, "command": " ".join(sys.argv), "date": time.strftime("%F")}
     given.json.write_text(json.dumps({**about, "rows": rows}, indent=2))
-
-
-def machine() -> str:
-    """Name the processor, its cores and the version of torch."""
-    import torch
-
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    amx = "with AMX" if "amx_bf16" in flags else "without AMX"
-    return f"{platform.machine()}, {os.cpu_count()} cores, {amx}, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """SQUID and SimSID on the ZhangLab chest X-rays, official test split: AUC by epoch, both protocols, traps, ablations.
 
-    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 20
-    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --epochs 10 --set strict_top_k=false
-    python benchmarks/zhanglab.py --data chest_xray/ --out runs/zhanglab --epochs 10 --set train.intensity_augmentation=false
-    python benchmarks/zhanglab.py --method simsid --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 40
+    python -m experiments.zhanglab --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 20
+    python -m experiments.zhanglab --data chest_xray/ --out runs/zhanglab --epochs 10 --set strict_top_k=false
+    python -m experiments.zhanglab --data chest_xray/ --out runs/zhanglab --set train.intensity_augmentation=false
+    python -m experiments.zhanglab --method simsid --data chest_xray/ --out runs/zhanglab --seed 0 --epochs 40
 
-A run that was cut off goes on where it stopped. After each epoch validation and test images are scored in several ways
+A run that was cut off resumes. After each epoch validation and test images are scored in several ways
 from one pass of the generator; the scores go to epochs.csv and variants.csv of the run folder and decide nothing. At
 the end the run is scored and evaluated, and rows are added to results.csv and zhanglab_epochs.csv beside this file.
 """
@@ -20,60 +20,58 @@ import pandas as pd
 import torch
 import yaml
 
+from experiments.common import RESULTS
 from loligo import api
-from loligo.data import cache
 from loligo.data.sources import zhanglab
+from loligo.detector import Detector
 from loligo.evaluation import metrics, results
 from loligo.methods.simsid import Simsid
 from loligo.methods.squid import Squid
 from loligo.nn.discriminator import FeatureNorm
 from loligo.nn.precision import autocast
 from loligo.runs.folder import append_epoch
-from loligo.scoring import Scorer
-
-RESULTS = Path(__file__).parent / "results"
+from loligo.runs.run import Run
+from loligo.runs.settings import Settings
+from loligo.training import images
 
 
 class Variants:
-    """Score the watched images after an epoch by each way of judging the rebuilt image."""
+    """Score validation and test images after an epoch by each combination of discriminators and images."""
 
-    def __init__(self, rows: pd.DataFrame, folder: Path, size: int) -> None:
-        self.data = cache.load(rows[rows["split"].isin(["validation", "test"])], size)
-        self.folder = folder
+    def __init__(self, run: Run, rows: pd.DataFrame) -> None:
+        self.run, self.data = run, images.load(run, rows[rows["split"].isin(["validation", "test"])])
 
     def __call__(self, model: Squid | Simsid, epoch: int) -> None:
-        scorer, found = Scorer(model), []
-        for start in range(0, len(self.data), 16):
-            x = self.data.batch(np.arange(start, min(start + 16, len(self.data))))
-            scores = scorer(x)
-            with torch.inference_mode(), autocast(scorer.device, scorer.dtype):
-                variants = judge(scorer.method, x, scores.reconstruction)
+        detector, found = Detector.of(self.run, model, self.run.train.device), []
+        for _, x, scores in detector.batches(self.data):
+            with torch.inference_mode(), autocast(detector.device, detector.dtype):
+                variants = by_variant(detector.network, x, scores.reconstruction)
             found.append(variants | {"score": scores.image.numpy()})
         table = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch)
         columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-        append_epoch(self.folder / "epochs.csv", table.assign(score=columns.pop("score")), epoch)
-        append_epoch(self.folder / "variants.csv", table.assign(**columns), epoch)
+        self.run.files.append_epoch(table.assign(score=columns.pop("score")), epoch)
+        append_epoch(self.run.folder / "variants.csv", table.assign(**columns), epoch)
 
 
-def judge(model: Squid | Simsid, x: torch.Tensor, rebuilt: torch.Tensor) -> dict[str, np.ndarray]:
+def by_variant(model: Squid | Simsid, x: torch.Tensor, reconstruction: torch.Tensor) -> dict[str, np.ndarray]:
     """Return (n,) scores of a batch by name of the variant."""
-    error = (rebuilt - x).square().mean((1, 2, 3))
+    error = (reconstruction - x).square().mean((1, 2, 3))
     last = model.ensemble.current[0]
-    on_rebuilt, on_input = -model.ensemble.mean(rebuilt), -model.ensemble.mean(x)
+    on_reconstruction, on_input = -model.ensemble.mean(reconstruction), -model.ensemble.mean(x)
     found = {
-        "mean of judges": on_rebuilt,
+        "ensemble on reconstruction": on_reconstruction,
         "reconstruction error": error,
-        "last judge": -last(rebuilt),
-        "mean of judges on the input": on_input,
-        "mean of judges on both": (on_input + on_rebuilt) / 2,
+        "last discriminator": -last(reconstruction),
+        "ensemble on input": on_input,
+        "ensemble on both": (on_input + on_reconstruction) / 2,
     }
     norms = [m for m in last.modules() if isinstance(m, FeatureNorm)]
     for norm in norms:
         norm.statistics = "running"
-    found["last judge, running statistics"] = -last(rebuilt)
+    found["last discriminator, running statistics"] = -last(reconstruction)
     for norm in norms:
         norm.statistics = "image"
-    return {name: part.float().numpy() for name, part in found.items()}
+    return {name: part.float().cpu().numpy() for name, part in found.items()}
 
 
 PAIRS = {
@@ -82,7 +80,7 @@ PAIRS = {
     "held-out normals, test pneumonia": [("validation", 0), ("test", 1)],
     "held-out normals, test normals": [("validation", 0), ("test", 0)],
 }
-"""What is told from what, each a split and a label."""
+"""Which groups are compared, each a split and a label."""
 
 
 def crossed(table: pd.DataFrame, name: str) -> dict[str, float]:
@@ -102,9 +100,9 @@ def auc_by_epoch(folder: Path, key: dict[str, object]) -> pd.DataFrame:
     """
     table, rows = pd.read_csv(folder / "variants.csv"), []
     names = [c for c in table if c not in ("path", "split", "label", "patient", "epoch")]
-    for epoch, watched in table.groupby("epoch"):
-        known = [name for name in names if watched[name].notna().all()]  # a variant may be younger than the training
-        aucs = pd.DataFrame({name: crossed(watched, name) for name in known})
+    for epoch, part in table.groupby("epoch"):
+        known = [name for name in names if part[name].notna().all()]  # a variant may be younger than the training
+        aucs = pd.DataFrame({name: crossed(part, name) for name in known})
         rows += [{**key, "epoch": epoch, "split": split, **row} for split, row in aucs.to_dict("index").items()]
     return pd.DataFrame(rows)
 
@@ -113,6 +111,7 @@ def main() -> None:
     """Train, score, evaluate, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", choices=["squid", "simsid"], default="squid")
+    parser.add_argument("--preset", help="such as ensemble; else the paper's configuration")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
@@ -122,13 +121,14 @@ def main() -> None:
     changes = {name: yaml.safe_load(value) for name, value in (pair.split("=") for pair in given.set)}
     options = {name: value for name, value in changes.items() if not name.startswith("train.")}
     settings = {name.removeprefix("train."): value for name, value in changes.items() if name not in options}
-    key = {"method": given.method, "options": " ".join(given.set), "epochs": given.epochs, "seed": given.seed}
+    departures = [*([given.preset] if given.preset else []), *given.set]
+    key = {"method": given.method, "options": " ".join(departures), "epochs": given.epochs, "seed": given.seed}
     rows = zhanglab.index(given.data)
-    folder = given.out / "_".join([given.method, *given.set, str(given.epochs), str(given.seed)])
-    run = api.plan(given.method, folder, None, options, settings | {"seed": given.seed, "epochs": given.epochs})
+    folder = given.out / "_".join([given.method, *departures, str(given.epochs), str(given.seed)])
+    settings |= {"seed": given.seed, "epochs": given.epochs}
+    run = Run.new(folder, Settings.of(given.method, given.preset, options, settings))
     if not run.trained:
-        watch = Variants(rows, folder, run.method_config.size)
-        api.train(given.method, rows, folder, options=options, train=run.train, watch=watch)
+        run = api.train_run(run, rows, callback=Variants(run, rows))
     before = (folder / "metrics.json").exists()
     api.score(run)
     found = api.evaluate(run, None if given.set or before else RESULTS / "results.csv")

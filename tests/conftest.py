@@ -1,9 +1,10 @@
-"""Fixtures that every layer shares: made images and data sets, small enough for any machine."""
+"""Fixtures that every layer shares: synthetic images and data sets, small enough for any machine."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from loligo.data.cache import Dataset
+from loligo.config import PreprocessingConfig, TrainConfig
+from loligo.data.dataset import Dataset, no_rejections
+from loligo.data.preprocessing import Preprocessing
+from loligo.detector import Detector
+from loligo.methods.contract import Method
+from loligo.nn.precision import Resolved
+from loligo.runs.settings import Settings
+from loligo.types import Geometry
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -64,7 +72,17 @@ def swapped(images: np.ndarray) -> np.ndarray:
 def dataset(images: np.ndarray) -> Dataset:
     """Wrap (N, 1, H, W) float32 as the data set that training and scoring take."""
     rows = pd.DataFrame({"path": [f"{i}.png" for i in range(len(images))], "label": 0})
-    return Dataset(rows, np.round(images * 65535).astype(np.uint16), pd.DataFrame(columns=["path", "reason"]))
+    side = images.shape[-1]
+    pixels, geometries = np.round(images * 65535).astype(np.uint16), [Geometry((side, side))] * len(images)
+    return Dataset(rows, pixels, no_rejections(), Preprocessing(side), geometries)
+
+
+def ready(method: Method, precision: Resolved = "float32", **preprocessing: Any) -> Detector:
+    """Return a detector that scores by a method, uncalibrated."""
+    settings = Settings(
+        method="", method_config=method.config, train=TrainConfig(), preprocessing=PreprocessingConfig(**preprocessing)
+    )
+    return Detector(method, settings, settings.preprocess(), precision=precision, device="cpu")
 
 
 def write_images(folder: Path, images: np.ndarray, prefix: str = "") -> list[Path]:

@@ -32,7 +32,7 @@ def test_the_table_is_printed_and_printed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digit_anatomy.write(tmp_path / "digit_anatomy", train=30, calibration=10, test=8, per_kind=4, validation=0)
-    monkeypatch.setattr(demo, "METHODS", ("gaussian", "squid"))
+    monkeypatch.setattr(demo, "METHODS", {"gaussian": 0.0, "squid": 1.0})
     monkeypatch.setattr(api, "report", lambda folder: folder / "report.html")  # slow, and tested by itself
     monkeypatch.setattr(Squid, "presets", {"digits": Squid.presets["tiny"] | {"train.epochs": 1}})
     demo.run(tmp_path)

@@ -12,7 +12,10 @@ from sklearn.metrics import roc_auc_score
 
 from loligo.calibration import Calibration
 from loligo.evaluation.protocols import evaluate, patients
+from loligo.runs.run import Run
+from loligo.runs.settings import Settings
 
+SIZE = 16
 LABELS = [0, 0, 0, 1, 1, 1, 1]
 SCORES = [1.0, 2.0, 5.0, 3.0, 6.0, 4.0, 8.0]
 
@@ -24,7 +27,7 @@ def scored(folder: Path, **columns: object) -> pd.DataFrame:
     table = pd.DataFrame({"path": paths, "split": "test", "label": LABELS, "mask": "", "map": "", "score": SCORES})
     table = table.assign(anomaly_score=0.5, p_value=0.5, flag=0)
     table.assign(**columns).to_csv(folder / "scores.csv", index=False)
-    (folder / "config.yaml").touch()
+    Run.new(folder, Settings.of("gaussian", options={"size": SIZE})).save()
     Calibration.fit(np.arange(20) / 10).save(folder / "calibration.json")
     return table
 
@@ -90,9 +93,9 @@ def test_pixel_metrics_do_not_depend_on_the_size_of_the_mask_file(tmp_path: Path
     random, heat = np.random.default_rng(0), []
     (tmp_path / "maps").mkdir()
     for i in range(7):
-        heat.append(random.random((16, 12), dtype=np.float32))
+        heat.append(random.random((SIZE, SIZE), dtype=np.float32))
         np.save(tmp_path / f"maps/{i}.npy", heat[i])
-    marked = np.zeros((16, 12), bool)
+    marked = np.zeros((SIZE, SIZE), bool)
     marked[4:9, 3:8] = True
     found = []
     for times in (1, 4):

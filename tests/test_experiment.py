@@ -157,10 +157,10 @@ def test_mixed_training_by_its_command(tmp_path: Path, capsys: pytest.CaptureFix
     write_covidx(tmp_path / "data")
     main(["index", "covidx", str(tmp_path / "data"), "-o", str(tmp_path / "m.csv"), "--validation", "0.5"])
     command = ["contaminate", "ae", "--data", str(tmp_path / "m.csv"), "--abnormal", str(tmp_path / "m.csv")]
-    main([*command, "--out", str(tmp_path / "out"), "--shares", "0", "0.2", "--seeds", "0", "1", *QUICK])
+    main([*command, "--out", str(tmp_path / "out"), "--rates", "0", "0.2", "--seeds", "0", "1", *QUICK])
     assert "contamination.png" in capsys.readouterr().out
-    table = pd.read_csv(tmp_path / "out" / "contamination.csv").sort_values(["share", "seed"], ignore_index=True)
-    assert table[["share", "seed"]].to_numpy().tolist() == [[0, 0], [0, 1], [0.2, 0], [0.2, 1]]
+    table = pd.read_csv(tmp_path / "out" / "contamination.csv").sort_values(["rate", "seed"], ignore_index=True)
+    assert table[["rate", "seed"]].to_numpy().tolist() == [[0, 0], [0, 1], [0.2, 0], [0.2, 1]]
     assert table["n_abnormal"].tolist() == [0, 0, *[round(0.2 * n) for n in table["n_train"][2:]]]
     assert set(table["epochs"]) == {2} and (tmp_path / "out" / "contamination.png").is_file()
 
@@ -176,7 +176,7 @@ def test_mixed_training_by_its_command(tmp_path: Path, capsys: pytest.CaptureFix
         (["experiment", "covidx"], "the second argument is METHOD"),
         (["experiment", "covidx", "squib"], "did you mean 'squid'"),
         (["experiment", "covidx", "ae", "--index.viev", "PA"], "has no option --index.viev"),
-        (["contaminate", "ae", "--share", "0.1"], "did you mean '--shares'"),
+        (["contaminate", "ae", "--rate", "0.1"], "did you mean '--rates'"),
         (["contaminate", "ae", "--train.seed", "1"], "has no option --train.seed"),
     ],
 )

@@ -1,12 +1,15 @@
 import json
+import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from loligo.files import replacing, write_json
+from loligo.files import locked, replacing, write_json
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -87,3 +90,33 @@ def test_json_replaces_what_stood_there(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(object(), tmp_path / "new" / "a.json")
     assert json.loads((tmp_path / "new" / "a.json").read_text(encoding="utf-8")) == {"b": "ü"}
+
+
+def count_up(folder: Path) -> None:
+    for _ in range(50):
+        with locked(folder):
+            value = int((folder / "count").read_text())
+            (folder / "count").write_text(str(value + 1))
+
+
+def test_whoever_holds_a_folder_holds_others_back(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    with locked(folder):
+        (folder / "count").write_text("0")
+    context = multiprocessing.get_context("spawn")
+    both = [context.Process(target=count_up, args=(folder,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert (folder / "count").read_text() == "100"
+
+
+def test_files_and_images_can_be_used_where_unix_modules_are_missing() -> None:
+    code = """
+import sys
+for name in ("fcntl", "resource", "pwd", "grp"):
+    sys.modules[name] = None
+import loligo.files, loligo.io, loligo.data.cache, loligo.data.arrays
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

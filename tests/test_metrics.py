@@ -280,7 +280,7 @@ def test_histogram_kl_of_equal_intensities_is_zero_wherever_they_lie() -> None:
     assert metrics.histogram_kl(x, x[::-1].T) == pytest.approx(0, abs=1e-15)
 
 
-def test_histogram_kl_counts_what_the_rebuilt_image_lacks() -> None:
+def test_histogram_kl_counts_what_the_reconstruction_lacks() -> None:
     half, black = np.repeat([0.0, 1.0], 50), np.zeros(100)
     expected = 0.5 * np.log(0.5) + 0.5 * np.log(0.5 / metrics.EPSILON)  # by hand: half the pixels have no counterpart
     assert metrics.histogram_kl(half, black) == pytest.approx(expected, rel=1e-6)
@@ -290,9 +290,9 @@ def test_histogram_kl_counts_what_the_rebuilt_image_lacks() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.array([0.5, 1.2]), r"rebuilt image holds 0\.5 to 1\.2; intensities in \[0, 1\]"),
-        (np.array([0.5, np.nan]), "rebuilt image holds nan"),
-        (np.array([]), "rebuilt image holds no pixels"),
+        (np.array([0.5, 1.2]), r"reconstruction holds 0\.5 to 1\.2; intensities in \[0, 1\]"),
+        (np.array([0.5, np.nan]), "reconstruction holds nan"),
+        (np.array([]), "reconstruction holds no pixels"),
     ],
 )
 def test_histogram_kl_refuses_what_is_no_image(image: np.ndarray, message: str) -> None:

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 
-from loligo import api
 from loligo.config import build
 from loligo.runs.run import Run
+from loligo.runs.settings import Settings
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    run = api.plan("ae", tmp_path / "run", "tiny", {}, {})
+    run = Run.new(tmp_path / "run", Settings.of("ae", "tiny"))
     run.save()
     run.save_model(run.new_model())
     return run
@@ -44,18 +43,11 @@ def test_a_broken_configuration_is_named(text: str, message: str, run: Run) -> N
     assert "\n" not in str(found.value)
 
 
-def test_an_older_folder_whose_configuration_names_channels_is_read(run: Run) -> None:
-    values = yaml.safe_load((run.folder / "config.yaml").read_text())
-    values["method_config"]["channels"] = 1
-    (run.folder / "config.yaml").write_text(yaml.safe_dump(values))
-    assert Run.load(run.folder).method_config == run.method_config
-
-
-@pytest.mark.parametrize("share", [0, 0.5])
-def test_weights_that_are_cut_are_named(share: float, run: Run) -> None:
+@pytest.mark.parametrize("part", [0, 0.5])
+def test_weights_that_are_cut_are_named(part: float, run: Run) -> None:
     path = run.folder / "model.safetensors"
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
+    path.write_bytes(whole[: int(part * len(whole))])
     with pytest.raises(ValueError, match=r"model\.safetensors does not hold the weights of this ae"):
         run.model()
 
@@ -81,16 +73,16 @@ def test_a_missing_tensor_is_named_in_one_line(run: Run) -> None:
         ({"size": torch.tensor(64)}, r"ae has size tensor\(64\); it must be int"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused(options: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_a_value_that_cannot_be_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        api.plan("ae", tmp_path, None, options, {})
+        Settings.of("ae", options=options)
 
 
-def test_what_may_be_nothing_or_negative_is_taken(tmp_path: Path) -> None:
+def test_what_may_be_nothing_or_negative_is_taken() -> None:
     with pytest.raises(ValueError, match=r"vae has widths \(0, 4\); each must be at least 1"):
-        api.plan("vae", tmp_path, None, {"widths": [0, 4]}, {})
-    assert api.plan("simsid", tmp_path, None, {"memory_levels": 0, "skips": 0}, {"seed": 0}).method_config.skips == 0
-    assert api.plan("cutpaste", tmp_path, None, {"layers": [-1], "head": []}, {}).method_config.layers == (-1,)
+        Settings.of("vae", options={"widths": [0, 4]})
+    assert Settings.of("simsid", None, {"memory_levels": 0, "skips": 0}, {"seed": 0}).method_config.skips == 0
+    assert Settings.of("cutpaste", options={"layers": [-1], "head": []}).method_config.layers == (-1,)
 
 
 def test_a_field_says_its_own_bound() -> None:
@@ -101,3 +93,22 @@ def test_a_field_says_its_own_bound() -> None:
     assert build(Config, {"warm_up": 0}) == Config(0)
     with pytest.raises(ValueError, match="options has warm_up -1; it must be at least 0"):
         build(Config, {"warm_up": -1})
+
+
+def test_a_methods_own_defaults_lie_below_its_presets_and_what_is_given() -> None:
+    assert Settings.of("squid").train.epochs == 200  # the paper's
+    ensemble = Settings.of("squid", "ensemble")
+    assert (ensemble.train.epochs, ensemble.train.intensity_augmentation) == (60, True)
+    assert Settings.of("squid", "ensemble", train={"epochs": 3}).train.epochs == 3
+    with pytest.raises(ValueError, match="squid has no preset 'ensembel'; did you mean 'ensemble'"):
+        Settings.of("squid", "ensembel")
+    with pytest.raises(ValueError, match="false_alarm_rate is 0"):
+        Settings.of("ae", false_alarm_rate=0)
+
+
+def test_a_run_keeps_the_precision_that_auto_meant(run: Run) -> None:
+    run.about["precision"] = "bf16"
+    run.save()
+    assert Run.load(run.folder).precision == "bf16"
+    again = Run.new(run.folder, Settings.of("ae", "tiny"))  # on another machine, say
+    assert (again.train.precision, again.precision) == ("auto", "bf16")

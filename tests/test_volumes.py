@@ -16,10 +16,12 @@ from conftest import anatomy, write_images
 from loligo import api
 from loligo.calibration import Calibration
 from loligo.cli import main
-from loligo.data import cache, volumes
-from loligo.data.volumes import Cut
+from loligo.data import cache
+from loligo.data.preprocessing import Preprocessing
+from loligo.detector import Detector
 from loligo.io import nifti, planes
-from loligo.scoring import bounded
+from loligo.runs.mood import bounded
+from loligo.training import images
 
 SHAPE = (20, 24, 12)  # X, Y, Z
 OPTIONS = {"size": 32, "position": True, "widths": [4, 8, 8], "restorations": 2}
@@ -64,14 +66,14 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 def test_a_data_set_of_volumes_holds_their_slices_with_their_places(manifest: pd.DataFrame) -> None:
-    data = cache.load(manifest.iloc[:3], 32, cut=Cut("axial", "brain", position=True))
+    data = cache.load(manifest.iloc[:3], Preprocessing(32, position=True))
     assert len(data) == 3 * 12
     assert data.counts == (12, 12, 12)
     assert data.row_of.tolist() == [0] * 12 + [1] * 12 + [2] * 12
     x = data.batch([0, 6, 11, 12])
     assert x.shape == (4, 2, 32, 32)
     np.testing.assert_allclose(x[:, 1].mean((1, 2)), [-0.5, 6 / 11 - 0.5, 0.5, -0.5], atol=1e-6)
-    again = cache.load(manifest.iloc[:3], 32, cut=Cut("sagittal", "brain"))
+    again = cache.load(manifest.iloc[:3], Preprocessing(32, axis="sagittal"))
     assert len(again) == 3 * 20
     assert again.batch([0]).shape == (1, 1, 32, 32)
 
@@ -80,7 +82,7 @@ def test_a_volume_of_one_slice_is_a_volume(tmp_path: Path) -> None:
     paths = [str(save(tmp_path / f"{i}.nii", brain(i)[:, :, 6:7])) for i in range(6)]
     splits = ["train", "train", "calibration", "calibration", "test", "test"]
     run = api.train("gaussian", pd.DataFrame({"path": paths, "split": splits}), tmp_path / "run", preset="tiny")
-    assert run.images(run.manifest()).counts == (1,) * 6
+    assert images.load(run, run.manifest()).counts == (1,) * 6
     table = api.score(run)
     assert [nib.load(run.folder / file).shape for file in table["map"]] == [(20, 24, 1)] * 2
 
@@ -92,7 +94,7 @@ def test_a_file_that_is_cut_short_is_rejected_and_the_others_keep_their_slices(
     whole = Path(manifest["path"][0]).read_bytes()
     bad.write_bytes(whole[: len(whole) // 2])
     rows = pd.DataFrame({"path": [manifest["path"][0], str(bad), manifest["path"][1]]})
-    data = cache.load(rows, 16)
+    data = cache.load(rows, Preprocessing(16))
     assert data.counts == (12, 12)
     assert list(data.rows["path"]) == [manifest["path"][0], manifest["path"][1]]
     assert list(data.rejected["path"]) == [str(bad)]
@@ -102,10 +104,10 @@ def test_a_ct_mapped_to_one_keeps_its_values(tmp_path: Path) -> None:
     """MOOD's abdomens lie in [0, 1]; the window of HU would make them one grey, even of two voxels that overshoot."""
     ras = np.random.default_rng(0).random(SHAPE).astype(np.float32)
     rows = pd.DataFrame({"path": [str(save(tmp_path / "ct.nii.gz", ras))]})
-    data = cache.load(rows, 32, cut=Cut("axial", "unit"), folder=tmp_path / "cache")
+    data = cache.load(rows, Preprocessing(32, window="unit"), folder=tmp_path / "cache")
     assert data.batch(range(12)).std() > 0.15
     hu = pd.DataFrame({"path": [str(save(tmp_path / "hu.nii.gz", 400 * ras - 160))]})
-    again = cache.load(hu, 32, cut=Cut("axial", "ct"), folder=tmp_path / "cache")
+    again = cache.load(hu, Preprocessing(32, window="ct"), folder=tmp_path / "cache")
     np.testing.assert_allclose(again.batch(range(12)), data.batch(range(12)), atol=1e-3)
 
 
@@ -126,27 +128,25 @@ def run(manifest: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> api
 def test_a_volume_scores_as_the_sum_of_its_slices_whatever_the_batch(run: api.Run, manifest: pd.DataFrame) -> None:
     table = pd.read_csv(run.folder / "scores.csv")
     assert len(table) == 4
-    from loligo.scoring import Scorer
-
-    data = run.images(manifest[manifest["split"] == "test"])
-    scorer = Scorer(run.model(), "float32")
-    expected = [float(scorer(data.batch(np.flatnonzero(data.row_of == row))).image.double().sum()) for row in range(4)]
+    data = images.load(run, manifest[manifest["split"] == "test"])
+    detector = Detector.load(run)
+    expected = [
+        float(detector(data.batch(np.flatnonzero(data.row_of == row))).image.double().sum()) for row in range(4)
+    ]
     np.testing.assert_allclose(table["score"], expected, rtol=1e-4)
-    other = api.score(run, manifest[manifest["split"] == "test"][::-1], run.folder / "b", maps=False, batch_size=16)
+    other = api.score(run, manifest[manifest["split"] == "test"][::-1], run.folder / "b", maps="none", batch_size=16)
     np.testing.assert_allclose(other["score"][::-1], table["score"], rtol=1e-4)
 
 
 def test_by_its_rarest_codes_a_volume_scores_as_its_most_abnormal_slice(
     run: api.Run, manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from loligo.scoring import Scorer, raw_scores
-
     model = run.model()
-    monkeypatch.setattr(model, "config", replace(model.config, score="rarest"))  # type: ignore[type-var]
-    scorer, data = Scorer(model, "float32"), run.images(manifest[manifest["split"] == "test"])
-    found = raw_scores(scorer, data, batch_size=5, progress=False)
+    monkeypatch.setattr(model, "config", replace(model.config, score="max_nll"))  # type: ignore[type-var]
+    detector, data = Detector.of(run, model), images.load(run, manifest[manifest["split"] == "test"])
+    found = detector.scores(data, batch_size=5)
     for row in range(4):
-        slices = scorer(data.batch(np.flatnonzero(data.row_of == row))).image
+        slices = detector(data.batch(np.flatnonzero(data.row_of == row))).image
         assert found[row] == pytest.approx(float(slices.max()), rel=1e-4)
         assert float(slices.min()) < found[row]
 
@@ -224,13 +224,13 @@ def test_what_has_no_mood_layout_is_refused_before_it_is_scored(
     def no_score(*_: object) -> None:
         raise AssertionError("scored")
 
-    monkeypatch.setattr(api, "score_table", no_score)
+    monkeypatch.setattr(api.scoring, "score_table", no_score)
     paths = [str(manifest["path"][0]), shutil.copy(manifest["path"][1], tmp_path / "0.nii.gz")]
     message = {"two of one name": "two volumes are named 0.nii.gz", "no maps": "score with maps"}.get(case)
     if case == "no volume":
         paths, message = [str(write_images(tmp_path, anatomy(1))[0])], "000.png is no NIfTI volume"
     with pytest.raises(ValueError, match=message):
-        api.score(run, paths, tmp_path / "b", maps=case != "no maps", layout="mood")
+        api.score(run, paths, tmp_path / "b", maps="none" if case == "no maps" else "image", layout="mood")
 
 
 def test_a_map_keeps_the_whole_name_of_its_volume(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_another_spacing_is_refused_in_training_and_rejected_in_scoring(
     mixed = manifest.head(7).assign(path=[str(tmp_path / "odd.nii.gz"), *manifest["path"][1:7]])
     with pytest.raises(ValueError, match=r"1 of 7 volumes have another spacing than 2 x 2 x 2 mm: .*odd\.nii.*2\.5"):
         api.train("gaussian", mixed, tmp_path / "run", preset="tiny")
-    table = api.score(run, [tmp_path / "odd.nii.gz", manifest["path"][1]], tmp_path / "out", maps=False)
+    table = api.score(run, [tmp_path / "odd.nii.gz", manifest["path"][1]], tmp_path / "out", maps="none")
     assert list(table["path"]) == [manifest["path"][1]]
     rejected = pd.read_csv(tmp_path / "out" / "rejected.csv")
     assert "another spacing than 2 x 2 x 2 mm" in rejected["reason"][0] and "2.5" in rejected["reason"][0]
@@ -268,11 +268,11 @@ def test_what_is_held_out_of_a_folder_of_volumes_can_be_read(manifest: pd.DataFr
 
     for i in range(6):
         shutil.copy(manifest["path"][i], tmp_path / f"{i}.nii.gz")
-    held = manifests.resolve(tmp_path, purpose="train")
+    held = manifests.resolve(tmp_path, purpose="train").rows
     broken = Path(held.loc[held["split"] == "calibration", "path"].item())
     voxels = np.full(SHAPE, np.nan, np.float32)
     nib.save(nib.Nifti1Image(voxels, np.diag([2, 2, 2, 1])), broken)
-    again = manifests.resolve(tmp_path, purpose="train").set_index("path")["split"]
+    again = manifests.resolve(tmp_path, purpose="train").rows.set_index("path")["split"]
     assert again[str(broken)] == "train" and (again == "calibration").sum() == 1
     run = api.train("gaussian", tmp_path, tmp_path / "run", preset="tiny")
     assert (run.about["data"]["train"], run.about["data"]["calibration"], run.about["data"]["rejected"]) == (4, 1, 1)
@@ -294,8 +294,8 @@ def test_pictures_of_a_volume_are_in_proportion(tmp_path: Path) -> None:
 
     from PIL import Image
 
-    from loligo.reports.common.pictures import Sources
     from loligo.reports.run import slices
+    from loligo.reports.run.pictures import Sources
 
     thick = np.diag([0.5, 0.5, 5, 1])
     nib.save(nib.Nifti1Image(brain(0, (48, 52, 10)), thick), tmp_path / "thick.nii.gz")
@@ -317,59 +317,49 @@ def test_results_for_mood_are_those_of_the_last_scoring(run: api.Run, manifest: 
 def test_what_a_table_names_elsewhere_is_not_removed(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
     out, kept = tmp_path / "out", [tmp_path / "a.nii", tmp_path / "sample" / "b.txt", tmp_path / "pixel" / "b"]
     test = list(manifest.loc[manifest["split"] == "test", "path"])[:1]
-    table = api.score(run, test, out, maps=False)
+    table = api.score(run, test, out, maps="none")
     for path in kept:
         path.parent.mkdir(exist_ok=True)
         path.touch()
     for name in (str(kept[0]), "../../a.nii", "../../pixel/b"):
         table.assign(mood=name).to_csv(out / "scores.csv", index=False)
-        api.score(run, test, out, maps=False)
+        api.score(run, test, out, maps="none")
     assert all(path.is_file() for path in kept)
 
 
 def test_a_folder_of_volumes_is_indexed(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
     for i in range(2):
         shutil.copy(manifest["path"][i], tmp_path)
-    assert len(api.score(run, tmp_path, tmp_path / "out", maps=False)) == 2
+    assert len(api.score(run, tmp_path, tmp_path / "out", maps="none")) == 2
 
 
-def test_maps_of_slices_are_put_back_where_they_came_from(run: api.Run, manifest: pd.DataFrame) -> None:
+def test_maps_of_slices_are_put_back_where_they_came_from(manifest: pd.DataFrame, tmp_path: Path) -> None:
     """A method whose map is the image itself gives back the volume."""
     import torch
 
     from loligo.methods.configs import MethodConfig
     from loligo.methods.contract import Method
-    from loligo.scoring import Scorer, VolumeMaps, save_volume
+    from loligo.runs.settings import Settings
     from loligo.types import Scores
 
     class Mirror(Method):
-        def score(self, x: torch.Tensor) -> Scores:
+        def forward(self, x: torch.Tensor) -> Scores:
             return Scores(x.mean((1, 2, 3)), x[:, :1])
 
-    for axis, size in (("axial", 24), ("coronal", 20), ("sagittal", 24)):
-        rows = manifest[manifest["split"] == "test"].reset_index(drop=True)
-        data = cache.load(rows, size, cut=Cut(axis, "brain"))
-        scorer = Scorer(Mirror(MethodConfig(size=size)), "float32")
-        maps = VolumeMaps(scorer.method, data, axis)
-        found = [own for start in range(0, len(data), 7) for own in maps.add(
-            scorer(data.batch(np.arange(start, min(start + 7, len(data))))).map[:, 0]
-        )]  # fmt: skip
-        assert [row for row, *_ in found] == [0, 1, 2, 3]
-        for row, header, voxels in found:
-            file = save_volume(run.folder / "mirror" / axis, row, header, voxels)
-            back, own = nifti.read(run.folder / "mirror" / file), nifti.read(Path(rows["path"][row]))
+    rows = manifest[manifest["split"] == "test"].reset_index(drop=True)
+    for axis, aspect, size in (("axial", "squash", 24), ("coronal", "pad", 24), ("sagittal", "squash", 24)):
+        data = cache.load(rows, Preprocessing(size, aspect, axis))
+        calibration = Calibration.fit([1.0, 2.0, 3.0])
+        settings = Settings.of("gaussian", "tiny", None, None, None)
+        detector = Detector(Mirror(MethodConfig(size=size)), settings, data.preprocessing, calibration=calibration)
+        found = list(detector.predictions(data, batch_size=7))
+        assert len(found) == 4
+        for path, prediction in zip(rows["path"], found, strict=True):
+            nifti.write(tmp_path / "map.nii.gz", prediction.map, prediction.geometry)
+            back, own = nifti.read(tmp_path / "map.nii.gz"), nifti.read(Path(path))
             np.testing.assert_allclose(back.affine, own.affine, atol=1e-4)
             a, b = planes.slices(back.voxels, axis), planes.slices(own.voxels, axis)
             assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.97  # but for resizing and the window
-
-
-def test_the_shape_of_slices_is_known_without_the_voxels(tmp_path: Path) -> None:
-    header = nifti.read_header(save(tmp_path / "a.nii", brain(0)))
-    assert [volumes.shape(header, axis) for axis in ("axial", "coronal", "sagittal")] == [
-        planes.slices(brain(0), axis).shape for axis in ("axial", "coronal", "sagittal")
-    ]
-    huge = replace(header, shape=(1 << 20, 1 << 20, 1 << 20))
-    assert volumes.shape(huge, "axial") == (1 << 20, 1 << 20, 1 << 20)
 
 
 def test_files_that_no_scoring_wrote_are_kept(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
@@ -378,7 +368,7 @@ def test_files_that_no_scoring_wrote_are_kept(run: api.Run, manifest: pd.DataFra
     mine.parent.mkdir()
     shutil.copy(manifest["path"][0], mine)
     for _ in range(2):
-        api.score(run, mine, tmp_path, maps=False)
+        api.score(run, mine, tmp_path, maps="none")
     before = mine.read_bytes()
     with pytest.raises(ValueError, match=r"pixel/a\.nii\.gz was not written by a scoring; choose another folder"):
         api.score(run, mine, tmp_path, layout="mood")

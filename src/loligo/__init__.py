@@ -2,19 +2,65 @@
 
 Learn from normal images alone; say of a new one how abnormal it is, where, and how sure that is. The whole flow:
 
-    from loligo.api import evaluate, report, score, train
+    import loligo
 
-    run = train("squid", data="normals/", out="runs/a")          # a tenth is held out for calibration
-    table = score(run, "new/")                                   # runs/a/scores.csv and runs/a/maps/
-    print(table[["path", "anomaly_score", "p_value", "flag"]])
+    run = loligo.train("padim", "normals/", "runs/a", preset="radiograph")   # a tenth is held out for calibration
+    table = loligo.score(run, "new/")                                        # runs/a/scores.csv and runs/a/maps/
+    prediction = loligo.load(run).predict(["new/case.png"])[0]               # nothing is written
+    print(prediction.p_value, prediction.map.shape)                          # the map lies on the image's own pixels
 
-    run = train("squid", data="manifest.csv", out="runs/b", options={"slots": 400}, train={"epochs": 10})
-    score(run)                                                   # the manifest's test split
-    print(evaluate(run)["clean"]["auc"])                         # both protocols, with intervals
-    report(run)                                                  # runs/b/report.html
+    loligo.score(run)                                                        # the test split of a manifest
+    print(loligo.evaluate(run)["clean"]["auc"])                              # both protocols, with intervals
+    loligo.report(run)                                                       # runs/a/report.html
 
 Research use only: not a medical device.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loligo.api import evaluate, load, report, score, sheet, train
+    from loligo.detector import Detector
+    from loligo.methods import list_methods
+    from loligo.nn.precision import accelerate
+    from loligo.types import Image, Prediction
+
 __version__ = "0.1.0"
 NOTICE = "Research use only: not a medical device."
+__all__ = [
+    "Detector",
+    "Image",
+    "Prediction",
+    "accelerate",
+    "evaluate",
+    "list_methods",
+    "load",
+    "report",
+    "score",
+    "sheet",
+    "train",
+]
+_HOMES = {
+    "Detector": "detector",
+    "Image": "types",
+    "Prediction": "types",
+    "accelerate": "nn.precision",
+    "list_methods": "methods",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for: importing loligo alone loads nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module 'loligo' has no attribute {name!r}")
+    found = getattr(import_module(f"loligo.{_HOMES.get(name, 'api')}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted([*globals(), *__all__])

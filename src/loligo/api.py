@@ -1,13 +1,9 @@
-"""The verbs of loligo: train, score, evaluate, report, sheet; the command line and longer experiments call these."""
+"""The verbs of loligo, which `import loligo` gives and the command line calls."""
 
 from __future__ import annotations
 
-import os
-import platform
-import resource
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,39 +11,40 @@ import numpy as np
 import pandas as pd
 import torch
 
-from loligo import methods, reports
-from loligo.calibration import HEADROOM, Calibration
-from loligo.config import PreprocessingConfig, TrainConfig, build
-from loligo.data import manifest, volumes
-from loligo.data.cache import AllRejected, Dataset
+from loligo import scoring
+from loligo.config import PreprocessingConfig, TrainConfig
+from loligo.data import manifest
+from loligo.data.dataset import AllRejected, Dataset, no_rejections, refuse_mixed
+from loligo.data.decode import shared_spacing
+from loligo.data.manifest import Listing
 from loligo.data.splits import SPLITS
-from loligo.evaluation import protocols as evaluation
-from loligo.evaluation.results import append, commit
-from loligo.io import is_volume
+from loligo.detector import Detector
+from loligo.evaluation import protocols
+from loligo.evaluation.results import append
 from loligo.methods.contract import Method
 from loligo.names import nearest
+from loligo.nn.precision import pick_device, resolve
 from loligo.reports.run import gather
+from loligo.reports.run import page as reports
 from loligo.reports.sheet import page as sheets
 from loligo.reports.sheet.examine import examine
+from loligo.runs import mood
 from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
-from loligo.scoring import (
-    Scorer,
-    VolumeMaps,
-    batches,
-    by_row,
-    check_mood,
-    mood_layout,
-    raw_scores,
-    score_table,
-    sweep,
-    sweep_mood,
-)
-from loligo.training import loop as training
+from loligo.runs.settings import FALSE_ALARM_RATE, Settings
+from loligo.training import images, loop, processes
+from loligo.training.cost import cost
+from loligo.training.loop import Callback
 
 DARK = 0.5
 """Brightest pixel, of the files' range, below which images look as if another range was meant."""
 Paths = str | Path | Sequence[str | Path]
+log = logging.getLogger(__name__)
+
+
+def load(run: str | Path | Run, device: str = "auto", false_alarm_rate: float | None = None) -> Detector:
+    """Return the detector of a run folder, as `Detector.load` does."""
+    return Detector.load(run, device, false_alarm_rate)
 
 
 def train(
@@ -59,115 +56,93 @@ def train(
     options: dict[str, Any] | None = None,
     train: TrainConfig | dict[str, Any] | None = None,
     preprocessing: PreprocessingConfig | dict[str, Any] | None = None,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
     strict: bool = False,
-    watch: Callable[[Method, int], None] | None = None,
+    callback: Callback | None = None,
 ) -> Run:
     """Train ``method`` on the normals of ``data`` into the run folder ``out``, and calibrate it.
 
     ``data`` is a manifest (path or frame), a folder of images, or files; a folder is indexed on the fly and a tenth of
-    its patients held out for calibration. ``options`` and ``train`` replace defaults of the method's Config and of
-    `TrainConfig`; ``preset`` names a set of both. A training that was cut off goes on where it stopped. Images that
-    cannot be read are listed in rejected.csv, unless ``strict``. ``watch`` looks on after each epoch; that of
-    ``train.evaluate_every_epoch`` scores validation and test images for the papers' protocol. Raises ValueError for unknown names or
-    unfit data.
+    its images held out for calibration. ``options``, ``train`` and ``preprocessing`` replace defaults of the method's
+    Config, of `TrainConfig` and of `PreprocessingConfig`; ``preset`` names a set of the first two. A training that was
+    cut off resumes. Images that cannot be read are listed in rejected.csv, unless ``strict``. ``callback`` is called
+    after each epoch. Raises ValueError for unknown names or unfit data.
     """
-    run = plan(method, out, preset, options or {}, train or {}, preprocessing or {})
+    settings = Settings.of(method, preset, options, train, preprocessing, false_alarm_rate)
+    return train_run(Run.new(out, settings), data, strict=strict, callback=callback)
+
+
+def train_run(run: Run, data: Paths | pd.DataFrame, *, strict: bool = False, callback: Callback | None = None) -> Run:
+    """Train what `Run.new` returned; see `train`."""
     if run.trained:
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
-    torch.manual_seed(run.train.seed)
-    model = run.new_model()  # before anything is written, as it may refuse its options
-    rows = manifest.check(data) if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="train")
+    rows, rejected = _listing(data, "train", strict)
     _require(rows, "train")
-    if (run.folder / "config.yaml").exists() and not run.begun:
-        print(f"{run.folder}: the training was cut off before anything was kept; it starts over", file=sys.stderr)
-    _keep_manifest(run, rows)
-    learnt = rows.loc[rows["split"].isin(("train", "calibration")), "path"]
-    if is_volume(Path(learnt.iloc[0])):
-        run.about["data"]["spacing"] = list(volumes.spacing(learnt))
-    normals = _load(run, rows, "train", strict)
-    held_out = _load(run, rows, "calibration", strict)
-    _warn_of_dark(normals)
-    looks = _Watch(run, rows, strict) if run.train.evaluate_every_epoch and not watch else None
-    unread = [data.rejected for data in (normals, held_out, *([looks.data] if looks else []))]
-    rejected = pd.concat(unread, ignore_index=True)
-    RunFolder(run.folder).add_rejected(rejected, "training")
-    run.save()
-    history = training.fit(model, normals, run.train, run.folder, watch or looks)
-    run.save_model(model)
-    run.about["cost"] = _cost(history)
+    _require(rows, "calibration")
+    if run.train.devices > 1 and not processes.inside():
+        processes.spawn(_train, run.train.devices, run, rows, rejected, strict, callback)
+        return Run.load(run.folder)
+    return _train(run, rows, rejected, strict, callback)
+
+
+def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, callback: Callback | None) -> Run:
+    """Train in this process, which may be one of several; the first of them writes."""
+    with processes.joined(run.train.device) as reduce:
+        first = reduce.rank == 0
+        torch.manual_seed(run.train.seed)
+        model = run.new_model()  # before anything is written, as it may refuse its options
+        if first:
+            _begin(run, rows)
+        if spacing := shared_spacing(rows.loc[rows["split"].isin(("train", "calibration")), "path"]):
+            run.about["data"]["spacing"] = list(spacing)
+        normals, held_out = (
+            images.load(run, rows[rows["split"] == split], strict=strict) for split in ("train", "calibration")
+        )
+        first_of = [part.rows["path"][0] for part in (normals, held_out)]
+        refuse_mixed(first_of, [part.counts is not None for part in (normals, held_out)])
+        if first:
+            _warn_of_dark(normals)
+        each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch and first else None)
+        unread = [rejected, normals.rejected, held_out.rejected]
+        unread += [each.data.rejected] if isinstance(each, _EachEpoch) else []
+        device = pick_device(run.train.device, processes.local_rank())
+        run.about.setdefault("precision", resolve(run.train.precision, device))
+        if first:
+            run.files.add_rejected(pd.concat(unread, ignore_index=True), "training")
+            run.save()
+        history = loop.fit(
+            model, normals, run.train, run.folder, each, precision=run.precision, reduce=reduce, progress=first
+        )
+        if first:
+            run.save_model(model)
+            run.about["cost"] = cost(history)
+            _finish(run, model, rows, normals, held_out, sum(map(len, unread)))
+    return run
+
+
+def _begin(run: Run, rows: pd.DataFrame) -> None:
+    """Keep the manifest with the run; one that is resumed must be given the same images to learn from."""
+    if run.files.config.exists() and not run.begun:
+        log.warning("%s: the training was cut off before anything was kept; it starts over", run.folder)
+    path = run.files.manifest
+    if run.begun and path.exists() and manifest.trained_on(manifest.read(path)) != manifest.trained_on(rows):
+        raise ValueError(f"{run.folder} was begun on other training images; see {path}, or choose another folder")
+    manifest.write(rows, path)
+
+
+def _finish(run: Run, model: Method, rows: pd.DataFrame, normals: Dataset, held_out: Dataset, rejected: int) -> None:
+    """Calibrate, and note what the run was trained on."""
+    calibration = Detector.of(run, model, run.train.device).calibrate(held_out)
     source = " ".join(sorted({str(name) for name in rows.get("source", []) if name and not pd.isna(name)}))
-    calibration = calibrate(run, held_out)
     run.about["data"] |= {
         "source": source,
         "train": len(normals.rows),
         "calibration": len(held_out.rows),
-        "rejected": len(rejected),
+        "rejected": rejected,
         "false_alarm_rate": calibration.false_alarm_rate,
     }
     run.save()
-    calibration.save(run.folder / "calibration.json")  # last: where it stands, the run counts as trained
-    return run
-
-
-def plan(
-    method: str, out: str | Path, preset: str | None, options: dict[str, Any], train: Any, preprocessing: Any = None
-) -> Run:
-    """Return the run that is to be made in ``out``; ValueError where another one was begun there."""
-    kind = methods.get(method)
-    if preset is not None and preset not in kind.presets:
-        raise ValueError(f"{method} has no preset {preset!r}; {nearest(preset, kind.presets)}")
-    given = kind.presets.get(preset or "default", {})
-    config = build(kind.Config, {k: v for k, v in given.items() if not k.startswith("train.")} | options, method)
-    if not isinstance(train, TrainConfig):
-        preset_train = {k.removeprefix("train."): v for k, v in given.items() if k.startswith("train.")}
-        train = build(TrainConfig, preset_train | train, "train")
-    if not isinstance(preprocessing, PreprocessingConfig):
-        preprocessing = build(PreprocessingConfig, preprocessing or {}, "preprocessing")
-    if not str(out):
-        raise ValueError("the run folder's name is empty; name one, such as runs/a")
-    run = Run(Path(out), method, config, train, {"data": {}, "cost": {}}, preset or "", preprocessing)
-    if run.begun:
-        before = Run.load(run.folder)
-        if (before.method, before.method_config, before.train, before.preprocessing) != (
-            method,
-            config,
-            train,
-            preprocessing,
-        ):
-            raise ValueError(
-                f"{run.folder} was begun with other options ({_difference(before, run)}); "
-                "repeat those to go on with it, or choose another folder"
-            )
-    return run
-
-
-def _difference(before: Run, now: Run) -> str:
-    """Name the first option in which two runs differ."""
-    pairs: list[tuple[str, Any, Any]] = [("method", before.method, now.method)]
-    for name, a, b in (
-        ("method", before.method_config, now.method_config),
-        ("train", before.train, now.train),
-        ("preprocessing", before.preprocessing, now.preprocessing),
-    ):
-        pairs += [(f"{name}.{k}", v, vars(b).get(k)) for k, v in vars(a).items()]
-    name, old, new = next(pair for pair in pairs if pair[1] != pair[2])
-    return f"{name} was {old!r}, is now {new!r}"
-
-
-def calibrate(run: Run, normals: Dataset) -> Calibration:
-    """Score held-out normals; return what they say: p-values, threshold, colours of maps."""
-    scorer = Scorer(run.model(), run.train.precision)
-    whole = VolumeMaps(scorer.method, normals, run.preprocessing.axis) if normals.counts else None
-    values, peaks = [], []
-    for _, _, scores in batches(scorer, normals):
-        values.append(scores.image.double().numpy())
-        if scores.map is not None:
-            maps = scores.map[:, 0]
-            found = (voxels for *_, voxels in whole.add(maps)) if whole else maps.numpy()
-            peaks += [np.quantile(heat, 0.999) for heat in found]
-    scale = float(np.median(peaks)) * HEADROOM if peaks else 1.0
-    scored = by_row(np.concatenate(values), normals, scorer.method.volume_score)
-    return replace(Calibration.fit(scored), map_scale=scale or 1.0)
+    calibration.save(run.files.calibration)  # last: where it stands, the run counts as trained
 
 
 def score(
@@ -176,60 +151,69 @@ def score(
     out: str | Path | None = None,
     *,
     splits: Sequence[str] | None = None,
-    maps: bool = True,
+    maps: scoring.Maps = "image",
     batch_size: int = 16,
     strict: bool = False,
-    device: str = "cpu",
+    device: str = "auto",
+    false_alarm_rate: float | None = None,
     layout: Literal["loligo", "mood"] = "loligo",
 ) -> pd.DataFrame:
     """Score images with a trained run; write scores.csv, maps/ and rejected.csv to ``out``; return the table.
 
     ``data`` is a folder, files or a manifest; without it, the manifest that the run was trained on. Of a manifest the
     ``splits`` are scored: all of ``data``, test of the run's own, unless given. ``out`` is the run folder unless given;
-    metrics of scores that stood there go. The ``layout`` mood adds what that challenge's evaluation reads:
-    sample/NAME.txt and pixel/NAME for each volume.
+    metrics of scores that stood there go. A ``false_alarm_rate`` other than that of the run becomes that of ``out``.
+    The ``layout`` mood adds what that challenge's evaluation reads: sample/NAME.txt and pixel/NAME for each volume.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     if unknown := [split for split in splits or () if split not in SPLITS]:
         raise ValueError(f"there is no split {unknown[0]!r}; {nearest(unknown[0], SPLITS)}")
     run = run if isinstance(run, Run) else Run.load(run)
-    folder = Path(out) if out else run.folder
-    calibration = Calibration.load(run.folder / "calibration.json")
+    folder = RunFolder(Path(out) if out else run.folder)
+    detector = Detector.load(run, device, false_alarm_rate)
     if data is None:
-        rows, splits = run.manifest(), splits or ("test",)
+        rows, rejected, splits = run.manifest(), no_rejections(), splits or ("test",)
     else:
-        rows = manifest.check(data) if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="score")
+        try:
+            rows, rejected = _listing(data, "score", strict)
+        except AllRejected as error:
+            folder.add_rejected(error.rejected, "scoring")
+            raise
     if splits:
         rows = rows[rows["split"].isin(splits)].reset_index(drop=True)
     if rows.empty:
         raise ValueError(f"there is nothing to score: the manifest has no image in {', '.join(splits or SPLITS)}")
     if layout == "mood":
-        check_mood(rows, maps, folder)
+        mood.check(rows, maps != "none", folder)
     try:
-        images = run.images(rows, strict)
+        data_set = detector.images(rows, strict)
     except AllRejected as error:
-        RunFolder(folder).add_rejected(error.rejected, "scoring")
+        folder.add_rejected(pd.concat([rejected, error.rejected], ignore_index=True), "scoring")
         raise
-    scorer = Scorer(run.model(), run.train.precision, device)
-    table = score_table(
-        scorer, images, calibration, folder / "maps" if maps else None, batch_size, run.preprocessing.axis
-    )
-    sweep_mood(folder)
+    table = scoring.score_table(detector, data_set, folder, maps, batch_size)
+    mood.sweep(folder)
     if layout == "mood":
         table["mood"] = table["path"].map(lambda path: Path(path).name)  # a later scoring may remove what is ours alone
-    RunFolder(folder).write_scores(table)
-    sweep(folder / "maps", table)
-    RunFolder(folder).add_rejected(images.rejected, "scoring")
+    folder.write_scores(table)
+    scoring.sweep(folder, table)
+    folder.add_rejected(pd.concat([rejected, data_set.rejected], ignore_index=True), "scoring")
+    if false_alarm_rate is not None:
+        detector.calibration.save(folder.calibration)
     if layout == "mood":
-        mood_layout(table, folder, calibration)
+        mood.write(table, folder, detector.calibration)
     return table
 
 
-def evaluate(run: Run | str | Path, results: str | Path | None = None) -> dict[str, Any]:
-    """Measure the scores of a run against their labels, under both protocols; append them to a results table."""
+def evaluate(
+    run: Run | str | Path, results: str | Path | None = None, false_alarm_rate: float | None = None
+) -> dict[str, Any]:
+    """Measure the scores of a run against their labels, under both protocols; append them to a results table.
+
+    The threshold is that of the run's false-alarm rate, or of the one given.
+    """
     folder = run.folder if isinstance(run, Run) else Path(run)
-    found = evaluation.evaluate(folder)
+    found = protocols.evaluate(folder, false_alarm_rate)
     if results:
         append(Path(results), Run.load(folder), found)
     return found
@@ -241,7 +225,14 @@ def report(run: Run | str | Path) -> Path:
     return reports.write(run.folder, insight=gather.insight(run))
 
 
-def sheet(run: Run | str | Path, image: str | Path, out: str | Path | None = None) -> Path:
+def sheet(
+    run: Run | str | Path,
+    image: str | Path,
+    out: str | Path | None = None,
+    *,
+    device: str = "auto",
+    false_alarm_rate: float | None = None,
+) -> Path:
     """Write the one-page sheet of an image to ``out``, .pdf or .html; return its path.
 
     ``out`` is the image's name with .pdf, in the current folder, unless given. Raises ValueError, which names the file,
@@ -255,23 +246,32 @@ def sheet(run: Run | str | Path, image: str | Path, out: str | Path | None = Non
         raise ValueError(f"{shown}: its name is not UTF-8 or has a carriage return; rename the file")
     out = Path(out or f"{image.stem}.pdf")
     sheets.check(out)
-    return sheets.write(examine(run, image), out)
+    return sheets.write(examine(run, image, device=device, false_alarm_rate=false_alarm_rate), out)
 
 
-class _Watch:
-    """Score the validation and test images after each epoch, into epochs.csv; looks on, decides nothing."""
+class _EachEpoch:
+    """Score the validation and test images after each epoch, into epochs.csv; it decides nothing."""
 
     def __init__(self, run: Run, rows: pd.DataFrame, strict: bool) -> None:
-        watched = rows[rows["split"].isin(["validation", "test"])]
-        if watched.empty:
+        chosen = rows[rows["split"].isin(["validation", "test"])]
+        if chosen.empty:
             raise ValueError("train.evaluate_every_epoch needs validation or test images in the manifest; it has none")
-        self.run = run
-        self.data = run.images(watched, strict)
+        self.run, self.data = run, images.load(run, chosen, strict=strict)
 
     def __call__(self, model: Method, epoch: int) -> None:
-        values = raw_scores(Scorer(model, self.run.train.precision), self.data, progress=False)
+        values = Detector.of(self.run, model, self.run.train.device).scores(self.data)
         rows = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch, score=values)
-        RunFolder(self.run.folder).append_epoch(rows, epoch)
+        self.run.files.append_epoch(rows, epoch)
+
+
+def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"], strict: bool) -> Listing:
+    """Return the rows of what was given, and the files that no reader takes; where ``strict``, raise for the first."""
+    if isinstance(data, pd.DataFrame):
+        return Listing(manifest.check(data), no_rejections())
+    found = manifest.resolve(data, purpose=purpose)
+    if strict and len(found.rejected):
+        raise ValueError(f"{found.rejected['path'][0]}: {found.rejected['reason'][0]}")
+    return found
 
 
 def _require(rows: pd.DataFrame, split: str) -> None:
@@ -282,38 +282,13 @@ def _require(rows: pd.DataFrame, split: str) -> None:
         )
 
 
-def _load(run: Run, rows: pd.DataFrame, split: str, strict: bool) -> Dataset:
-    _require(rows, split)
-    return run.images(rows[rows["split"] == split], strict)
-
-
 def _warn_of_dark(images: Dataset) -> None:
     """Say where the images use little of their range, as 12-bit pixels in 16-bit files: contrast is lost on methods."""
     few = images.batch(np.unique(np.linspace(0, len(images) - 1, 64).astype(int)))[:, 0]
     if 0 < (brightest := float(few.max())) < DARK:
-        print(
-            f"the brightest pixel of {len(few)} training images has {brightest:.3f} of what their files can hold; "
-            "if those are 12-bit numbers in 16 bits, save them scaled to the full range, these and all that is scored",
-            file=sys.stderr,
+        log.warning(
+            "the brightest pixel of %d training images has %.3f of what their files can hold; if those are 12-bit "
+            "numbers in 16 bits, save them scaled to the full range, these and all that is scored",
+            len(few),
+            brightest,
         )
-
-
-def _keep_manifest(run: Run, rows: pd.DataFrame) -> None:
-    """Keep the manifest with the run; one that is resumed must be given the same images to learn from."""
-    path = run.folder / "manifest.csv"
-    if run.begun and path.exists() and manifest.trained_on(manifest.read(path)) != manifest.trained_on(rows):
-        raise ValueError(f"{run.folder} was begun on other training images; see {path}, or choose another folder")
-    manifest.write(rows, path)
-
-
-def _cost(history: pd.DataFrame) -> dict[str, Any]:
-    """Return what a training took; a resumed one counts all its epochs."""
-    cost: dict[str, Any] = {
-        "train_seconds": round(history.attrs["seconds"], 2),
-        "train_cpu_seconds": round(history.attrs["cpu_seconds"], 2),
-        "images_per_s": round(float(history["images_per_s"].median()), 2) if len(history) else None,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-        "commit": commit(),
-    }
-    return cost

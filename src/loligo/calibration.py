@@ -16,7 +16,7 @@ from loligo.files import write_json
 Floats = npt.NDArray[np.float64]
 
 HEADROOM = 3.0
-"""Multiple of the usual peak of a normal image's map that is drawn in the hottest colour."""
+"""Multiple of the typical peak of a normal image's map that is drawn in the hottest colour."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Calibration:
     scores: Floats
     """(n,) raw scores of the calibration normals, ascending."""
     false_alarm_rate: float
-    """Share of normal images that the threshold calls abnormal, at most; never below 1 / (n + 1)."""
+    """Proportion of normal images that the threshold calls abnormal, at most; never below 1 / (n + 1)."""
     map_scale: float = 1.0
     """Value of a heat map that is drawn in the hottest colour."""
 
@@ -44,6 +44,10 @@ class Calibration:
         if not 0 < false_alarm_rate < 1:
             raise ValueError(f"false_alarm_rate is {false_alarm_rate}; it must lie between 0 and 1")
         return cls(values, max(false_alarm_rate, 1 / (len(values) + 1)))
+
+    def at(self, false_alarm_rate: float) -> Calibration:
+        """Return the same calibration at another false-alarm rate; nothing needs to be trained or scored for it."""
+        return replace(self.fit(self.scores, false_alarm_rate), map_scale=self.map_scale)
 
     @property
     def mean(self) -> float:

@@ -1,13 +1,14 @@
-"""Mixed training: how well a method ranks when a share of what it takes for normal is abnormal.
+"""Training-set contamination: how well a method ranks when some of the images that it takes for normal are abnormal.
 
-The training set keeps its size: normals, drawn by seed, give way to abnormal images, which the method cannot tell from
-the others: they are rows of the split train without label, named in the column ``contaminant`` for readers alone.
-Calibration and test stay clean. The draws are nested: the abnormal images of one share are among those of a larger one.
+The training set keeps its size: normals, sampled by seed, are replaced by abnormal images, which the method cannot tell
+from the others: they are rows of the split train without label, named in the column ``contaminant`` for readers alone.
+Calibration and test stay clean. Samples are nested: the abnormal images of one rate are among those of a higher one.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,15 @@ from loligo.evaluation import results
 from loligo.experiment import complete
 from loligo.reports.common import figures
 from loligo.runs.run import Run
+from loligo.runs.settings import FALSE_ALARM_RATE, Settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-KEY = ["method", "share", "seed"]
+log = logging.getLogger(__name__)
+
+RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+KEY = ["method", "rate", "seed"]
 COLUMNS = [*KEY, "n_train", "n_abnormal", *(name for name in results.COLUMNS if name not in KEY)]
 
 
@@ -36,52 +40,54 @@ def contaminate(
     abnormal: api.Paths | pd.DataFrame,
     out: str | Path,
     *,
-    shares: Sequence[float] = SHARES,
+    rates: Sequence[float] = RATES,
     seeds: Sequence[int] = (0,),
     preset: str | None = None,
     options: dict[str, Any] | None = None,
     train: dict[str, Any] | None = None,
     preprocessing: dict[str, Any] | None = None,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
 ) -> pd.DataFrame:
-    """Train, score and evaluate ``method`` on training sets with each share of abnormal images, by each seed.
+    """Train, score and evaluate ``method`` on training sets of each contamination rate, by each seed.
 
     ``data`` and ``options`` are as in `api.train`; the test split must hold both kinds. ``abnormal`` is a manifest, a
     folder or files: of it count the images labelled 1, or all where a folder or files know no label, but for those that
     ``data`` tests or calibrates on. Their patients leave the validation split of ``data``. Where there are too few of
-    them for the largest share, all shares train on equally fewer images, and a line says so.
+    them for the highest rate, all rates train on equally fewer images, which is logged.
 
-    Each run is a run folder ``out/METHOD/share_0.10_seed_0``; finished ones are not made again. ``out`` keeps
+    Each run is a run folder ``out/METHOD/rate_0.10_seed_0``; finished ones are not made again. ``out`` keeps
     contamination.csv, a row a run (clean protocol), and contamination.png, a curve a method that stands there. Returns
     the rows of ``method``. Raises ValueError for unfit data, and for an image that cannot be read: counts are exact.
     """
-    _check_shares(shares)
-    rows = data if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="train")
+    _check_rates(rates)
+    rows = data if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="train").accepted()
     rows = manifest.check(rows)
     _check_test(rows)
     pool = candidates(abnormal, rows)
     rows = rows[~((rows["split"] == "validation") & _of_same(rows, pool))]
     normals = int((rows["split"] == "train").sum())
-    size = training_size(normals, len(pool), max(shares))
+    size = training_size(normals, len(pool), max(rates))
     if size < normals:
-        print(
-            f"there are {len(pool)} abnormal images: enough for a share of {len(pool) / normals:.3g} of the {normals} "
-            f"training images, not for {max(shares):g}; every share trains on {size} images"
+        log.warning(
+            f"there are {len(pool)} abnormal images: enough for a rate of {len(pool) / normals:.3g} of the {normals} "
+            f"training images, not for {max(rates):g}; every rate trains on {size} images"
         )
-    for seed, share in itertools.product(dict.fromkeys(seeds), sorted(set(shares))):
-        folder = Path(out) / method / f"share_{share:.2f}_seed_{seed}"
-        run = api.plan(method, folder, preset, options or {}, (train or {}) | {"seed": seed}, preprocessing)
-        _run(run, mixed(rows, pool, size, share, seed), share, Path(out) / "contamination.csv")
+    for seed, rate in itertools.product(dict.fromkeys(seeds), sorted(set(rates))):
+        folder = Path(out) / method / f"rate_{rate:.2f}_seed_{seed}"
+        settings = Settings.of(method, preset, options, (train or {}) | {"seed": seed}, preprocessing, false_alarm_rate)
+        run = Run.new(folder, settings)
+        _run(run, mixed(rows, pool, size, rate, seed), rate, Path(out) / "contamination.csv")
     table = results.read(Path(out) / "contamination.csv").sort_values(KEY)
     figures.save({"contamination": draw(table)}, Path(out))
     return table[table["method"] == method].reset_index(drop=True)
 
 
-def _check_shares(shares: Sequence[float]) -> None:
-    """Raise unless there is a share, each is in [0, 1), and no two would take one folder."""
-    if not shares or not all(0 <= share < 1 for share in shares):
-        raise ValueError(f"shares are {list(shares)}; at least one is needed, each from 0 to below 1, such as 0.1")
-    if len({f"{share:.2f}" for share in shares}) < len(set(shares)):
-        raise ValueError(f"shares are {list(shares)}; they must differ by a hundredth at least")
+def _check_rates(rates: Sequence[float]) -> None:
+    """Raise unless there is a rate, each is in [0, 1), and no two would take one folder."""
+    if not rates or not all(0 <= rate < 1 for rate in rates):
+        raise ValueError(f"rates are {list(rates)}; at least one is needed, each from 0 to below 1, such as 0.1")
+    if len({f"{rate:.2f}" for rate in rates}) < len(set(rates)):
+        raise ValueError(f"rates are {list(rates)}; they must differ by a hundredth at least")
 
 
 def _check_test(rows: pd.DataFrame) -> None:
@@ -95,11 +101,11 @@ def _check_test(rows: pd.DataFrame) -> None:
 
 
 def candidates(abnormal: api.Paths | pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the images that may be mixed in, as rows path, patient, source; see `contaminate` for which they are.
+    """Return the images that may contaminate, as rows path, patient, source; see `contaminate` for which they are.
 
-    ``rows`` is the checked manifest that they are mixed into. ValueError where there is none.
+    ``rows`` is the checked manifest that they are to contaminate. ValueError where there is none.
     """
-    found = abnormal if isinstance(abnormal, pd.DataFrame) else manifest.resolve(abnormal, purpose="score")
+    found = abnormal if isinstance(abnormal, pd.DataFrame) else manifest.resolve(abnormal, purpose="score").accepted()
     found, listed = manifest.check(found), isinstance(abnormal, pd.DataFrame) or _is_manifest(abnormal)
     chosen = found if found["label"].isna().all() and not listed else found[found["label"] == 1]
     kept = rows.loc[rows["split"].isin(("calibration", "test")), "path"]
@@ -122,45 +128,45 @@ def _of_same(rows: pd.DataFrame, pool: pd.DataFrame) -> pd.Series[bool]:
     return rows["path"].isin(pool["path"]) | rows["patient"].isin(known)
 
 
-def training_size(normals: int, abnormal: int, share: float) -> int:
-    """Return the largest number of training images, at most ``normals``, of which a share can be abnormal."""
-    return next(size for size in range(normals, -1, -1) if round(share * size) <= abnormal)
+def training_size(normals: int, abnormal: int, rate: float) -> int:
+    """Return the largest number of training images, at most ``normals``, of which that rate can be abnormal."""
+    return next(size for size in range(normals, -1, -1) if round(rate * size) <= abnormal)
 
 
-def mixed(rows: pd.DataFrame, pool: pd.DataFrame, size: int, share: float, seed: int) -> pd.DataFrame:
-    """Return the manifest ``rows`` with ``size`` training images, of which a share is drawn from ``pool``.
+def mixed(rows: pd.DataFrame, pool: pd.DataFrame, size: int, rate: float, seed: int) -> pd.DataFrame:
+    """Return the manifest ``rows`` with ``size`` training images, of which that rate is sampled from ``pool``.
 
     The images of ``pool`` stand in train without label or mask, with 1 in the column ``contaminant``, 0 elsewhere. The
     same seed and order of rows give the same images. Raises ValueError where one of their patients stands in
     calibration or test.
     """
-    random, count = np.random.default_rng(seed), round(share * size)
+    random, count = np.random.default_rng(seed), round(rate * size)
     normals = random.permutation(np.flatnonzero(rows["split"] == "train"))[: size - count]
-    drawn = np.sort(random.permutation(len(pool))[:count])
+    chosen = np.sort(random.permutation(len(pool))[:count])
     keep = (rows["split"] != "train").to_numpy(copy=True)
     keep[normals] = True
-    added = pool.iloc[drawn].assign(split="train", label=pd.array([pd.NA] * count, dtype="Int64"), contaminant=1)
+    added = pool.iloc[chosen].assign(split="train", label=pd.array([pd.NA] * count, dtype="Int64"), contaminant=1)
     return manifest.check(pd.concat([rows[keep].assign(contaminant=0), added], ignore_index=True))
 
 
-def _run(run: Run, rows: pd.DataFrame, share: float, path: Path) -> None:
+def _run(run: Run, rows: pd.DataFrame, rate: float, path: Path) -> None:
     """Train, score and evaluate a run, as far as that was not done, and keep its row in the table at ``path``."""
     run = complete(run, rows, strict=True)
-    key = {"method": run.method, "share": share, "seed": run.train.seed}
+    key = {"method": run.method, "rate": rate, "seed": run.train.seed}
     known = path.exists() and results.matching(results.read(path), key).any()
     if known and (run.folder / "metrics.json").exists():
         return
-    api.score(run, maps=False)
+    api.score(run, maps="none")
     measured = results.row(run, api.evaluate(run), "clean")
     counts = {"n_train": int((rows["split"] == "train").sum()), "n_abnormal": int(rows["contaminant"].sum())}
     results.replace(path, pd.DataFrame([measured | key | counts], columns=COLUMNS), key)
-    told = f"{counts['n_abnormal']} of {counts['n_train']} training images abnormal"
-    print(f"{run.method}, seed {run.train.seed}, {told}: AUC {measured['auc']:.3f}", flush=True)
+    abnormal = f"{counts['n_abnormal']} of {counts['n_train']} training images abnormal"
+    log.info(f"{run.method}, seed {run.train.seed}, {abnormal}: AUC {measured['auc']:.3f}")
 
 
 @figures.styled
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw the AUC against the share of abnormal training images: a line a method through the means of its seeds,
+    """Draw the AUC against the rate of abnormal training images: a line a method through the means of its seeds,
 
     and of each run a point with its 95 % interval, moved aside a little where they would hide each other.
     """
@@ -170,12 +176,12 @@ def draw(table: pd.DataFrame) -> Figure:
     for i, ((method, _), rows) in enumerate(runs):
         aside = 0.7 * (i - (len(runs) - 1) / 2)
         spans = [rows["auc"] - rows["auc_low"], rows["auc_high"] - rows["auc"]]
-        axes.errorbar(100 * rows["share"] + aside, rows["auc"], spans, fmt="o", markersize=4, color=colours[method])
+        axes.errorbar(100 * rows["rate"] + aside, rows["auc"], spans, fmt="o", markersize=4, color=colours[method])
     for method, rows in table.groupby("method"):
-        means, seeds = rows.groupby("share")["auc"].mean(), rows["seed"].nunique()
+        means, seeds = rows.groupby("rate")["auc"].mean(), rows["seed"].nunique()
         label = f"{method!s} ({seeds} seed{'s' * (seeds > 1)})"
         axes.plot(100 * means.index, means, color=colours[method], label=label)
-    axes.axhline(0.5, color="#777777", linestyle=":", label="guessing")
+    axes.axhline(0.5, color="#777777", linestyle=":", label="chance")
     axes.set(xlabel="abnormal images in the training set (%)", ylabel="AUC (clean protocol, 95 % interval)")
     figure.legend(loc="outside upper center", ncols=4)
     return figure

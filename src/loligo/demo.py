@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from loligo.data.digit_anatomy import SOURCE
 from loligo.experiment import DATASETS, complete
 from loligo.names import nearest
 
-METHODS = ("gaussian", "ae", "squid")
+METHODS = {"gaussian": 0.0, "ae": 0.15, "squid": 0.85}
+"""Methods, and what part of the time for training each may take."""
+LEAST = 2
+"""Epochs that a method is trained for, however slow the machine is."""
 
 
 def run(
@@ -19,15 +23,17 @@ def run(
     mnist: Path | None = None,
     preset: str = "digits",
     seed: int = 0,
+    seconds: float = 90,
     results: Path | None = None,
 ) -> Path:
-    """Train the methods on made digits, print how well each does, and write the report of SQUID; return its path.
+    """Train the methods on synthetic digits, print how well each does, and write the report of SQUID; return its path.
 
     Args:
-        out: folder for the data and one run folder a method; runs that are finished there are not made again
-        mnist: folder with MNIST idx files to draw the digits from; else those that scikit-learn carries
+        out: folder for the data and one run folder a method; runs that are finished there are not repeated
+        mnist: folder with MNIST idx files to take the digits from; else those that scikit-learn carries
         preset: preset of each method that has it: digits takes minutes, digits_full an hour
         seed: of the data and of the trainings
+        seconds: for all trainings; a machine too slow for the preset's epochs trains fewer, by a timed step
         results: table (CSV) to which a row a method and protocol is added
     """
     from loligo import api, methods  # here: the command line shows its help without them
@@ -36,13 +42,13 @@ def run(
     if preset not in presets:
         raise ValueError(f"no method of the demo has a preset {preset!r}; {nearest(preset, presets)}")
     rows = DATASETS["digit_anatomy"](out / "digit_anatomy", seed=seed, mnist=mnist)
-    if mnist is None and (drawn := set(rows["source"])) != {SOURCE}:
-        raise ValueError(f"{out} holds a set of source {drawn.pop()}; give its --mnist, or choose another folder")
-    found = {name: _one(name, out, rows, preset, seed, results) for name in METHODS}
-    kinds = sorted(next(iter(found.values()))["kinds"])
+    if mnist is None and (found := set(rows["source"])) != {SOURCE}:
+        raise ValueError(f"{out} holds a set of source {found.pop()}; give its --mnist, or choose another folder")
+    measured = {name: _one(name, out, rows, preset, seed, seconds * METHODS[name], results) for name in METHODS}
+    kinds = sorted(next(iter(measured.values()))["kinds"])
     print("\nDigitAnatomy, clean protocol: AUC by image and by kind of anomaly, AUROC by pixel")
     print(f"{'method':10}" + "".join(f"{title:>10}" for title in ("image", *kinds, "pixel", "seconds")))
-    for name, metrics in found.items():
+    for name, metrics in measured.items():
         values = [
             metrics["clean"]["auc"],
             *(metrics["kinds"][kind] for kind in kinds),
@@ -54,15 +60,36 @@ def run(
     return path
 
 
-def _one(name: str, out: Path, rows: pd.DataFrame, preset: str, seed: int, results: Path | None) -> dict[str, Any]:
+def _one(
+    name: str, out: Path, rows: pd.DataFrame, preset: str, seed: int, seconds: float, results: Path | None
+) -> dict[str, Any]:
     """Train, score and evaluate one method, unless that was done."""
     from loligo import api, methods
+    from loligo.runs.run import Run
+    from loligo.runs.settings import Settings
 
     presets = methods.get(name).presets
     chosen = next((p for p in (preset, "digits") if p in presets), None)
-    planned = api.plan(name, out / name, chosen, {}, {"seed": seed})
-    if not planned.trained:
-        print(f"{name}: {methods.METHODS[name][1]}", flush=True)
-    run = complete(planned, rows)
-    api.score(run)
-    return api.evaluate(run, results) | {"seconds": run.about["cost"]["train_seconds"]}
+    folder = out / name
+    planned = Run.load(folder) if (folder / "config.yaml").is_file() else None
+    if planned is None or not planned.begun:
+        print(f"{name}: {methods.METHODS[name].summary}", flush=True)
+        planned = Run.new(folder, _affordable(Settings.of(name, chosen, train={"seed": seed}), rows, seconds))
+    done = complete(planned, rows)
+    api.score(done, maps="network")
+    return api.evaluate(done, results) | {"seconds": done.about["cost"]["train_seconds"]}
+
+
+def _affordable(settings: Any, rows: pd.DataFrame, seconds: float) -> Any:
+    """Return settings with as many epochs as fit the time on this machine, at most those asked for; and say so."""
+    from loligo.training import images
+    from loligo.training.budget import epoch_seconds
+
+    if not settings.new_model().phases():
+        return settings
+    normals = images.load(settings, rows[rows["split"] == "train"])
+    each = epoch_seconds(settings, normals)
+    epochs = max(LEAST, min(settings.train.epochs, int(seconds / each)))
+    if epochs < settings.train.epochs:
+        print(f"an epoch takes {each:.1f} s here: {epochs} epochs in place of {settings.train.epochs}", flush=True)
+    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, epochs=epochs))

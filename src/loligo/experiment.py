@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,19 +26,22 @@ def run(
     options: dict[str, Any] | None = None,
     train: dict[str, Any] | None = None,
     preprocessing: dict[str, Any] | None = None,
+    false_alarm_rate: float = 0.05,
     results: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train ``method`` on a data set of `DATASETS` that lies in ``data``, score its test split, evaluate and report.
 
     ``index`` are options of the data set's function, the others as in `api.train`; a row a protocol is added to the
-    table (CSV) ``results``. A training that was cut off goes on; one that is finished is not made again. Returns the
+    table (CSV) ``results``. A training that was cut off resumes; one that is finished is not repeated. Returns the
     metrics, as `api.evaluate` does. Raises ValueError for unknown names or unfit data.
     """
     from loligo import api  # here, as in `complete`: it imports slowly, and the command line needs DATASETS alone
+    from loligo.runs.run import Run
+    from loligo.runs.settings import Settings
 
     if dataset not in DATASETS:
         raise ValueError(f"there is no data set {dataset!r}; {nearest(dataset, DATASETS)}")
-    planned = api.plan(method, out, preset, options or {}, train or {}, preprocessing)
+    planned = Run.new(out, Settings.of(method, preset, options, train, preprocessing, false_alarm_rate))
     rows = DATASETS[dataset](Path(data), **(index or {}))
     labels = rows.loc[rows["split"] == "test", "label"].value_counts().to_dict()
     if set(labels) != {0, 1}:
@@ -52,32 +54,20 @@ def run(
 
 
 def complete(planned: Run, rows: pd.DataFrame, *, strict: bool = False) -> Run:
-    """Train what `api.plan` returned on a manifest, unless that was done; return the run as it stands on disk.
+    """Train a planned run on a manifest, unless that was done; return the run as it stands on disk.
 
     The run keeps the manifest, whose validation and test may be others than before. Raises ValueError where it was
     trained on other images.
     """
     from loligo import api
-    from loligo.runs.run import Run
 
     if not planned.trained:
-        options = dataclasses.asdict(planned.method_config)
-        preset = planned.preset or None
-        api.train(
-            planned.method,
-            rows,
-            planned.folder,
-            preset=preset,
-            options=options,
-            train=planned.train,
-            preprocessing=planned.preprocessing,
-            strict=strict,
-        )
+        api.train_run(planned, rows, strict=strict)
     elif manifest.trained_on(planned.manifest()) != manifest.trained_on(rows):
         raise ValueError(f"{planned.folder} was trained on other images; choose another folder, or remove it")
     else:
         manifest.write(rows, planned.folder / "manifest.csv")
-    return Run.load(planned.folder)
+    return type(planned).load(planned.folder)
 
 
 def _digit_anatomy(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import json
 import os
@@ -11,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 ABANDONED = 3600.0
 """Seconds after which a temporary folder is the remains of a kill."""
+LOCK = ".loligo.lock"
+"""The empty file that `locked` leaves in a folder."""
 
 
 @contextmanager
@@ -81,24 +82,23 @@ def _settle(path: Path, durable: bool) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Force a file, or the names in a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Force a file, or the names in a folder where the system can do that, to the disk."""
+    with suppress(PermissionError) if path.is_dir() else nullcontext():  # Windows opens no folders
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold other processes back that would also change a table in ``folder``, which is made where missing."""
+    from filelock import FileLock  # here: most commands lock nothing
+
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(folder / LOCK):
         yield
-    finally:
-        os.close(handle)  # which lets go
 
 
 def write_text(text: str, target: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -95,6 +95,11 @@ class Volume(VolumeHeader):
     voxels: npt.NDArray[np.float32]
     """(X, Y, Z) float32 in the file's own units, its scaling applied."""
 
+    @property
+    def geometry(self) -> VolumeHeader:
+        """Return where its voxels lie, without them."""
+        return VolumeHeader(**{field.name: getattr(self, field.name) for field in fields(VolumeHeader)})
+
 
 class Scores(NamedTuple):
     """What a method says of a batch of N images, tensors alone. Higher is more abnormal; raw and unbounded."""
@@ -143,7 +148,7 @@ class Prediction:
 class Inspection:
     """How a method sees a batch of N images, for the figures of a report."""
 
-    rebuilt: dict[str, Tensor]
+    reconstructions: dict[str, Tensor]
     """(N, C, H, W) float32 in [0, 1] by generator, such as teacher and student."""
     features: Tensor | None = None
     """(N, L, D): what the encoder makes of each of L patches, in raster order."""

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from loligo.benchmark import cells as module
-from loligo.benchmark import datasets, hidden, request
-from loligo.benchmark.cells import Cell, select
+from loligo.benchmark import datasets, request
+from loligo.benchmark.cells import Cell
 
 WORDS = {"out": Path("out"), "seeds": 1, "preset": "tiny", "only": None, "workers": None, "budget": None, "set": []}
+WORDS |= {"variants": {}, "config": None}
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +33,15 @@ def test_a_training_sees_its_own_rows_alone_without_labels(data: datasets.Data) 
     seen = module.seen_in_training(data.rows)
     assert set(seen["split"]) == {"train", "calibration"} and len(seen) == 80
     assert seen["label"].isna().all() and (seen["mask"] == "").all() and "kind" not in seen
-    scored = module.seen_in_scoring(data.rows)
+    scored = module.seen_in_scoring(module.select(Cell("one", "ae", 0), data.rows))
     assert set(scored["split"]) == {"validation", "test"}
+    assert scored["row"].tolist() == list(range(80, 136))
     assert scored["label"].isna().all() and (scored["patient"] == "").all() and "kind" not in scored
 
 
-def test_the_key_follows_what_decides_the_numbers(data: datasets.Data, tmp_path: Path) -> None:
+def test_the_key_follows_what_decides_the_numbers(
+    data: datasets.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def key(seed: int = 0, budget: float | None = None, data: datasets.Data = data, **given: object) -> str:
         settings = {k.replace("__", "."): v for k, v in given.items()}
         return module.plan(Cell("one", "ae", seed), data, tmp_path, "tiny", settings, budget).folder.name
@@ -48,7 +52,9 @@ def test_the_key_follows_what_decides_the_numbers(data: datasets.Data, tmp_path:
     assert key(data=datasets.read(f"one={moved}", tmp_path)) == same
     others = [key(1), key(ae__width=5), key(train__epochs=2), key(ae__train__epochs=3), key(budget=60.0)]
     others.append(key(data=datasets.read(f"one={bench_data.write(tmp_path / 'other', seed=1)}", tmp_path)))
-    assert len({same, *others}) == 7
+    others.append(key(preprocessing__aspect="pad"))
+    monkeypatch.setattr(module, "VERSION", "another")
+    assert len({same, key(), *others}) == 9
     with pytest.raises(ValueError, match=r"ae has no 'widht'; did you mean 'width'"):
         key(ae__widht=5)
 
@@ -56,28 +62,6 @@ def test_the_key_follows_what_decides_the_numbers(data: datasets.Data, tmp_path:
 def test_a_label_is_part_of_the_hash(data: datasets.Data) -> None:
     changed = data.rows.assign(label=data.rows["label"].where(data.rows.index != len(data.rows) - 1, 0))
     assert data.hash(changed) != data.hash(data.rows)
-
-
-def test_the_code_version_follows_the_imports(monkeypatch: pytest.MonkeyPatch) -> None:
-    read, seen = module._source, []
-    monkeypatch.setattr(module, "_source", lambda name: seen.append(name) or read(name))
-    module.code_version.cache_clear()
-    module.code_version("ae")
-    assert {
-        "loligo.methods.ae",
-        "loligo.methods.contract",
-        "loligo.nn.conv",
-        "loligo.training.loop",
-        "loligo.data.cache",
-    } <= set(seen)
-    assert not {"loligo.methods.squid", "loligo.methods", "loligo.report"} & set(seen)
-    before = module.code_version("gaussian")
-    module.code_version.cache_clear()
-    monkeypatch.setattr(
-        module, "_source", lambda name: (read(name) or b"") + b"#" if name == "loligo.scoring" else read(name)
-    )
-    assert module.code_version("gaussian") != before
-    module.code_version.cache_clear()
 
 
 def test_smaller_sets_are_nested_and_leave_test_and_calibration_alone(data: datasets.Data) -> None:
@@ -95,8 +79,8 @@ def test_smaller_sets_are_nested_and_leave_test_and_calibration_alone(data: data
 def test_the_curve_of_contamination_draws_from_validation(data: datasets.Data) -> None:
     rows = module.select(Cell("one", "ae", 0, "contamination", 0.5), data.rows)
     trained = rows[rows["split"] == "train"]
-    sick = set(data.rows.loc[(data.rows["label"] == 1) & (data.rows["split"] == "validation"), "path"])
-    assert len(trained) == 17 and len(set(trained["path"]) & sick) == 8
+    abnormal = set(data.rows.loc[(data.rows["label"] == 1) & (data.rows["split"] == "validation"), "path"])
+    assert len(trained) == 17 and len(set(trained["path"]) & abnormal) == 8
     assert "contaminant" not in module.seen_in_training(rows)
     none = module.select(Cell("one", "ae", 0, "contamination", 0.0), data.rows)
     assert (none["split"] == "train").sum() == 17 and none.loc[none["split"] == "train", "label"].eq(0).all()
@@ -109,29 +93,6 @@ def test_cells_of_the_first_seed_come_first_and_curves_last(data: datasets.Data)
     names = [c.name for c in module.enumerate_cells([data], ["ae", "gaussian"], 2, ["sizes"])]
     assert names[:4] == ["one/ae/seed_0", "one/gaussian/seed_0", "one/ae/seed_1", "one/gaussian/seed_1"]
     assert names[4:6] == ["one/ae/seed_0_size_50", "one/gaussian/seed_0_size_50"]
-
-
-def test_what_is_closed_is_where_labels_and_test_images_lie(data: datasets.Data) -> None:
-    root = Path(data.rows["path"][0]).parents[2]
-    folders = ("validation/0", "validation/1", "test/0", "test/1", "masks/validation", "masks/test")
-    assert set(data.closed) == {str(root / part) for part in ("m.csv", *folders)}
-
-
-def test_copies_tell_neither_age_nor_patient(data: datasets.Data, tmp_path: Path) -> None:
-    planned = request.planned(asked(data, robustness=["contamination"], out=tmp_path))
-    job = next(job for job in planned if job.cell.level == 0.5)
-    assert job.plan
-    seen = hidden.for_training(job, job.plan)
-    real = select(job.cell, data.rows)
-    sick = set(data.rows.loc[data.rows["label"] == 1, "path"])
-    ages = {name: Path(name).stat().st_mtime_ns for name in seen["path"]}
-    assert list(seen["path"]) == sorted(seen["path"]) == sorted(ages, key=lambda name: (ages[name], name))
-    originals = {Path(path).stat().st_ino for path in real["path"]}
-    assert not originals & {Path(name).stat().st_ino for name in seen["path"]}
-    bytes_of = {Path(path).read_bytes(): path in sick for path in real["path"]}
-    contaminant = [bytes_of[Path(name).read_bytes()] for name in seen["path"]]
-    first = seen["patient"].drop_duplicates()
-    assert list(first) == [str(i) for i in range(len(first))] and any(contaminant) and set(seen["source"]) == {""}
 
 
 def test_only_one_cell_and_the_command_that_makes_it(data: datasets.Data) -> None:
@@ -151,6 +112,25 @@ def test_only_one_cell_and_the_command_that_makes_it(data: datasets.Data) -> Non
     assert "--budget 90s --only" in budgeted.command(Cell("one", "ae", 0), data.given)  # it failed before that
 
 
+def test_presets_and_variants_are_rows_of_their_own(data: datasets.Data) -> None:
+    given = asked(
+        data,
+        methods=["ae", "ae:digits", "ae:narrow and long"],
+        variants={"narrow and long": {"width": 2, "train.epochs": 9}},
+        set=["ae.width=3"],
+        config="c.yaml",
+    )
+    plans = {job.cell.method: job.plan for job in request.planned(given) if job.plan}
+    assert {name: plan.preset for name, plan in plans.items()} == {
+        "ae": "tiny", "ae:digits": "digits", "ae:narrow and long": "tiny",
+    }  # fmt: skip
+    assert [plan.method_config["width"] for plan in plans.values()] == [3, 3, 2]
+    assert plans["ae:narrow and long"].train["epochs"] == 9 and plans["ae:digits"].train["epochs"] == 6
+    assert ":" not in plans["ae:digits"].folder.name and "ae+digits" in str(plans["ae:digits"].folder)
+    words = shlex.split(given.command(Cell("one", "ae:narrow and long", 0), data.given))
+    assert words[2:6] == ["--config", "c.yaml", "--methods", "ae:narrow and long"] and "ae.width=3" in words
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -165,6 +145,7 @@ def test_only_one_cell_and_the_command_that_makes_it(data: datasets.Data) -> Non
         ({"datasets": ["zhanglabb=x"]}, "did you mean 'zhanglab'"),
         ({"seeds": 0}, "at least 1 is needed"),
         ({"workers": 0}, "workers is 0; at least 1 is needed"),
+        ({"methods": ["ae:tinny"]}, "ae has no variant 'tinny'; did you mean 'tiny'"),
         ({"methods": [","]}, "there are no methods"),
         ({"preset": "tinny"}, "no method here has a preset 'tinny'; did you mean 'tiny'"),
         ({"budget": "1.2.3s"}, "give a time such as"),

@@ -1,13 +1,8 @@
-"""Corruptions, cost, the guard, and two benchmarks side by side."""
+"""Corruptions, cost, what is kept of a training, and two benchmarks side by side."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import anatomy, dataset
 from loligo import methods
-from loligo.benchmark import compare, cost, guard, runner, table_text, work
+from loligo.benchmark import compare, cost, table_text, work
 from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
+from loligo.calibration import Calibration
 from loligo.cli import main
-from loligo.config import build
+from loligo.detector import Detector
 from loligo.methods.contract import Method
 from loligo.runs.run import Run
+from loligo.runs.settings import Settings
 from loligo.types import Scores
 
 IMAGES = anatomy(4, 64)[:, 0]
@@ -31,16 +28,16 @@ IMAGES = anatomy(4, 64)[:, 0]
 
 @pytest.mark.parametrize("kind", sorted(STEPS))
 def test_corruptions_are_the_same_by_seed_and_grow(kind: str) -> None:
-    spoilt = [corrupt(IMAGES, kind, severity, range(4)) for severity in SEVERITIES]
-    errors = [float(np.square(x - IMAGES).mean()) for x in spoilt]
+    corrupted = [corrupt(IMAGES, kind, severity, range(4)) for severity in SEVERITIES]
+    errors = [float(np.square(x - IMAGES).mean()) for x in corrupted]
     assert errors == sorted(errors) and errors[0] > 0
-    for x in spoilt:
+    for x in corrupted:
         assert x.shape == IMAGES.shape and x.dtype == np.float32 and x.min() >= 0 and x.max() <= 1
     alone = np.concatenate([corrupt(IMAGES[i : i + 1], kind, 3, [i]) for i in range(4)])
-    np.testing.assert_array_equal(alone, spoilt[2])  # whatever the batch
-    np.testing.assert_array_equal(corrupt(IMAGES, kind, 3, range(4)), spoilt[2])
+    np.testing.assert_array_equal(alone, corrupted[2])  # whatever the batch
+    np.testing.assert_array_equal(corrupt(IMAGES, kind, 3, range(4)), corrupted[2])
     if kind in ("noise", "rotation"):
-        assert any((corrupt(IMAGES, kind, 3, range(4), seed=s) != spoilt[2]).any() for s in (1, 2, 3))
+        assert any((corrupt(IMAGES, kind, 3, range(4), seed=s) != corrupted[2]).any() for s in (1, 2, 3))
 
 
 def test_corruptions_by_hand() -> None:
@@ -53,13 +50,6 @@ def test_corruptions_by_hand() -> None:
         corrupt(half, "fog", 1, [0])
 
 
-def test_no_process_that_ended_well_is_taken_for_dead() -> None:
-    context = multiprocessing.get_context("forkserver")
-    with ThreadPoolExecutor(4) as pool:  # plain start and join read 255 about one time in fifteen
-        codes = list(pool.map(lambda i: runner.exitcode(context, sys.exit, (7 * (i % 2),)), range(200)))
-    assert codes == [0, 7] * 100
-
-
 class Product(Method):
     """One product of 6 x 12 and one convolution, to count."""
 
@@ -68,32 +58,27 @@ class Product(Method):
         self.linear = torch.nn.Linear(12, 6, bias=False)
         self.conv = torch.nn.Conv2d(1, 2, 3, padding=1)
 
-    def score(self, x: torch.Tensor) -> Scores:
+    def forward(self, x: torch.Tensor) -> Scores:
         return Scores(self.linear(torch.zeros(len(x), 12)).sum(1) + self.conv(x).mean((1, 2, 3)))
 
 
-def api_model(name: str) -> Method:
-    kind = methods.get(name)
-    values = {k: v for k, v in kind.presets["tiny"].items() if not k.startswith("train.")}
-    return kind(build(kind.Config, values)).eval()
+def tiny(name: str) -> Method:
+    return Settings.of(name, "tiny").new_model().freeze()
 
 
 def test_operations_are_two_a_multiply_add() -> None:
     x = torch.zeros(1, 1, 8, 8)
     assert cost.flops(Product(), x) == 2 * 6 * 12 + 2 * 8 * 8 * 2 * 9
-    model = api_model("padim")
+    model = tiny("padim")
     with FlopCounterMode(display=False) as theirs, torch.no_grad():
-        model.score(torch.zeros(1, 1, 64, 64))
+        model(torch.zeros(1, 1, 64, 64))
     assert cost.flops(model, torch.zeros(1, 1, 64, 64)) == theirs.get_total_flops() > 0
 
 
 def test_cost_of_a_trained_run(tmp_path: Path) -> None:
-    kind = methods.get("ae")
-    config = build(kind.Config, kind.presets["tiny"])
-    from loligo.config import TrainConfig
-
-    run = Run(tmp_path, "ae", config, TrainConfig(), {})
+    run = Run.new(tmp_path, Settings.of("ae", "tiny"))
     run.save_model(run.new_model())
+    Calibration.fit([0.0, 1.0]).save(run.files.calibration)
     found = cost.measure(run, dataset(anatomy(5, 64)))
     assert found["parameters"] == sum(p.numel() for p in run.new_model().parameters())
     assert found["model_bytes"] == (tmp_path / "model.safetensors").stat().st_size
@@ -101,19 +86,17 @@ def test_cost_of_a_trained_run(tmp_path: Path) -> None:
 
 
 def test_models_that_were_kept_are_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loligo.config import TrainConfig
-
-    kind, data, scored = methods.get("ae"), dataset(anatomy(3, 64)), []
-    data.rows["split"] = "test"
-    run = Run(tmp_path, "ae", build(kind.Config, kind.presets["tiny"]), TrainConfig(), {})
+    data, scored = dataset(anatomy(3, 64)), []
+    data.rows["row"] = [4, 5, 9]
+    run = Run.new(tmp_path, Settings.of("ae", "tiny"))
     run.save_model(run.new_model(), tmp_path / "000007.safetensors")
-    honest = work.raw_scores
-    monkeypatch.setattr(work, "raw_scores", lambda *a, **options: scored.append(honest(*a, **options)) or scored[-1])
+    honest = Detector.scores
+    monkeypatch.setattr(Detector, "scores", lambda *a, **options: scored.append(honest(*a, **options)) or scored[-1])
     first, again = (work._epoch(run, data, tmp_path / "000007.safetensors") for _ in range(2))
     assert len(scored) == 1
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     np.testing.assert_array_equal(first["score"], scored[0])
-    assert list(first["epoch"]) == [7] * 3 and list(first["path"]) == list(data.rows["path"])
+    assert list(first["epoch"]) == [7] * 3 and list(first["row"]) == [4, 5, 9]
 
 
 @pytest.mark.parametrize(
@@ -126,85 +109,15 @@ def test_the_last_of_the_models_that_were_kept_is_always_scored(count: int, most
 
 
 def test_models_of_the_last_phase_are_kept_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loligo.config import TrainConfig
-
     saved: list[str] = []
     monkeypatch.setattr(Run, "save_model", lambda self, model, path: saved.append(path.stem))
     for name, epochs in {"vqvae_restoration": range(31, 61), "ae": range(3, 61, 3), "gaussian": ()}.items():
-        kind = methods.get(name)
-        run = Run(tmp_path, name, build(kind.Config, kind.presets["tiny"]), TrainConfig(epochs=60), {})
+        run = Run.new(tmp_path, Settings.of(name, "tiny", train={"epochs": 60}))
         keep, model = work._Keep(tmp_path, run), run.new_model()
         for epoch in range(1, 61) if epochs else ():
             keep(model, epoch)
         assert [int(stem) for stem in saved] == [e for e in epochs if name == "ae" or (e - 30) % 2 == 0], name
         saved.clear()
-
-
-def test_the_time_of_an_epoch_is_estimated_from_few_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loligo.config import TrainConfig
-
-    def fit(model, data, config, folder):
-        assert len(data) == 4 * 5
-        phases = [phase.name for phase in model.phases()]
-        return pd.DataFrame(
-            [{"phase": p, "images_per_s": v} for p in phases for v in (1.0, 20.0 * (1 + phases.index(p)))]
-        )
-
-    monkeypatch.setattr(work.training, "fit", fit)
-    kind = methods.get("simsid_staged")
-    run = Run(tmp_path, "simsid_staged", build(kind.Config, kind.presets["tiny"]), TrainConfig(batch_size=5), {})
-    shares = [phase.share for phase in run.new_model().phases()]
-    expected = sum(share / sum(shares) * 60 / (20 * (1 + i)) for i, share in enumerate(shares))
-    assert work.epoch_seconds(run, dataset(anatomy(60, 64)), tmp_path) == pytest.approx(expected)
-
-
-def _looks(folder: Path, queue: multiprocessing.Queue[list[str]]) -> None:
-    guard.close(
-        [folder / name for name in ("shut", "m.csv", "m.parquet")],
-        [str(folder / "shut" / "a.png")],
-        [str(folder / "shut" / "own")],
-    )
-    said = []
-    for look in (
-        lambda: (folder / "shut" / "a.png").read_text(),
-        lambda: (folder / "shut" / "own" / "b.txt").read_text(),
-        lambda: (folder / "free.txt").read_text(),
-        lambda: (folder / "shut" / "secret.csv").read_text(),
-        lambda: (folder / "shut" / "own" / ".." / "secret.csv").read_text(),
-        lambda: (folder / "link.csv").read_text(),
-        lambda: list((folder / "shut").iterdir()),
-        lambda: (folder / "m.csv").read_text(),
-        lambda: os.open("m.csv", os.O_RDONLY, dir_fd=os.open(folder, os.O_RDONLY)),
-        lambda: os.link(folder / "m.csv", folder / "shut" / "own" / "m.csv"),
-        lambda: subprocess.run(["cat", str(folder / "m.csv")], check=True, stdout=subprocess.DEVNULL),
-        lambda: Path(f"/proc/{os.getppid()}/mem").read_bytes(),
-        lambda: Path(f"/proc/{os.getppid()}/task/{os.getppid()}/mem").read_bytes(),
-        lambda: (folder / "shut" / "own" / "m.csv").symlink_to(folder / "m.csv"),
-        lambda: folder.rename(folder.with_name("elsewhere")),
-        lambda: multiprocessing.get_context("spawn").Process(target=print).start(),
-        lambda: (os.chdir(folder / "shut"), os.listdir()),  # noqa: PTH208
-        lambda: pd.read_parquet(folder / "m.parquet"),
-    ):
-        try:
-            look()
-            said.append("read")
-        except (PermissionError, ImportError):
-            said.append("closed")
-    queue.put(said)
-
-
-def test_the_guard_lets_through_what_is_named_alone(tmp_path: Path) -> None:
-    (tmp_path / "shut" / "own").mkdir(parents=True)
-    for name in ("shut/a.png", "shut/own/b.txt", "shut/secret.csv", "free.txt", "m.csv"):
-        (tmp_path / name).write_text("x")
-    pd.DataFrame({"label": [0, 1]}).to_parquet(tmp_path / "m.parquet")
-    (tmp_path / "link.csv").symlink_to(tmp_path / "shut" / "secret.csv")
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    process = context.Process(target=_looks, args=(tmp_path, queue))
-    process.start()
-    assert queue.get(timeout=60) == ["read"] * 3 + ["closed"] * 15
-    process.join()
 
 
 def cell(name: str, auc: float, **given: object) -> dict[str, object]:
@@ -216,13 +129,13 @@ def cell(name: str, auc: float, **given: object) -> dict[str, object]:
         "auc_low": auc - 0.1,
         "auc_high": auc + 0.1,
     }
-    same = {"data_hash": "a", "code": "b", "method_config": "{}", "train_config": "{}", "train_seconds": 3.0}
+    same = {"data_hash": "a", "version": "b", "method_config": "{}", "train_config": "{}", "train_seconds": 3.0}
     return known | same | given
 
 
 def test_two_benchmarks_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = [cell("d/ae/seed_0", 0.8), cell("d/vae/seed_0", 0.7), cell("d/squid/seed_0", 0.9)]
-    second = [cell("d/ae/seed_0", 0.85), cell("d/vae/seed_0", 0.55, code="c"), cell("d/x/seed_0", 0.6)]
+    second = [cell("d/ae/seed_0", 0.85), cell("d/vae/seed_0", 0.55, version="c"), cell("d/x/seed_0", 0.6)]
     second.append(cell("d/squid/seed_0", 0.0, status="failed"))
     for name, rows in (("a", first), ("b", second)):
         (tmp_path / name).mkdir()
@@ -230,9 +143,9 @@ def test_two_benchmarks_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixtu
     table = compare(tmp_path / "a", tmp_path / "b" / "benchmark.json")
     assert table["cell"].tolist() == ["d/ae/seed_0", "d/vae/seed_0"]
     assert table["difference"].tolist() == pytest.approx([0.05, -0.15])
-    assert table["within"].tolist() == [True, False] and table["changed"].tolist() == ["", "code"]
+    assert table["within"].tolist() == [True, False] and table["changed"].tolist() == ["", "version"]
     text = table_text(table)
-    assert "outside A's interval  changed: code" in text
+    assert "outside A's interval  changed: version" in text
     assert text.splitlines()[-2:] == ["1 of 2 within A's interval", "rows in A alone: 1, in B alone: 1"]
     main(["benchmark", "compare", str(tmp_path / "a"), str(tmp_path / "b")])
     assert "outside A's interval" in (said := capsys.readouterr().out) and "not a medical device" in said

@@ -35,14 +35,14 @@ def changed(mask: np.ndarray) -> list[int]:
 
 def twins(digits: DigitPool, kind: str, seed: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Cells of an image and of its normal twin, and the places that the mask names."""
-    pixels, mask = digit_anatomy.draw(digits, kind, np.random.default_rng(seed))
-    normal, _ = digit_anatomy.draw(digits, "normal", np.random.default_rng(seed))
+    pixels, mask = digit_anatomy.generate(digits, kind, np.random.default_rng(seed))
+    normal, _ = digit_anatomy.generate(digits, "normal", np.random.default_rng(seed))
     return cells(pixels), cells(normal), changed(mask)
 
 
 def test_pixels_and_masks_have_the_declared_form(digits: DigitPool) -> None:
     for kind in KINDS:
-        pixels, mask = digit_anatomy.draw(digits, kind, np.random.default_rng(0))
+        pixels, mask = digit_anatomy.generate(digits, kind, np.random.default_rng(0))
         assert (pixels.shape, pixels.dtype, mask.shape, mask.dtype) == ((96, 96), np.float32, (96, 96), bool)
         assert pixels.min() == 0 and 0.9 < pixels.max() <= 1
 
@@ -82,7 +82,7 @@ def test_flipping_is_plain_to_see(digits: DigitPool) -> None:
 
 def test_each_digit_stays_in_its_own_cell() -> None:
     lone = DigitPool(tuple(np.full((3, 28, 28), 10 * d, np.uint8) for d in range(10)))
-    pixels, _ = digit_anatomy.draw(lone, "normal", np.random.default_rng(0))
+    pixels, _ = digit_anatomy.generate(lone, "normal", np.random.default_rng(0))
     centres = cells(np.rint(pixels * 255))[:, CELL // 2, CELL // 2]
     assert centres.tolist() == [10 * d for d in range(1, 10)]
 
@@ -91,7 +91,7 @@ def test_scale_spans_the_papers_range_centred_and_clipped() -> None:
     solid = DigitPool(tuple(np.full((3, 28, 28), 255, np.uint8) for _ in range(10)))
     widths = []
     for seed in range(60):
-        for cell in cells(digit_anatomy.draw(solid, "normal", np.random.default_rng(seed))[0]):
+        for cell in cells(digit_anatomy.generate(solid, "normal", np.random.default_rng(seed))[0]):
             filled = np.flatnonzero(cell[CELL // 2])
             widths.append(len(filled))
             assert abs(filled[0] + filled[-1] - (CELL - 1)) <= 1
@@ -100,7 +100,7 @@ def test_scale_spans_the_papers_range_centred_and_clipped() -> None:
 
 
 def test_shares_are_disjoint_and_complete(digits: DigitPool) -> None:
-    shares = {split: digits.share(split) for split in FIFTHS if split != "validation"}
+    shares = {split: digits.part(split) for split in FIFTHS if split != "validation"}
     assert FIFTHS["validation"] == FIFTHS["calibration"]
     for d in range(10):
         seen = [glyph.tobytes() for share in shares.values() for glyph in share.digits[d]]
@@ -243,9 +243,9 @@ def test_unfit_requests_are_named(tmp_path: Path, digits: DigitPool) -> None:
     with pytest.raises(ValueError, match="holds no file named"):
         digit_anatomy.pool(tmp_path)
     with pytest.raises(ValueError, match="kind is 'swapped'; allowed: normal, novel, disorder, missing, flipped"):
-        digit_anatomy.draw(digits, "swapped", np.random.default_rng(0))
+        digit_anatomy.generate(digits, "swapped", np.random.default_rng(0))
     with pytest.raises(ValueError, match="split is 'val'"):
-        digits.share("val")
+        digits.part("val")
     with pytest.raises(ValueError, match="per_kind is -1; 0 or more"):
         digit_anatomy.write(tmp_path / "set", per_kind=-1)
 
@@ -256,4 +256,4 @@ def test_real_mnist_gives_images_too() -> None:
         pytest.skip(f"{folder} is absent; set LOLIGO_DATA")
     digits = digit_anatomy.pool(folder)
     assert sum(map(len, digits.digits)) == 10_000
-    assert digit_anatomy.draw(digits, "novel", np.random.default_rng(0))[0].max() > 0.9
+    assert digit_anatomy.generate(digits, "novel", np.random.default_rng(0))[0].max() > 0.9

@@ -6,6 +6,7 @@ import PIL.Image
 import pytest
 
 from loligo.data import manifest
+from loligo.data.dataset import AllRejected
 
 
 def frame(**columns):
@@ -49,7 +50,6 @@ def test_check_takes_any_empty_label_and_patient(none):
         ),
         ({"path": ["/d/a.png"] * 2}, r"path stands in more than one row: /d/a\.png"),
         ({"path": ["/d/a.png", ""]}, r"path is empty in 1 row\(s\), the first is row 2"),
-        ({"path": ["/d/a.png", "/d/b.nii.gz"]}, r"images \(/d/a\.png, .*volumes \(/d/b\.nii\.gz, .* mixed; train and"),
         ({"patient": ["p7", "p7"]}, r"1 patient\(s\) stand in more than one split: p7"),
     ],
 )
@@ -120,55 +120,94 @@ def test_a_path_is_written_in_one_way(tmp_path, monkeypatch):
 
 def test_resolve_plain_folder(tmp_path):
     save(*(tmp_path / f"{i}.png" for i in range(20)))
-    train = manifest.resolve(tmp_path, purpose="train")
+    train = manifest.resolve(tmp_path, purpose="train").rows
     assert (train["label"] == 0).all()
     assert train["split"].value_counts().to_dict() == {"train": 18, "calibration": 2}
-    score = manifest.resolve(str(tmp_path), purpose="score")
+    score = manifest.resolve(str(tmp_path), purpose="score").rows
     assert set(score["split"]) == {"test"}
     assert score["label"].isna().all()
 
 
 def test_what_is_held_out_can_be_read(tmp_path):
     save(*(tmp_path / f"{i}.png" for i in range(12)))
-    whole = manifest.resolve(tmp_path, purpose="train")
+    whole = manifest.resolve(tmp_path, purpose="train").rows
     (held,) = whole.loc[whole["split"] == "calibration", "path"]
-    Path(held).write_bytes(b"")
-    again = manifest.resolve(tmp_path, purpose="train")
+    Path(held).write_bytes(Path(held).read_bytes()[:40])
+    again = manifest.resolve(tmp_path, purpose="train").rows
     assert list(again["path"]) == list(whole["path"])
     assert again["split"].value_counts().to_dict() == {"train": 11, "calibration": 1}
     assert again.set_index("path")["split"][held] == "train"  # where loading rejects it, with its reason
+    cut = Path(held).with_name("0.png").read_bytes()[:40]
     for path in again["path"]:
-        Path(path).write_bytes(b"")
-    pd.testing.assert_frame_equal(manifest.resolve(tmp_path, purpose="train"), whole)
+        Path(path).write_bytes(cut)
+    pd.testing.assert_frame_equal(manifest.resolve(tmp_path, purpose="train").rows, whole)
 
 
 def test_resolve_class_folders(tmp_path):
     save(*(tmp_path / name / f"{i}.png" for name in ("NORMAL", "PNEUMONIA") for i in range(10)))
-    score = manifest.resolve(tmp_path, purpose="score")
+    score = manifest.resolve(tmp_path, purpose="score").rows
     assert (set(score["split"]), score["label"].sum()) == ({"test"}, 10)
-    train = manifest.resolve(tmp_path, purpose="train")
+    train = manifest.resolve(tmp_path, purpose="train").rows
     assert train["split"].value_counts().to_dict() == {"validation": 10, "train": 9, "calibration": 1}
 
 
 def test_resolve_files_and_manifest(tmp_path):
     save(tmp_path / "a.png", tmp_path / "b.png")
     files = [tmp_path / "a.png", tmp_path / "b.png"]
-    assert list(manifest.resolve(files, purpose="score")["path"]) == [str(path) for path in files]
+    assert list(manifest.resolve(files, purpose="score").rows["path"]) == [str(path) for path in files]
     manifest.write(frame(path=[str(path) for path in files]), tmp_path / "m.csv")
-    taken = manifest.resolve(tmp_path / "m.csv", purpose="train")
+    taken = manifest.resolve(tmp_path / "m.csv", purpose="train").rows
     assert list(taken["split"]) == ["train", "test"]
 
 
 def test_resolve_refuses_what_it_cannot_take(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such file or folder; give a manifest"):
         manifest.resolve(tmp_path / "nowhere", purpose="score")
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"notes\.txt: not image files"):
-        manifest.resolve([tmp_path / "notes.txt"], purpose="score")
-    with pytest.raises(FileNotFoundError, match=r"no image .* below"):
+    with pytest.raises(FileNotFoundError, match=r"no image below"):
         manifest.resolve(tmp_path, purpose="score")
+    (tmp_path / "notes.txt").write_text("notes")
+    for given in (tmp_path, [tmp_path / "notes.txt"]):
+        with pytest.raises(
+            AllRejected, match=r"all 1 images were rejected, the first: .*notes\.txt: its content is text or CSV, not"
+        ) as caught:
+            manifest.resolve(given, purpose="score")
+        assert caught.value.rejected["path"].tolist() == [str(tmp_path / "notes.txt")]
     with pytest.raises(ValueError, match="the manifest has no rows"):
         manifest.resolve([], purpose="score")
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_is_no_image_is_listed_apart_with_its_reason(tmp_path, named, caplog):
+    save(*(tmp_path / f"{i}.png" for i in range(12)))
+    PIL.Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "IM000001", "JPEG")
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "b").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "letter.pdf").write_bytes(b"%PDF-1.4")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "empty.png").touch()
+    for hidden in (".DS_Store", "._0.png", "Thumbs.db", "desktop.ini"):
+        (tmp_path / hidden).write_bytes(b"\xd0\xcf\x11\xe0")
+    shown = sorted(path for path in tmp_path.iterdir() if path.exists() and path.name[0] not in ".Td")
+    given = shown if named else tmp_path
+    for purpose in ("train", "score"):
+        rows, rejected = manifest.resolve(given, purpose=purpose)
+        assert len(rows) == 13 and str(tmp_path / "IM000001") in set(rows["path"])
+        found = {Path(path).name: reason for path, reason in zip(rejected["path"], rejected["reason"], strict=True)}
+        known = {
+            "a.dcm": "its content is DICOM, not",
+            "b": "its content is DICOM, not",
+            "letter.pdf": "its content is P",
+        }
+        more = {"gone.png": "cannot be read (No such file", "empty.png": "it is empty"}
+        for name, begin in (known | ({"sub": "is a folder"} if named else more)).items():
+            assert found.pop(name).startswith(begin)
+        assert not found
+    assert not caplog.records
+    assert len(manifest.resolve(given, purpose="score").accepted()) == 13
+    (said,) = caplog.messages
+    assert said.startswith(f"{4 if named else 5} files were passed over: 2 DICOM, ") and "1 PDF" in said
+    assert said.endswith(f"; the first is {tmp_path / 'a.dcm'}")
 
 
 def test_a_relative_and_an_absolute_path_of_one_image_are_the_same_image(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from loligo.data.sources import mood
 def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_bytes((348).to_bytes(4, "little"))  # as a volume begins
 
 
 def tree(root: Path, region: str, train: int = 40) -> None:
@@ -69,7 +69,8 @@ def test_the_same_seed_holds_the_same_volumes_out(root: Path) -> None:
 
 
 def test_training_volumes_alone_are_enough(tmp_path: Path) -> None:
-    touch(*(tmp_path / "brain_train" / f"{i}.NII" for i in range(20)), tmp_path / "brain_train" / "notes.txt")
+    touch(*(tmp_path / "brain_train" / f"{i}.NII" for i in range(20)))
+    (tmp_path / "brain_train" / "notes.txt").write_text("notes")
     touch(tmp_path / "brain_train" / "._0.nii")
     found = mood.index(tmp_path)
     assert len(found) == 20 and set(found["split"]) == {"train", "calibration", "validation"}
@@ -94,7 +95,7 @@ def test_labels_of_toys_are_needed_and_checked(root: Path) -> None:
     short.unlink()
     with pytest.raises(FileNotFoundError, match=r"toy_1\.nii\.gz\.txt does not exist; it must say whether .*toy_1"):
         mood.index(root)
-    with pytest.raises(FileNotFoundError, match=r"no volume .* in .*abdom_train"):
+    with pytest.raises(FileNotFoundError, match=r"no volume in .*abdom_train"):
         (root / "empty" / "abdom_train").mkdir(parents=True)
         mood.index(root / "empty")
 

@@ -10,7 +10,15 @@ import pytest
 from PIL import Image
 
 from conftest import anatomy, dataset, write_images
-from loligo.data import neighbours
+from loligo.data import cache, neighbours
+from loligo.data.dataset import Dataset
+from loligo.data.preprocessing import Preprocessing
+
+PREPROCESSING = Preprocessing(64)
+
+
+def load(rows: pd.DataFrame) -> Dataset:
+    return cache.load(rows, PREPROCESSING)
 
 
 def rows(paths: list[Path]) -> pd.DataFrame:
@@ -42,17 +50,17 @@ def test_neighbours_are_those_of_the_plain_distance(images: np.ndarray) -> None:
     assert not found.same and found.count == 20
 
 
-def test_unlike_is_the_share_of_images_that_lie_nearer_to_their_own_nearest(images: np.ndarray) -> None:
+def test_dissimilarity_is_the_fraction_of_images_that_lie_nearer_to_their_own_nearest(images: np.ndarray) -> None:
     signatures = neighbours.signatures(images[:, 0])
     own = (np.linalg.norm(signatures[:, None] - signatures, axis=2) + 9 * np.eye(20)).min(axis=1)
     seen = set()
     for image in anatomy(12, 64, seed=5)[:, 0]:
         nearest = np.linalg.norm(signatures - neighbours.signatures(image[None]), axis=1).min()
-        found = neighbours.compare(image, dataset(images)).unlike
+        found = neighbours.compare(image, dataset(images)).dissimilarity
         assert found == pytest.approx((own < nearest).mean())
         seen.add(found)
     assert len(seen) > 3
-    assert neighbours.compare(1 - images[0, 0], dataset(images)).unlike == 1
+    assert neighbours.compare(1 - images[0, 0], dataset(images)).dissimilarity == 1
 
 
 def test_darker_is_the_share_of_images_below_its_mean(images: np.ndarray) -> None:
@@ -79,7 +87,7 @@ def test_an_image_is_never_its_own_neighbour(images: np.ndarray, tmp_path: Path)
     Image.open(paths[4]).save(again, quality=90)
     for copy in (paths[4], again):
         image = np.asarray(Image.open(copy), np.float32) / 255
-        found = neighbours.search(image, rows(paths))
+        found = neighbours.search(image, rows(paths), load)
         assert found is not None and found.same
         assert paths[4] not in found.paths and len(found.paths) == 3
 
@@ -88,7 +96,7 @@ def test_files_that_are_gone_or_broken_are_passed_over(images: np.ndarray, tmp_p
     paths = write_images(tmp_path, images[:6])
     paths[0].unlink()
     paths[1].write_text("no image")
-    found = neighbours.search(images[8, 0], rows(paths))
+    found = neighbours.search(images[8, 0], rows(paths), load)
     assert found is not None and found.count == 4
 
 
@@ -97,12 +105,12 @@ def test_without_two_images_there_is_nothing_to_compare_with(images: np.ndarray,
     paths = write_images(tmp_path, images[:4])
     for path in paths[left:]:
         path.unlink()
-    assert neighbours.search(images[8, 0], rows(paths)) is None
+    assert neighbours.search(images[8, 0], rows(paths), load) is None
     for path in paths[left:]:
         path.write_text("no image")
-    assert neighbours.search(images[8, 0], rows(paths)) is None
+    assert neighbours.search(images[8, 0], rows(paths), load) is None
 
 
 def test_of_many_images_a_part_is_searched(images: np.ndarray, tmp_path: Path) -> None:
-    found = neighbours.search(images[8, 0], rows(write_images(tmp_path, images)), most=7)
+    found = neighbours.search(images[8, 0], rows(write_images(tmp_path, images)), load, most=7)
     assert found is not None and found.count == 7

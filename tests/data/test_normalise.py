@@ -113,7 +113,7 @@ def test_other_units_are_refused(window: Any, low: float, high: float, repair: s
 
 def test_a_ct_is_no_brain() -> None:
     hu = np.where(head() > 0, 40.0, -1000.0)
-    with pytest.raises(UnreadableImage, match=r"lie at -1000 or below, as air does in HU; set train\.window=ct"):
+    with pytest.raises(UnreadableImage, match=r"at -1000 or below, as air does in HU; set preprocessing\.window=ct"):
         normalise.brain(volume(hu))
     ringing = head()
     ringing[0, 0, 0] = -900  # a dark voxel alone does not make a CT

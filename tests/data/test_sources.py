@@ -36,9 +36,9 @@ def test_empty_root_is_an_error_that_names_it(tmp_path, source):
 def test_folder_reads_splits_and_classes_in_any_case(tmp_path):
     save(*(tmp_path / s / c / "a.png" for s in ("Train", "valid", "TEST") for c in ("No_Finding", "Mass")))
     save(tmp_path / "test" / "loose.png")
-    (tmp_path / "test" / "notes.txt").touch()
+    (tmp_path / "test" / "notes.txt").write_text("notes")
     save(tmp_path / ".hidden" / "b.png")
-    found = folder.listed(tmp_path, "train")
+    found = folder.listed(tmp_path, "train").rows
     assert counts(found[found["label"].notna()], "split", "label") == {
         ("train", 0): 1,
         ("validation", 0): 1,
@@ -51,14 +51,14 @@ def test_folder_reads_splits_and_classes_in_any_case(tmp_path):
 
 def test_folder_without_a_normal_class_knows_no_label(tmp_path):
     save(tmp_path / "ward1" / "a.png", tmp_path / "ward2" / "b.png")
-    assert folder.listed(tmp_path, "train")["label"].isna().all()
+    assert folder.listed(tmp_path, "train").rows["label"].isna().all()
 
 
 def test_folder_holds_out_what_a_training_asks_for(tmp_path):
     save(*(tmp_path / "train" / "NORMAL" / f"{i:02}.png" for i in range(20)), tmp_path / "test" / "ill" / "a.png")
     found = folder.index(tmp_path)
     assert counts(found, "split", "label") == {("train", 0): 18, ("calibration", 0): 2, ("test", 1): 1}
-    pd.testing.assert_frame_equal(found, manifest.resolve(tmp_path, purpose="train"))
+    pd.testing.assert_frame_equal(found, manifest.resolve(tmp_path, purpose="train").rows)
     assert (folder.index(tmp_path, calibration=0.5)["split"] == "calibration").sum() == 10
     assert not folder.index(tmp_path, seed=1).equals(found)
     save(tmp_path / "calibration" / "NORMAL" / "b.png")
@@ -72,13 +72,10 @@ def test_folder_follows_links_but_not_in_circles_and_lists_those_to_nothing(tmp_
     (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
     (tmp_path / "data" / "gone.png").symlink_to("nowhere.png")
     (tmp_path / "data" / "self.png").symlink_to("self.png")
-    found = folder.listed(tmp_path / "data", "test")["path"]
-    assert list(found.map(lambda path: str(Path(path).relative_to(tmp_path)))) == [
-        "data/a.png",
-        "data/gone.png",
-        "data/ill/b.png",
-        "data/self.png",
-    ]
+    rows, rejected = folder.listed(tmp_path / "data", "test")
+    names = [[str(Path(path).relative_to(tmp_path / "data")) for path in table["path"]] for table in (rows, rejected)]
+    assert names == [["a.png", "ill/b.png"], ["gone.png", "self.png"]]
+    assert rejected["reason"].str.startswith("cannot be read (").all()
 
 
 def test_folder_lists_a_file_once_however_many_links_show_it(tmp_path):
@@ -297,3 +294,24 @@ def test_covidx_patient_in_both_lists_is_named(tmp_path):
     save(tmp_path / "train" / "n0.png")
     with pytest.raises(ValueError, match=r"patient\(s\) stand in more than one split: 0, 1"):
         covidx.index(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../etc/a.png", "/etc/a.png"])
+def test_lists_lead_nowhere_but_below_their_folder(tmp_path, name):
+    write_covidx(tmp_path, [f"1 {name} normal"], ["x a.png positive"])
+    with pytest.raises(ValueError, match=r"train\.txt:1: the file '.*a\.png' lies outside train/"):
+        covidx.index(tmp_path)
+    table = pd.DataFrame([film(1) | {"Path": f"CheXpert-v1.0-small/../{name}/patient00001/a.jpg"}], columns=CHEXPERT)
+    table.to_csv(tmp_path / "train.csv", index=False)
+    with pytest.raises(ValueError, match=r"Path of row 2 is .*allowed is a path below"):
+        chexpert.index(tmp_path)
+
+
+def test_what_an_index_passes_over_is_logged(tmp_path, caplog):
+    save(*(tmp_path / "train" / "NORMAL" / f"IM-{i:04}-0001.jpeg" for i in range(40)))
+    save(tmp_path / "train" / "PNEUMONIA" / "person1_virus_1.jpeg", tmp_path / "test" / "NORMAL" / "IM-0900-0001.jpeg")
+    save(tmp_path / "test" / "PNEUMONIA" / "person7_bacteria_9.jpeg")
+    (tmp_path / "test" / "NORMAL" / "IM-0901-0001.jpeg").write_text("notes")
+    assert (zhanglab.index(tmp_path)["split"] == "test").sum() == 2
+    assert len(folder.index(tmp_path, calibration=0)) == 43
+    assert [said.split(";")[0] for said in caplog.messages] == ["1 files were passed over: 1 text or CSV"] * 2

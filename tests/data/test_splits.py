@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loligo.data.splits import arrange, deal, hold_out
+from loligo.data.splits import arrange, assign, hold_out
 
 rows = st.lists(st.sampled_from(["", *"abcdefgh"]), min_size=12, max_size=40)
 
@@ -62,8 +62,8 @@ def test_wrong_fraction_or_split_fails():
 
 
 def test_deal_gives_each_share_its_own_patients():
-    dealt = deal(pd.Series([f"p{i}" for i in range(100)]), {"calibration": 0.1, "test": 0.2}, 0, rest="train")
-    assert dealt.value_counts().to_dict() == {"train": 70, "test": 20, "calibration": 10}
+    assigned = assign(pd.Series([f"p{i}" for i in range(100)]), {"calibration": 0.1, "test": 0.2}, 0, rest="train")
+    assert assigned.value_counts().to_dict() == {"train": 70, "test": 20, "calibration": 10}
 
 
 def test_arrange_keeps_every_row_of_a_partly_abnormal_patient_from_training():

@@ -24,7 +24,7 @@ def planted(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return image, donor, changed image and mask."""
     image, donor = picture(shape, seed), picture(shape, seed + 100)
-    changed, mask = synthetic.plant(image, kind, np.random.default_rng(seed), donor)
+    changed, mask = synthetic.insert(image, kind, np.random.default_rng(seed), donor)
     return image, donor, changed, mask
 
 
@@ -48,10 +48,10 @@ def test_only_the_mask_differs_and_nearly_all_of_it_does(kind: str, shape: tuple
 def test_the_same_seed_gives_the_same_bytes_and_leaves_the_image_alone(kind: str) -> None:
     image, donor, changed, mask = planted(kind, 3)
     before = image.copy()
-    again, same = synthetic.plant(image, kind, np.random.default_rng(3), donor)
+    again, same = synthetic.insert(image, kind, np.random.default_rng(3), donor)
     assert again.tobytes() == changed.tobytes() and same.tobytes() == mask.tobytes()
     np.testing.assert_array_equal(image, before)
-    other, _ = synthetic.plant(image, kind, np.random.default_rng(4), donor)
+    other, _ = synthetic.insert(image, kind, np.random.default_rng(4), donor)
     assert (other != changed).any()
 
 
@@ -60,7 +60,7 @@ def test_cutpaste_moves_a_rectangle(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, columns = np.mgrid[:64, :80].astype(np.float32)
     image = np.stack([rows / 64, columns / 80])  # each pixel holds its own place
     for seed in SEEDS:
-        changed, mask = synthetic.plant(image, "cutpaste", np.random.default_rng(seed))
+        changed, mask = synthetic.insert(image, "cutpaste", np.random.default_rng(seed))
         where = np.argwhere(mask)
         high, wide = np.ptp(where, axis=0) + 1
         assert high * wide == mask.sum()  # no hole, no corner lacking
@@ -131,12 +131,12 @@ def test_perlin_noise_is_smooth_and_centred() -> None:
 def test_anatpaste_stays_in_the_lungs() -> None:
     for seed in SEEDS:
         image, _ = chest((128, 128), seed)
-        changed, mask = synthetic.plant(image, "anatpaste", np.random.default_rng(seed))
+        changed, mask = synthetic.insert(image, "anatpaste", np.random.default_rng(seed))
         assert mask.any() and not (mask & ~lungs.segment(image)).any()
         assert (changed != image).any()
     image = (0.5 + 0.4 * np.sin(np.mgrid[:64, :64][0] / 3)).astype(np.float32)  # no lungs: anywhere
     assert not lungs.segment(image).any()
-    assert synthetic.plant(image, "anatpaste", np.random.default_rng(0))[1].any()
+    assert synthetic.insert(image, "anatpaste", np.random.default_rng(0))[1].any()
 
 
 def test_what_cannot_be_seen_is_drawn_again() -> None:
@@ -144,23 +144,23 @@ def test_what_cannot_be_seen_is_drawn_again() -> None:
     image[:, 96:] = picture((128, 32), 0)  # three quarters black
     hidden = 0
     for seed in range(30):
-        changed, mask = synthetic.plant(image, "cutpaste", np.random.default_rng(seed))
+        changed, mask = synthetic.insert(image, "cutpaste", np.random.default_rng(seed))
         rows, columns = np.nonzero(mask)
         hidden += mask.sum() < 0.5 * (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
         assert (changed != image).any()
     assert hidden < 5
     black = np.zeros((32, 32), np.float32)
-    changed, mask = synthetic.plant(black, "cutpaste", np.random.default_rng(0))
+    changed, mask = synthetic.insert(black, "cutpaste", np.random.default_rng(0))
     assert not mask.any() and not changed.any()
 
 
 def test_what_does_not_fit_is_refused() -> None:
     image, rng = picture((1, 32, 32), 0), np.random.default_rng(0)
     with pytest.raises(ValueError, match="kind is 'tumour'; allowed: cutpaste, cutpaste_scar, perlin, nsa, fpi"):
-        synthetic.plant(image, "tumour", rng)
+        synthetic.insert(image, "tumour", rng)
     with pytest.raises(ValueError, match="pii interpolates with a second image: give a donor"):
-        synthetic.plant(image, "pii", rng)
+        synthetic.insert(image, "pii", rng)
     with pytest.raises(ValueError, match=r"donor has shape \(1, 32, 30\), the image \(1, 32, 32\); resize it"):
-        synthetic.plant(image, "fpi", rng, image[..., 1:-1])
+        synthetic.insert(image, "fpi", rng, image[..., 1:-1])
     with pytest.raises(ValueError, match=r"shape \(7, 32\); \(C, H, W\) or \(H, W\) of 8 pixels a side"):
-        synthetic.plant(image[0, :7], "nsa", rng)
+        synthetic.insert(image[0, :7], "nsa", rng)

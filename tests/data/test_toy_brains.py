@@ -37,15 +37,15 @@ def real() -> Template:
 
 def twins(base: Template, kind: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw a volume, its normal twin and the mask."""
-    voxels, mask = toy_brains.draw(base, kind, np.random.default_rng(seed))
-    normal, nothing = toy_brains.draw(base, "normal", np.random.default_rng(seed))
+    voxels, mask = toy_brains.generate(base, kind, np.random.default_rng(seed))
+    normal, nothing = toy_brains.generate(base, "normal", np.random.default_rng(seed))
     assert not nothing.any()
     return voxels, normal, mask
 
 
 def test_volumes_have_the_declared_form(base: Template) -> None:
     for kind in toy_brains.KINDS:
-        voxels, mask = toy_brains.draw(base, kind, np.random.default_rng(0))
+        voxels, mask = toy_brains.generate(base, kind, np.random.default_rng(0))
         assert (voxels.shape, voxels.dtype, mask.shape, mask.dtype) == ((SIZE,) * 3, np.float32, (SIZE,) * 3, bool)
         assert voxels.min() == 0 and 500 < np.median(voxels[voxels > 0]) < 1500
 
@@ -67,7 +67,7 @@ def test_a_mask_is_a_part_of_the_brain_of_the_declared_size(kind: str) -> None:
     ball *= 0.6 + 0.4 * (np.mgrid[:64, :64, :64].sum(axis=0) % 9 > 4)  # stripes, so that every change shows
     radii = []
     for seed in SEEDS:
-        _, mask = mood_anomalies.plant(ball, kind, np.random.default_rng(seed))
+        _, mask = mood_anomalies.insert(ball, kind, np.random.default_rng(seed))
         assert (ball[mask] > 0).all()
         radii.append((mask.sum() * 3 / 4 / np.pi) ** (1 / 3))
     low, high = (share * 56 for share in mood_anomalies.RADII)
@@ -84,7 +84,7 @@ def first(monkeypatch: pytest.MonkeyPatch) -> None:
 def planted(kind: str, seed: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Change cubes whose voxels hold their own x, y or z: (3, M) place and (3, M) what is seen there, of the mask."""
     ramps = np.stack(np.mgrid[:size, :size, :size]).astype(np.float32) + 1
-    both = [mood_anomalies.plant(ramp, kind, np.random.default_rng(seed)) for ramp in ramps]
+    both = [mood_anomalies.insert(ramp, kind, np.random.default_rng(seed)) for ramp in ramps]
     mask = both[0][1]
     assert all((other == mask).all() for _, other in both)
     place, seen = ramps[:, mask], np.stack([after for after, _ in both])[:, mask]
@@ -129,7 +129,7 @@ def test_a_sink_shows_what_lay_farther_out_and_a_source_what_lay_nearer(kind: st
 def test_a_ball_is_of_one_grey_and_of_the_declared_size(base: Template) -> None:
     fine = Template(base.voxels, base.spacing, base.centre, 48)
     anatomy = brains.anatomy(fine, np.random.default_rng(0))
-    changed, mask = mood_anomalies.plant(anatomy, mood_anomalies.BALL, np.random.default_rng(1))
+    changed, mask = mood_anomalies.insert(anatomy, mood_anomalies.BALL, np.random.default_rng(1))
     assert set(changed[mask]) == {mood_anomalies.BALL_GREY} and (changed[~mask] == anatomy[~mask]).all()
     longest = max(np.ptp(np.nonzero(anatomy)[axis]) for axis in range(3)) + 1
     assert mask.sum() == pytest.approx(4 / 3 * np.pi * (mood_anomalies.BALL_RADIUS * longest) ** 3, rel=0.12)
@@ -137,11 +137,11 @@ def test_a_ball_is_of_one_grey_and_of_the_declared_size(base: Template) -> None:
 
 def test_unknown_kinds_and_empty_anatomies_are_refused(base: Template) -> None:
     with pytest.raises(ValueError, match="kind is 'tumour'; allowed: normal, uniform_addition, noise_addition"):
-        toy_brains.draw(base, "tumour", np.random.default_rng(0))
+        toy_brains.generate(base, "tumour", np.random.default_rng(0))
     with pytest.raises(ValueError, match="kind is 'normal'; allowed: uniform_addition"):
-        mood_anomalies.plant(np.ones((9, 9, 9), np.float32), "normal", np.random.default_rng(0))
+        mood_anomalies.insert(np.ones((9, 9, 9), np.float32), "normal", np.random.default_rng(0))
     with pytest.raises(ValueError, match="no room for an anomaly in 0 voxels of brain"):
-        mood_anomalies.plant(np.zeros((9, 9, 9), np.float32), "reflection", np.random.default_rng(0))
+        mood_anomalies.insert(np.zeros((9, 9, 9), np.float32), "reflection", np.random.default_rng(0))
 
 
 def test_a_smooth_field_has_the_declared_scale() -> None:
@@ -164,7 +164,7 @@ def test_deformation_does_not_fold() -> None:
 
 
 def test_brains_of_the_template_are_alike_and_not_the_same(real: Template) -> None:
-    drawn = [toy_brains.draw(real, "normal", np.random.default_rng(seed))[0] for seed in range(8)]
+    drawn = [toy_brains.generate(real, "normal", np.random.default_rng(seed))[0] for seed in range(8)]
     litres = [np.count_nonzero(voxels) * (brains.FIELD_OF_VIEW / SIZE) ** 3 / 1e6 for voxels in drawn]
     assert 1.0 < min(litres) < max(litres) < 2.1
     z = [(voxels - voxels.mean()) / voxels.std() for voxels in drawn]

@@ -273,7 +273,7 @@ def test_files_that_are_not_nifti_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.nii").write_text("not a volume" * 99)
     refuse(tmp_path / "text.nii", "its content is not NIfTI")
     (tmp_path / "text.nii.gz").write_text("not a volume" * 99)
-    refuse(tmp_path / "text.nii.gz", "cannot be read .Not a gzipped file")
+    refuse(tmp_path / "text.nii.gz", "its content is not NIfTI")
     (tmp_path / "short.nii").write_bytes(struct.pack("<i", 348))
     refuse(tmp_path / "short.nii", "its content is not NIfTI")
     (tmp_path / "zero.nii.gz").touch()
@@ -282,8 +282,22 @@ def test_files_that_are_not_nifti_are_refused(tmp_path: Path) -> None:
     refuse(tmp_path / "packed.nii.gz", "its content is not NIfTI")
     refuse(tmp_path / "absent.nii", "No such file")
     (tmp_path / "folder.nii").mkdir()
-    refuse(tmp_path / "folder.nii", "Is a directory")
-    refuse(tmp_path / "a.mgz", r"its name does not end in \.nii or \.nii\.gz")
+    refuse(tmp_path / "folder.nii", "is a folder, not a regular file")
+
+
+def test_the_name_of_a_file_does_not_matter(tmp_path: Path) -> None:
+    saved(tmp_path / "a.nii.gz", noise()).rename(tmp_path / "packed.png")
+    saved(tmp_path / "a.nii", noise()).rename(tmp_path / "plain.nii.gz")
+    for name in ("packed.png", "plain.nii.gz"):
+        np.testing.assert_array_equal(nifti.read(tmp_path / name).voxels, noise())
+
+
+def test_a_claim_that_no_gzip_can_hold_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    changes = [(DIM, "h", (3, 512, 512, 2048)), (DATATYPE, "h", (64,))]
+    path = patched(tmp_path / "a.nii", *changes)
+    packed = tmp_path / "a.nii.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()[:352]))
+    refuse(packed, "claims 4,294,967,296 bytes of voxels, which its [0-9]+ bytes cannot hold")
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])

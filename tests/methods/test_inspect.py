@@ -26,7 +26,7 @@ def test_what_a_method_shows_has_the_shapes_that_it_says(name: str) -> None:
     with torch.inference_mode():
         found = model.inspect(X)
     assert found is not None
-    for image in found.rebuilt.values():
+    for image in found.reconstructions.values():
         assert image.shape == X.shape
         assert 0 <= float(image.min()) <= float(image.max()) <= 1
     if found.features is not None:

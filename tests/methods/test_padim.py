@@ -48,7 +48,7 @@ def test_the_map_is_the_mahalanobis_distance_of_each_place(fitted: Padim) -> Non
         apart = features[:, :, place] - train[:, :, place].mean(0)
         expected[:, place] = np.sqrt(np.einsum("nd,de,ne->n", apart, inverse, apart))
     with torch.no_grad():
-        heat = fitted.score(new).map
+        heat = fitted(new).map
     grown = F.interpolate(torch.from_numpy(expected).view(3, 1, 16, 16), (64, 64), mode="bilinear")
     torch.testing.assert_close(heat, grown.float(), rtol=2e-3, atol=2e-2)
 

@@ -40,11 +40,11 @@ def test_the_bank_is_a_share_of_the_features_of_the_training_images(fitted: Patc
     assert apart.max() < 1e-2 * np.linalg.norm(features, axis=1).mean()
 
 
-def test_scores_are_weighed_distances_from_the_bank(fitted: Patchcore) -> None:
+def test_scores_are_weighted_distances_from_the_bank(fitted: Patchcore) -> None:
     new, bank = torch.from_numpy(anatomy(3, 64, seed=5)), fitted.bank.numpy()
     features = described(fitted, new).flatten(2).mT.numpy()  # (3, P, D)
     with torch.no_grad():
-        scores = fitted.score(new)
+        scores = fitted(new)
     search = NearestNeighbors(n_neighbors=4).fit(bank)
     for i in range(3):
         distance, which = search.kneighbors(features[i], n_neighbors=1)
@@ -92,7 +92,7 @@ def test_sample_bank_and_search_stay_within_the_memory_limit(
         patchcore.fit(batches)
         assert 0.3 * limit < peak.bytes <= limit
         peak.bytes = 0
-        patchcore.score(batches[0])
+        patchcore(batches[0])
         assert peak.bytes <= limit
 
 

@@ -185,7 +185,7 @@ def test_every_option_trains_and_scores(name: str, value: object) -> None:
     image = scores.reconstruction.detach()
     assert isinstance(image, Tensor)
     assert 0 <= float(image.min()) <= float(image.max()) <= 1
-    torch.testing.assert_close(model.inspect(X).rebuilt["student"], image)
+    torch.testing.assert_close(model.inspect(X).reconstructions["student"], image)
 
 
 def test_inspection_shows_patches_before_and_after_in_painting_and_their_memory() -> None:
@@ -194,7 +194,7 @@ def test_inspection_shows_patches_before_and_after_in_painting_and_their_memory(
     assert seen.features.shape == seen.inpainted.shape == (3, 4, seen.memory.shape[2])
     assert isinstance(model.student.memories[0].inpaint.memory, MemoryMatrix)
     assert seen.memory.shape[:2] == (4, 16)
-    assert set(seen.rebuilt) == {"teacher", "student"}
+    assert set(seen.reconstructions) == {"teacher", "student"}
 
 
 @pytest.mark.parametrize(

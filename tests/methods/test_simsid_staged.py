@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from conftest import anatomy, dataset
+from conftest import anatomy, dataset, ready
 from loligo.config import TrainConfig
 from loligo.methods.contract import Method
 from loligo.methods.simsid_staged import (
@@ -22,7 +22,6 @@ from loligo.methods.simsid_staged import (
     SpaceAwareMemory,
 )
 from loligo.nn.patches import cut
-from loligo.scoring import Scorer
 from loligo.training.loop import fit
 
 TINY = SimsidStaged.presets["tiny"]
@@ -274,7 +273,7 @@ def test_the_discriminators_loss_is_the_cross_entropy_of_real_images_and_reconst
 def test_scoring_writes_no_memory_and_is_the_same_twice() -> None:
     model = filled(score="discriminator")
     before = [level.slots.clone() for level in levels(model.memory)]
-    scorer = Scorer(model, "float32")
+    scorer = ready(model, "float32")
     assert torch.equal(scorer(1 - X).image, scorer(1 - X).image)
     for level, slots in zip(levels(scorer.method.memory), before, strict=True):
         assert torch.equal(level.slots, slots)
@@ -292,7 +291,7 @@ def test_images_are_bounded_and_the_map_is_their_squared_error() -> None:
 
 def test_inspect_shows_teacher_student_features_and_memory() -> None:
     seen = filled().eval().inspect(X)
-    assert set(seen.rebuilt) == {"teacher", "student"}
+    assert set(seen.reconstructions) == {"teacher", "student"}
     assert seen.features.shape == seen.inpainted.shape == (6, 16, 16)
     assert seen.memory.shape == (16, 1, 16)
 
@@ -306,7 +305,7 @@ def test_the_last_layer_is_in_float32_under_autocast() -> None:
 
 
 def test_generators_begin_at_mid_grey() -> None:
-    image = staged().eval().inspect(X).rebuilt
+    image = staged().eval().inspect(X).reconstructions
     assert all((each == 0.5).all() for each in image.values())
 
 

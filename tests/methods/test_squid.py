@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import ready
 from loligo.methods.contract import Reduce, Step
 from loligo.methods.squid import Decoder, DecoderMemory, Squid, SquidConfig, blank
 from loligo.nn.discriminator import Discriminator, Ensemble
 from loligo.nn.memory import shrink
-from loligo.scoring import Scorer
 
 TINY = {k: v for k, v in Squid.presets["tiny"].items()}
 X = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -291,7 +291,7 @@ def test_scores_under_autocast_are_not_rounded_to_bfloat16() -> None:
     model = squid(score="discriminator").eval()
     with torch.no_grad():
         model.ensemble.current[0].logit.bias += 10
-        scores = Scorer(model, "bf16")(torch.rand(40, 1, 64, 64)).image
+        scores = ready(model, "bf16")(torch.rand(40, 1, 64, 64)).image
         plain = model(X).image
     assert len(scores.unique()) == 40
-    torch.testing.assert_close(Scorer(model, "bf16")(X).image, plain, rtol=0, atol=0.06)
+    torch.testing.assert_close(ready(model, "bf16")(X).image, plain, rtol=0, atol=0.06)

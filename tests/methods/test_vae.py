@@ -28,39 +28,39 @@ def test_divergence_agrees_with_torch() -> None:
 def test_the_score_is_minus_the_elbo_at_the_mean_code_in_nats() -> None:
     model = vae(deviation=0.2).eval()
     with torch.no_grad():
-        mean, log_variance = model._encode(X)
-        rebuilt = model._decode(mean, None)
-        likelihood = Normal(rebuilt, 0.2).log_prob(X).sum((1, 2, 3))
+        mean, log_variance = model.encode(X)
+        reconstruction = model.decode(mean, None)
+        likelihood = Normal(reconstruction, 0.2).log_prob(X).sum((1, 2, 3))
         expected = gaussian_divergence(mean, log_variance) - likelihood
-        scores = model.score(X)
+        scores = model(X)
         torch.testing.assert_close(scores.image, expected)
-        torch.testing.assert_close(scores.map, (X - rebuilt) ** 2)
-        squared = vae(deviation=0.2, score="reconstruction").eval().score(X)
+        torch.testing.assert_close(scores.map, (X - reconstruction) ** 2)
+        squared = vae(deviation=0.2, score="reconstruction").eval()(X)
         torch.testing.assert_close(squared.image, (X - squared.reconstruction).square().mean((1, 2, 3)))
 
 
 def test_the_loss_is_the_bound_a_pixel_without_its_constant() -> None:
     model = vae(deviation=0.2).eval()
     torch.manual_seed(1)
-    losses = model.losses(X, "elbo")
+    losses = model.losses(X, "elbo", {})
     with torch.no_grad():
         torch.manual_seed(1)
-        mean, log_variance = model._encode(X)
-        rebuilt = model._decode(mean + torch.randn_like(mean) * (log_variance / 2).exp(), None)
+        mean, log_variance = model.encode(X)
+        reconstruction = model.decode(mean + torch.randn_like(mean) * (log_variance / 2).exp(), None)
         constant = math.log(2 * math.pi * 0.2**2) / 2
-        likelihood = Normal(rebuilt, 0.2).log_prob(X).mean() + constant
+        likelihood = Normal(reconstruction, 0.2).log_prob(X).mean() + constant
         expected = gaussian_divergence(mean, log_variance).mean() / 64**2 - likelihood
     torch.testing.assert_close(losses["elbo"], expected)
     torch.testing.assert_close(losses["elbo"], losses["reconstruction"] / (2 * 0.2**2) + losses["divergence"])
 
 
-def test_a_slice_is_told_where_it_lies() -> None:
+def test_the_position_of_a_slice_is_given_to_the_decoder() -> None:
     model = vae(position=True).eval()
     low, high = (torch.cat([X, torch.full_like(X, p)], 1) for p in (-0.5, 0.5))
     with torch.no_grad():
-        assert model.score(low).reconstruction.shape == X.shape
-        z = model._encode(low)[0]
-        assert not torch.allclose(*(model._decode(z, model.config.split(x)[1]) for x in (low, high)))
+        assert model(low).reconstruction.shape == X.shape
+        z = model.encode(low)[0]
+        assert not torch.allclose(*(model.decode(z, model.config.split(x)[1]) for x in (low, high)))
 
 
 @pytest.mark.parametrize(

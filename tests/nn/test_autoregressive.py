@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loligo.nn.autoregressive import CausalConv, Memo, PixelSnail, resample, surprise
+from loligo.nn.autoregressive import CausalConv, Memo, PixelSnail, nll, resample
 
 
 def prior(conditions: int = 0) -> PixelSnail:
@@ -94,15 +94,15 @@ def raster_scan(model: PixelSnail, codes: Tensor, limit: float, uniforms: Tensor
     """Restore by the plain definition: a full pass for every place of every restoration of every image."""
     found = codes[:, None].repeat(1, len(uniforms), 1, 1)
     for i in range(len(codes)):
-        told = None if condition is None else condition[i : i + 1]
+        own = None if condition is None else condition[i : i + 1]
         for j in range(len(uniforms)):
             for row in range(codes.shape[1]):
                 for column in range(codes.shape[2]):
-                    logits = model(found[i, j][None], told)
-                    if surprise(logits, found[i, j][None])[0, row, column] > limit:
+                    logits = model(found[i, j][None], own)
+                    if nll(logits, found[i, j][None])[0, row, column] > limit:
                         cumulative = logits[0, :, row, column].softmax(0).cumsum(0)
-                        drawn = int((cumulative <= uniforms[j, row, column]).sum())
-                        found[i, j, row, column] = min(drawn, model.codes - 1)
+                        sampled = int((cumulative <= uniforms[j, row, column]).sum())
+                        found[i, j, row, column] = min(sampled, model.codes - 1)
     return found
 
 

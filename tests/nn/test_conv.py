@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from loligo.nn.conv import ConvNorm, PackedConvNorm, Unit, packed, upsample
+from loligo.nn.conv import ConvNorm, PackedConv, PackedConvNorm, Unit, packed, upsample
 
 
 def trained(module: nn.Module) -> nn.Module:
@@ -53,3 +53,39 @@ def test_conv_norm_adds_the_residual_before_the_relu() -> None:
     with torch.no_grad():
         expected = torch.relu(module.norm(module.conv(x)) + residual)
         torch.testing.assert_close(module(x, residual), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_without_packing_a_unit_is_a_plain_one(
+    stride: int, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    unit = trained(nn.Sequential(Unit(3, 16, stride)))
+    x = torch.randn(2, 3, 12, 12).to(memory_format=torch.channels_last)
+    here = packed(unit, dtype)
+    monkeypatch.setattr("loligo.nn.conv.can_pack", lambda dtype: False)
+    fallback = packed(unit, dtype)
+    assert isinstance(fallback[0].first, PackedConvNorm) and not fallback[0].first.packed
+    with torch.inference_mode():
+        plain, found, as_packed = unit(x), fallback(x), here(x)
+    assert found.dtype == as_packed.dtype == dtype
+    for expected in (plain, as_packed.float()):
+        torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance * float(plain.max()))
+
+
+@pytest.mark.parametrize(("act", "limits"), [("none", ()), ("relu", ()), ("hardtanh", (0.0, 0.3))])
+def test_activations_are_the_same_with_and_without_packing(
+    act: str, limits: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    unit, x = trained(ConvNorm(4, 8)), torch.randn(2, 4, 6, 6).to(memory_format=torch.channels_last)
+    found = [PackedConv(unit.conv, unit.norm, torch.float32)]
+    monkeypatch.setattr("loligo.nn.conv.can_pack", lambda dtype: False)
+    found.append(PackedConv(unit.conv, unit.norm, torch.float32))
+    assert not found[1].packed
+    with torch.inference_mode():
+        one, other = (conv.convolve(x, act, limits) for conv in found)
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    if limits:
+        assert (float(other.min()), float(other.max())) == pytest.approx(limits)

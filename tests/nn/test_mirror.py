@@ -8,7 +8,7 @@ import torch
 from loligo.nn.mirror import Mirror, halvings
 
 
-def test_it_rebuilds_each_stage_at_its_own_shape_and_from_the_one_below() -> None:
+def test_it_reconstructs_each_stage_at_its_own_shape_and_from_the_one_below() -> None:
     channels, strides = [6, 40, 20], [4, 16, 32]  # one halving is skipped
     mirror = Mirror(12, 64, channels, strides, width=8).eval()
     found = mirror(torch.randn(2, 12, 2, 2))

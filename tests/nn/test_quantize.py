@@ -29,6 +29,7 @@ def test_each_feature_becomes_the_nearest_entry() -> None:
                 assert int(codes[n, row, column]) == nearest
                 torch.testing.assert_close(quantised[n, :, row, column], book[nearest])
     torch.testing.assert_close(module.lookup(codes), quantised)
+    assert torch.equal(module.encode(X), codes)
 
 
 def test_the_loss_moves_entries_and_features_and_the_gradient_passes_straight_through() -> None:

@@ -1,25 +1,38 @@
 """Methods x data sets x seeds -> one table with intervals and cost.
 
-`run` plans cells (`cells`), runs each in processes that no label reaches (`runner`, `work`, `guard`), gathers their
-scores into tables (`tables`, `statistics`, `robustness`) and writes them; `compare` puts two benchmarks side by side.
+`run` plans cells (`cells`), runs each in a process that is given no label (`runner`, `work`), joins the labels to its
+scores (`labels`), gathers tables (`tables`, `robustness`) and writes them; `compare` puts two benchmarks side by side.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from loligo.benchmark import runner, tables
 from loligo.benchmark.comparison import compare, table_text
 from loligo.benchmark.request import Request, parse, planned
 from loligo.reports.benchmark import page as pages
 
-__all__ = ["Request", "compare", "parse", "run", "table_text"]
+__all__ = ["Outcome", "Request", "compare", "parse", "run", "table_text"]
+
+log = logging.getLogger(__name__)
 
 
-def run(asked: Request, tell: Callable[[str], None] = print) -> Path:
-    """Run what a request asks for and is not finished; write the tables to its ``out``; return benchmark.html.
+class Outcome(NamedTuple):
+    """What came of a benchmark."""
+
+    page: Path
+    """benchmark.html."""
+    cells: int
+    failed: int
+
+
+def run(asked: Request, tell: Callable[[str], None] = log.info) -> Outcome:
+    """Run what a request asks for and is not finished, and write the tables to its ``out``. ``tell`` gets the progress.
 
     Raises ValueError for unknown names and unfit data, and where ``out`` holds tables of other cells, before anything
     is run; a cell that fails is a row with its reason, and is tried again by the next call.
@@ -27,7 +40,9 @@ def run(asked: Request, tell: Callable[[str], None] = print) -> Path:
     jobs = planned(asked)
     _keep(asked.out, [job.cell.name for job in jobs])
     runner.run(jobs, asked, tell)
-    return pages.write(tables.gather(jobs, asked), asked.out)
+    found = tables.gather(jobs, asked)
+    failed = int((found.cells["status"] == "failed").sum())
+    return Outcome(pages.write(found, asked.out), len(jobs), failed)
 
 
 def _keep(out: Path, names: list[str]) -> None:

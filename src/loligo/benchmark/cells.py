@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import functools
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -16,15 +14,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from loligo import api, methods
-from loligo.benchmark.datasets import Data
-from loligo.contamination import SHARES, candidates, mixed, training_size
-from loligo.data import cache, manifest
+from loligo import __version__, methods
+from loligo.benchmark.datasets import Data, digest
+from loligo.contamination import RATES, candidates, mixed, training_size
+from loligo.data import manifest
+from loligo.runs.settings import Settings
 
 CURVES = ("contamination", "sizes")
 """Curves that need trainings of their own."""
 SMALLEST = 50
 """Training images at the low end of the curve of sizes; it doubles up to all."""
+VERSION = f"loligo {__version__}, torch {torch.__version__}"
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,16 @@ class Cell:
 
     dataset: str
     method: str
+    """METHOD, or METHOD:VARIANT: with a preset or a variant of its own."""
     seed: int
     curve: str = ""
     level: float = 0.0
-    """Share of abnormal training images, or number of training images."""
+    """Rate of abnormal training images, or number of training images."""
 
     @property
     def name(self) -> str:
         """Return DATASET/METHOD/seed_0, with the point of a curve behind it."""
-        point = {"": "", "contamination": f"_share_{self.level:.2f}", "sizes": f"_size_{self.level:.0f}"}
+        point = {"": "", "contamination": f"_rate_{self.level:.2f}", "sizes": f"_size_{self.level:.0f}"}
         return f"{self.dataset}/{self.method}/seed_{self.seed}{point[self.curve]}"
 
 
@@ -55,10 +56,15 @@ class Plan:
     preset: str
     method_config: dict[str, Any]
     train: dict[str, Any]
+    preprocessing: dict[str, Any]
     budget: float | None
     """Seconds of training that the number of epochs is chosen for; None where that is given."""
     data_hash: str
-    code: str
+
+    @property
+    def run(self) -> Path:
+        """Return its run folder."""
+        return self.folder / "run"
 
 
 def enumerate_cells(data: Sequence[Data], names: Sequence[str], seeds: int, curves: Iterable[str]) -> list[Cell]:
@@ -82,111 +88,73 @@ def levels(curve: str, rows: pd.DataFrame) -> list[float]:
     normals = int((rows["split"] == "train").sum())
     if curve == "sizes":
         return [float(SMALLEST << i) for i in range(30) if SMALLEST << i < normals]
-    sick = int(((rows["split"] == "validation") & (rows["label"] == 1)).sum())
-    return list(SHARES if sick and training_size(normals, sick, max(SHARES)) < normals else SHARES[1:])
+    abnormal = int(((rows["split"] == "validation") & (rows["label"] == 1)).sum())
+    return list(RATES if abnormal and training_size(normals, abnormal, max(RATES)) < normals else RATES[1:])
 
 
 def select(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the manifest that a cell trains and tests on, of the data set's ``rows``.
+    """Return the manifest that a cell trains and tests on, of the data set's ``rows``; column ``row`` numbers it.
 
-    A smaller set is drawn by seed and holds those smaller still. Abnormal images are those of validation, as in
+    A smaller set is sampled by seed and holds those smaller still. Abnormal images are those of validation, as in
     `contaminate`. Raises ValueError where there are none.
     """
-    if not cell.curve:
-        return rows
-    kept = rows[rows["split"] != "validation"]
-    trained = np.flatnonzero(kept["split"] == "train")
-    if cell.curve == "contamination":
-        pool = candidates(rows, rows)
-        return mixed(kept, pool, training_size(len(trained), len(pool), max(SHARES)), cell.level, cell.seed)
-    left_out = np.random.default_rng(cell.seed).permutation(trained)[int(cell.level) :]
-    return kept.drop(index=kept.index[left_out]).reset_index(drop=True)
+    if cell.curve:
+        kept = rows[rows["split"] != "validation"]
+        trained = np.flatnonzero(kept["split"] == "train")
+        if cell.curve == "contamination":
+            pool = candidates(rows, rows)
+            rows = mixed(kept, pool, training_size(len(trained), len(pool), max(RATES)), cell.level, cell.seed)
+        else:
+            left_out = np.random.default_rng(cell.seed).permutation(trained)[int(cell.level) :]
+            rows = kept.drop(index=kept.index[left_out]).reset_index(drop=True)
+    return rows.assign(row=range(len(rows)))
 
 
 def seen_in_training(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return all that a training may see of a manifest: its own rows, without label, mask or other columns."""
+    """Return all that a training is given of a manifest: its own rows, without label, mask or other columns."""
     chosen = rows[rows["split"].isin(("train", "calibration"))]
     return manifest.check(chosen[["path", "split", "patient", "source"]])
 
 
 def seen_in_scoring(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return all that a scoring may see of a manifest: where the images of validation and test lie."""
-    return manifest.check(rows.loc[rows["split"].isin(("validation", "test")), ["path", "split"]])
+    """Return all that a scoring is given of a manifest: paths, splits and numbers of the rows to be scored."""
+    return manifest.check(rows.loc[rows["split"].isin(("validation", "test")), ["path", "split", "row"]])
 
 
 def plan(cell: Cell, data: Data, out: Path, preset: str | None, settings: dict[str, Any], budget: float | None) -> Plan:
     """Decide everything of a cell; ValueError for unknown settings or unfit data.
 
-    ``settings`` are by dotted name: ``train.epochs`` for all, ``squid.slots`` and ``squid.train.epochs`` for one.
+    ``settings`` are by dotted name: ``train.epochs`` for all, ``squid.slots`` and ``squid.train.epochs`` for one. The
+    key is a hash of configuration, data and version of the package.
     """
-    chosen = preset if preset in methods.get(cell.method).presets else None
-    options, train = _own(cell.method, settings)
+    method = cell.method.partition(":")[0]
+    chosen = preset if preset in methods.get(method).presets else None
+    options, train, preprocessing = own_settings(method, settings)
     if Path(str(options.get("weights", ""))).is_file():
-        options["weights"] = str(Path(str(options["weights"])).absolute())  # a cell works in a folder of its own
-    run = api.plan(cell.method, out / "none", chosen, options, train | {"seed": cell.seed})
+        options["weights"] = str(Path(str(options["weights"])).absolute())
+    run = Settings.of(method, chosen, options, train | {"seed": cell.seed}, preprocessing)
     config, trained = dataclasses.asdict(run.method_config), dataclasses.asdict(run.train)
-    files = [cache.digest(value) for value in config.values() if isinstance(value, str) and Path(value).is_file()]
+    files = [digest(value) for value in config.values() if isinstance(value, str) and Path(value).is_file()]
     if budget and run.new_model().phases():
         trained["epochs"] = 1  # until it is measured
     else:
         budget = None
-    data_hash, code = data.hash(select(cell, data.rows)), code_version(cell.method)
-    parts = [dataclasses.asdict(cell), config, trained, budget, data_hash, code, torch.__version__, *files]
+    seen, data_hash = dataclasses.asdict(run.preprocessing), data.hash(select(cell, data.rows))
+    parts = [dataclasses.asdict(cell), config, trained, seen, budget, data_hash, VERSION, *files]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-    folder = out / "cells" / f"{cell.name}-{key}"
-    return Plan(cell, folder, chosen or "", config, trained, budget, data_hash, code)
+    folder = out / "cells" / f"{cell.name.replace(':', '+')}-{key}"
+    return Plan(cell, folder, chosen or "", config, trained, seen, budget, data_hash)
 
 
-def _own(method: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part the settings of a method into those of its Config and of its training."""
+def own_settings(method: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return what settings say of a method's Config, of its training, and of preprocessing."""
+    own = {key.removeprefix(f"{method}."): value for key, value in settings.items() if key.startswith(f"{method}.")}
     options: dict[str, Any] = {}
-    train = {key.removeprefix("train."): value for key, value in settings.items() if key.startswith("train.")}
-    for key, value in settings.items():
-        if key.startswith(f"{method}.train."):
-            train[key.removeprefix(f"{method}.train.")] = value
-        elif key.startswith(f"{method}."):
-            options[key.removeprefix(f"{method}.")] = value
-    return options, train
-
-
-CALLERS = (
-    *(f"loligo.{name}" for name in ("api", "runs", "contaminate", "data.manifest")),
-    *(f"loligo.benchmark.{name}" for name in ("cells", "hidden", "work")),
-)
-"""Modules that say what is trained and scored, and how."""
-
-
-@functools.cache
-def code_version(method: str) -> str:
-    """Hash the source of all modules that decide a method's scores: its own, the loop, scoring, and what they import.
-
-    The registry is left out: a new method leaves finished cells of others as they are. Of what calls them the source
-    counts alone. Metrics are not among them: they are computed anew from the scores.
-    """
-    found = {name: _source(name) or b"" for name in CALLERS}
-    waiting = [f"loligo.methods.{method}", "loligo.training.loop", "loligo.scoring", "loligo.benchmark.corruption"]
-    while waiting:
-        name = waiting.pop()
-        if name not in (*found, "loligo", "loligo.methods") and (source := _source(name)):
-            found[name] = source
-            waiting += _imports(source)
-    whole = b"".join(name.encode() + b"\0" + source for name, source in sorted(found.items()))
-    return hashlib.sha256(whole).hexdigest()[:12]
-
-
-def _source(name: str) -> bytes | None:
-    """Return the source of a module of loligo; None for what is none, such as a function."""
-    base = Path(__file__).parents[1].joinpath(*name.split(".")[1:])
-    paths = (base.with_suffix(".py"), base / "__init__.py")
-    return next((path.read_bytes() for path in paths if path.is_file()), None)
-
-
-def _imports(source: bytes) -> list[str]:
-    """List the modules of loligo that a source may import, functions of theirs among them."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name.startswith("loligo")]
+    parts: dict[str, dict[str, Any]] = {"train": {}, "preprocessing": {}}
+    for key, value in (settings | own).items():
+        head, _, name = key.partition(".")
+        if head in parts:
+            parts[head][name] = value
+        elif key in own:
+            options[key] = value
+    return options, parts["train"], parts["preprocessing"]

@@ -12,12 +12,12 @@ KEY = ["cell", "protocol"]
 
 
 def compare(first: str | Path, second: str | Path) -> pd.DataFrame:
-    """Compare the cells that two benchmarks share; each is a folder or a benchmark.json.
+    """Compare the cells that two benchmarks have in common; each is a folder or a benchmark.json.
 
     What one of them alone has is left out; `table_text` says how much that is. Columns: cell, protocol, auc_a with its
     95 % interval (low_a, high_a), auc_b, difference (b - a), ``within``, whether the second AUC lies in the first's
-    interval, ``changed``, which of data, code, method options and training options differ, and the training seconds of
-    both. Raises ValueError for what is no benchmark, and where no cell is in both.
+    interval, ``changed``, which of data, version, method options and training options differ, and the training seconds
+    of both. Raises ValueError for what is no benchmark, and where no cell is in both.
     """
     cells = [_cells(which) for which in (first, second)]
     both = cells[0].merge(cells[1], on=KEY, suffixes=("_a", "_b"))
@@ -56,7 +56,12 @@ def _cells(path: str | Path) -> pd.DataFrame:
 
 
 def _changed(row: dict[Any, Any]) -> str:
-    parts = {"data": "data_hash", "code": "code", "method options": "method_config", "training options": "train_config"}
+    parts = {
+        "data": "data_hash",
+        "version": "version",
+        "method options": "method_config",
+        "training options": "train_config",
+    }
     return ", ".join(name for name, column in parts.items() if row[f"{column}_a"] != row[f"{column}_b"])
 
 

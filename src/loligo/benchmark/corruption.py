@@ -1,6 +1,6 @@
-"""Spoil images by noise, blur, contrast, rotation and JPEG, in five severities, the same by the same seed.
+"""Corrupt images by noise, blur, contrast, rotation and JPEG, in five severities, the same by the same seed.
 
-Images are spoilt as the network sees them, at its size. The five severities are steps of one parameter (Hendrycks &
+Images are corrupted as the network sees them, at its size. The five severities are steps of one parameter (Hendrycks &
 Dietterich 2019 do so for photographs; the steps here are our own, mild enough for radiographs to stay readable).
 """
 
@@ -27,25 +27,25 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def corrupt(images: Floats, kind: str, severity: int, indices: npt.ArrayLike, seed: int = 0) -> Floats:
-    """Return images (N, H, W) float32 in [0, 1] spoilt by ``kind``, a key of `STEPS`, at a severity of 1 to 5.
+    """Return images (N, H, W) float32 in [0, 1] corrupted by ``kind``, a key of `STEPS`, at a severity of 1 to 5.
 
-    ``indices`` (N,) number the images in their data set: with ``seed`` they decide the draws of noise and of the side
-    that an image is turned to, whatever the batch. Raises ValueError for another kind or severity.
+    ``indices`` (N,) number the images in their data set: with ``seed`` they decide the noise and the side that an image
+    is turned to, whatever the batch. Raises ValueError for another kind or severity.
     """
     if kind not in STEPS or severity not in SEVERITIES:
         raise ValueError(f"corruption is {kind!r}, {severity!r}; allowed: {', '.join(STEPS)} and severities 1 to 5")
     step, place = STEPS[kind][severity - 1], list(STEPS).index(kind)
     randoms = (np.random.default_rng([seed, place, int(i)]) for i in np.asarray(indices))
-    spoilt = [_KINDS[kind](image, step, random) for image, random in zip(images, randoms, strict=True)]
-    return np.clip(np.stack(spoilt), 0, 1).astype(np.float32)
+    corrupted = [_KINDS[kind](image, step, random) for image, random in zip(images, randoms, strict=True)]
+    return np.clip(np.stack(corrupted), 0, 1).astype(np.float32)
 
 
 def _noise(image: Floats, deviation: float, random: np.random.Generator) -> Floats:
     return image + random.normal(0, deviation, image.shape).astype(np.float32)
 
 
-def _blur(image: Floats, share: float, random: np.random.Generator) -> Floats:
-    blurred: Floats = ndimage.gaussian_filter(image, share * image.shape[0], mode="nearest")
+def _blur(image: Floats, sigma: float, random: np.random.Generator) -> Floats:
+    blurred: Floats = ndimage.gaussian_filter(image, sigma * image.shape[0], mode="nearest")
     return blurred
 
 

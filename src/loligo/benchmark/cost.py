@@ -10,10 +10,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from loligo.data.cache import Dataset
+from loligo.data.dataset import Dataset
+from loligo.detector import Detector
 from loligo.methods.contract import Method
 from loligo.runs.run import Run
-from loligo.scoring import Scorer
 
 TIMED, BATCH = 64, 16
 """Images that the scoring speed is measured on, at most, and those at once."""
@@ -21,12 +21,12 @@ TIMED, BATCH = 64, 16
 
 def measure(run: Run, data: Dataset) -> dict[str, Any]:
     """Return the cost of scoring images of ``data`` with a trained run, on the threads that torch may use here."""
-    model = run.model()
+    detector = Detector.load(run, run.train.device)
     return {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "model_bytes": (run.folder / "model.safetensors").stat().st_size,
-        "flops_per_image": flops(model, data.batch([0])),
-        "score_images_per_s": round(speed(Scorer(model, run.train.precision), data), 2),
+        "parameters": sum(p.numel() for p in detector.method.parameters()),
+        "model_bytes": run.files.model.stat().st_size,
+        "flops_per_image": flops(run.model().freeze(), data.batch([0])),
+        "score_images_per_s": round(speed(detector, data), 2),
     }
 
 
@@ -36,7 +36,7 @@ def flops(model: Method, x: torch.Tensor) -> int:
     Element-wise operations, sorting and factorising are not counted; 0 means that nothing else is done.
     """
     with _Counter() as counter, torch.no_grad():  # type: ignore[no-untyped-call]
-        model.score(x)
+        model(x)
     return int(counter.total)
 
 
@@ -53,12 +53,12 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
 
-def speed(scorer: Scorer, data: Dataset) -> float:
+def speed(detector: Detector, data: Dataset) -> float:
     """Return the median of images a second over batches, the first one left out where there are more."""
     rates = []
     for start in range(0, min(len(data), TIMED), BATCH):
         x = data.batch(np.arange(start, min(start + BATCH, len(data))))
         begun = time.perf_counter()
-        scorer(x)
+        detector(x)
         rates.append(len(x) / (time.perf_counter() - begun))
     return float(np.median(rates[1:] or rates))

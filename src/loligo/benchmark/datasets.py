@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from loligo.data import cache, manifest
+from loligo.data import manifest
+from loligo.data.entries import content_hash
 from loligo.experiment import DATASETS
 from loligo.names import nearest
 
-MADE = ("digit_anatomy", "toy_brains")
-"""Data sets that are drawn where no folder is given."""
+SYNTHETIC = ("digit_anatomy", "toy_brains")
+"""Data sets that are generated where no folder is given."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,6 @@ class Data:
     """The checked manifest, all splits."""
     digests: dict[str, str]
     """Hash of the content of each file, images and masks, by path."""
-    closed: tuple[str, ...]
-    """Files and folders that no training may open: they hold labels, or images of validation and test."""
 
     def hash(self, rows: pd.DataFrame) -> str:
         """Name the content of rows of it: images, splits, labels, patients and masks, wherever the files lie."""
@@ -47,8 +45,8 @@ class Data:
 def read(given: str, out: Path) -> Data:
     """Read NAME=PATH, PATH or NAME: a manifest, or the folder of a data set that `DATASETS` knows by name.
 
-    The sets of `MADE` need no folder: they are drawn in ``out``. Raises ValueError for unknown names and for a test
-    split with fewer than two normal or two abnormal images.
+    The sets of `SYNTHETIC` need no folder: they are generated in ``out``. Raises ValueError for unknown names and for a
+    test split with fewer than two normal or two abnormal images.
     """
     name, _, path = given.rpartition("=") if "=" not in given else given.partition("=")
     if not name and path.lower().endswith(manifest.MANIFEST_SUFFIXES):
@@ -67,8 +65,16 @@ def read(given: str, out: Path) -> Data:
         )
     files = [path for path in (*rows["path"], *rows["mask"]) if path]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = dict(zip(files, pool.map(cache.digest, files), strict=True))
-    return Data(name, given, rows, digests, _closed(rows, [path] if path else []))
+        digests = dict(zip(files, pool.map(digest, files), strict=True))
+    return Data(name, given, rows, digests)
+
+
+def digest(path: str) -> str:
+    """Hash a file's content, wherever it lies; one that cannot be opened has no content."""
+    try:
+        return content_hash(Path(path))
+    except ValueError:
+        return "unreadable"
 
 
 def _rows(name: str, path: str, out: Path) -> pd.DataFrame:
@@ -76,13 +82,6 @@ def _rows(name: str, path: str, out: Path) -> pd.DataFrame:
         return manifest.read(Path(path))
     if name not in DATASETS:
         raise ValueError(f"there is no data set {name!r}; {nearest(name, DATASETS)}, or give NAME=manifest.csv")
-    if not path and name not in MADE:
+    if not path and name not in SYNTHETIC:
         raise ValueError(f"{name} needs the folder that holds it: {name}=DIR")
     return DATASETS[name](Path(path) if path else out / "data" / name)
-
-
-def _closed(rows: pd.DataFrame, listed: Sequence[str]) -> tuple[str, ...]:
-    """Return the manifest or folder that was given, and the folders of masks and of validation and test images."""
-    kept = rows[rows["split"].isin(("validation", "test"))]
-    folders = {str(Path(path).parent) for path in (*kept["path"], *rows["mask"]) if path}
-    return (*(str(Path(path).absolute()) for path in listed), *sorted(folders))

@@ -1,4 +1,4 @@
-"""AUC and false alarms along each curve: abnormal images in training, its size, spoilt test images."""
+"""AUC and false alarms along each curve: abnormal images in training, its size, corrupted test images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loligo.benchmark import hidden
 from loligo.benchmark.request import Job
 from loligo.evaluation import metrics
 
@@ -33,15 +32,16 @@ def points(made: list[Job], cells: pd.DataFrame, scored: dict[Any, Any]) -> pd.D
 
 
 def _corrupted(job: Job, table: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:
-    if not job.plan or not (job.plan.folder / "raw" / "corruptions.csv").exists():
+    assert job.plan is not None
+    if not (path := job.plan.folder / "corruptions.csv").exists():
         return []
     key = {"dataset": job.cell.dataset, "method": job.cell.method, "seed": job.cell.seed}
-    spoilt = hidden.shown(job, job.plan, "corruptions.csv").merge(table[["path", "label"]], on="path")
+    corrupted = pd.read_csv(path).merge(table[["row", "label"]], on="row")
     whole = [
-        table.assign(kind=kind, severity=0)[["path", "label", "kind", "severity", "score"]]
-        for kind in spoilt["kind"].unique()
+        table.assign(kind=kind, severity=0)[["row", "label", "kind", "severity", "score"]]
+        for kind in corrupted["kind"].unique()
     ]
-    groups = pd.concat([spoilt, *whole]).groupby(["kind", "severity"])
+    groups = pd.concat([corrupted, *whole]).groupby(["kind", "severity"])
     return [
         key
         | {

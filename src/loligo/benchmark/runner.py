@@ -1,4 +1,4 @@
-"""Run methods x data sets x seeds, each cell in processes of its own; what is finished is never run again."""
+"""Run methods x data sets x seeds, each cell in a process of its own; what is finished is never run again."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ import json
 import math
 import multiprocessing
 import os
-import shutil
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from multiprocessing.connection import wait
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from loligo.benchmark import hidden, work
-from loligo.benchmark.cells import Cell, Plan, select
-from loligo.benchmark.request import Job, Request, finished, reason
-from loligo.evaluation import results
-from loligo.files import write_json
+from loligo.benchmark import labels, work
+from loligo.benchmark.cells import VERSION, Cell, Plan, seen_in_scoring, seen_in_training, select
+from loligo.benchmark.request import Job, Request, finished
+from loligo.files import sweep, write_json
+from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
+from loligo.training.cost import commit
 
-START = "forkserver"
-"""How a stage's process begins: without the memory of this one, where the labels are."""
+DIED = (
+    "its process ended abruptly, perhaps killed for want of memory (its log.txt may say more); "
+    "a script that runs a benchmark does so under if __name__ == '__main__'"
+)
 
-_ASKING = threading.Lock()
 
-
-def run(jobs: list[Job], request: Request, tell: Callable[[str], None] = print) -> None:
+def run(jobs: list[Job], request: Request, tell: Callable[[str], None]) -> None:
     """Run those of a request's cells that are not finished. ``tell`` gets the progress.
 
     A cell that fails leaves its reason in failed.json and is tried again by the next call; others go on.
@@ -35,16 +34,12 @@ def run(jobs: list[Job], request: Request, tell: Callable[[str], None] = print) 
     left: list[Job] = []
     for job in jobs:
         if job.plan and finished(job.plan, "corruptions" in request.robustness):
-            shutil.rmtree(job.plan.folder / "raw" / "maps", ignore_errors=True)  # a kill may have left some
+            labels.remove_maps(job.plan)  # a kill may have left some
         elif job.plan:
             left.append(job)
     workers = max(1, min(request.workers or _cores(), len(left)))
     tell(f"{len(jobs)} cells, {len(jobs) - len(left)} finished or impossible, {workers} at once on one thread each")
-    started, known = time.monotonic(), _known_seconds(jobs)
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    context: Any = multiprocessing.get_context(START)
-    if START == "forkserver":
-        context.set_forkserver_preload(["loligo.benchmark.work", "lightning_fabric"])  # once, not in each cell
+    started, known, context = time.monotonic(), _known_seconds(jobs), _context()
     with ThreadPoolExecutor(workers) as pool:
         futures = {pool.submit(_run, job, request, context): job for job in left}
         try:
@@ -62,72 +57,70 @@ def run(jobs: list[Job], request: Request, tell: Callable[[str], None] = print) 
     tell(f"ran for {_minutes(time.monotonic() - started)}")
 
 
-_DIED = {-9: "killed, perhaps for want of memory", -11: "a segmentation fault"}
-_BEGAN = "a script that runs a benchmark does so under if __name__ == '__main__'; else see log.txt of the cell"
+def _context() -> Any:
+    """Return how a cell's process begins: without the memory of this one, its imports made once where that can be."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["loligo.benchmark.work"])
+    return context
 
 
 def _run(job: Job, request: Request, context: Any) -> tuple[str, float]:
     """Bring a cell to its end; return what came of it, and the seconds."""
     assert job.plan is not None
-    begun = time.monotonic()
+    begun, plan = time.monotonic(), job.plan
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    sweep(plan.folder, "**/.*", 0.0)
+    failed = plan.folder / "failed.json"
+    failed.unlink(missing_ok=True)
     try:
-        said = _bring(job, job.plan, request, context, begun)
+        reason = _worked(job, plan, request, context)
+        said = reason or _measured(job, plan, request, begun)
     except (ValueError, OSError) as error:
-        write_json({"stage": "evaluate", "reason": str(error)}, job.plan.folder / "failed.json")
-        said = f"failed: {error}"
+        reason = f"evaluate: {error}"
+    if reason:
+        write_json({"reason": reason}, failed)
+        said = f"failed: {reason}"
     return said, time.monotonic() - begun
 
 
-def _bring(job: Job, made: Plan, request: Request, context: Any, begun: float) -> str:
-    """Train and score a cell, then show its labels and evaluate it; return what came of it."""
-    made.folder.mkdir(parents=True, exist_ok=True)
-    (made.folder / "failed.json").unlink(missing_ok=True)
-    hidden.conceal(made)
-    rows = select(made.cell, job.data.rows)
-    labelled = rows.loc[rows["split"] == "validation", "label"].dropna().nunique() == 2
-    corruptions = "corruptions" in request.robustness and not made.cell.curve
-    masks = not made.cell.curve and bool((rows.loc[rows["split"] == "test", "mask"] != "").any())
-    closed = (str(request.out.absolute()), *job.data.closed)
-    stages = ((work.train, hidden.for_training, (labelled,)), (work.score, hidden.for_scoring, (corruptions, masks)))
-    for function, see, options in stages:
-        given = (function, made, see(job, made), closed, *options)
-        ended = exitcode(context, work.stage, given)
-        if ended and not (made.folder / "failed.json").exists():
-            died = f"its process ended with {ended}: {_DIED.get(ended, _BEGAN)}"
-            write_json({"stage": function.__name__, "reason": died}, made.folder / "failed.json")
-        if ended:
-            return f"failed: {reason(made)}"
-    found, finish = hidden.reveal(job, made), made.folder / "cell.json"
-    before = json.loads(finish.read_text(encoding="utf-8")) if finish.exists() else {}  # then corruptions are new
-    epochs = Run.load(made.folder / "run").train.epochs if made.budget else None
-    record = {
-        "name": made.cell.name,
-        "seconds": round(before.get("seconds", 0) + time.monotonic() - begun, 1),
-        "command": request.command(made.cell, job.data.given, epochs),
-        "commit": before.get("commit", results.commit()),
-        "data_hash": made.data_hash,
-        "code": made.code,
-        "pixel": before.get("pixel") or found.get("pixel", {}),
-    }
-    shutil.rmtree(made.folder / "images", ignore_errors=True)
-    write_json(record, finish, indent=2)  # where it stands, the cell is finished
-    shutil.rmtree(made.folder / "raw" / "maps", ignore_errors=True)  # large, and measured
-    return f"AUC {found['clean']['auc']:.3f}"
+def _worked(job: Job, plan: Plan, request: Request, context: Any) -> str:
+    """Train and score a cell in a process that is given no label; return why it failed, or nothing.
 
-
-def exitcode(context: Any, function: Callable[..., None], given: tuple[Any, ...]) -> int:
-    """Call ``function`` in a process of its own; return the code with which that ended.
-
-    Starting a process also asks after those of other threads, and a forkserver tells each code once: who asks beside
-    another reads nothing, which Python makes 255. So one thread asks at a time.
+    Each cell has an executor of its own: one whose worker dies takes no other work.
     """
-    process = context.Process(target=function, args=given, daemon=True)
-    with _ASKING:
-        process.start()
-    wait([process.sentinel])
-    with _ASKING:
-        process.join()
-    return int(process.exitcode)
+    rows = select(plan.cell, job.data.rows)
+    wanted = work.Wanted(
+        epochs=rows.loc[rows["split"] == "validation", "label"].dropna().nunique() == 2,
+        corruptions="corruptions" in request.robustness and not plan.cell.curve,
+        maps=not plan.cell.curve and bool((rows.loc[rows["split"] == "test", "mask"] != "").any()),
+    )
+    try:
+        with ProcessPoolExecutor(1, context, work.begin) as pool:
+            return pool.submit(work.do, plan, seen_in_training(rows), seen_in_scoring(rows), wanted).result()
+    except BrokenProcessPool:
+        return DIED
+
+
+def _measured(job: Job, plan: Plan, request: Request, begun: float) -> str:
+    """Join a cell's labels, measure its scores and finish it; return its AUC."""
+    finish = plan.folder / "cell.json"
+    before = json.loads(finish.read_text(encoding="utf-8")) if finish.exists() else {}  # then corruptions are new
+    found = RunFolder(plan.run).read_metrics() if before else None
+    found = found or labels.join(job, plan)
+    epochs = Run.load(plan.run).train.epochs if plan.budget else None
+    record = {
+        "name": plan.cell.name,
+        "seconds": round(before.get("seconds", 0) + time.monotonic() - begun, 1),
+        "command": request.command(plan.cell, job.data.given, epochs),
+        "commit": before.get("commit", commit()),
+        "data_hash": plan.data_hash,
+        "version": VERSION,
+    }
+    write_json(record, finish, indent=2)  # where it stands, the cell is finished
+    labels.remove_maps(plan)
+    return f"AUC {found['clean']['auc']:.3f}"
 
 
 def _known_seconds(jobs: list[Job]) -> dict[tuple[str, str], float]:

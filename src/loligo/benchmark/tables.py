@@ -1,11 +1,10 @@
-"""Gather finished cells into the tables of a benchmark: everything is computed again from their raw scores."""
+"""Gather finished cells into the tables of a benchmark, computed from their labelled scores."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import platform
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,16 @@ import pandas as pd
 import torch
 
 from loligo import __version__
-from loligo.benchmark import hidden, robustness
+from loligo.benchmark import robustness
+from loligo.benchmark.cells import Plan
 from loligo.benchmark.request import Job, Request, finished, reason
 from loligo.calibration import Calibration
-from loligo.evaluation import metrics, results, statistics
+from loligo.evaluation import metrics, statistics
 from loligo.evaluation import protocols as evaluate
 from loligo.reports.benchmark.page import Benchmark
 from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
+from loligo.training.cost import commit
 
 COST = ("train_seconds", "train_cpu_seconds", "images_per_s", "peak_memory_bytes")
 SCORING = ("score_images_per_s", "parameters", "flops_per_image", "model_bytes")
@@ -43,7 +44,7 @@ def gather(jobs: list[Job], request: Request) -> Benchmark:
     )
     about = {
         "loligo": __version__,
-        "commit": results.commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {platform.system()}, one thread a cell",
@@ -51,6 +52,7 @@ def gather(jobs: list[Job], request: Request) -> Benchmark:
         "datasets": list(request.datasets),
         "seeds": request.seeds,
         "preset": request.preset,
+        "variants": request.variants,
         "settings": dict(request.settings),
         "budget_seconds": request.budget,
         "robustness": list(request.robustness),
@@ -66,21 +68,20 @@ def _protocols(job: Job) -> tuple[str, ...]:
 
 def scores(job: Job) -> dict[str, tuple[pd.DataFrame, float, dict[str, Any]]]:
     """Return by protocol the labelled test rows with scores, the threshold, and what `evaluate` says."""
-    assert job.plan is not None
-    measured, folder, parts = hidden.reveal(job, job.plan), RunFolder(_folder(job)), {}
-    epochs = folder.read_epochs()
+    run, parts = RunFolder(_plan(job).run), {}
+    measured = run.read_metrics() or {}
     for protocol in _protocols(job):
-        found, table = measured[protocol], evaluate.labelled(folder.read_scores(), "test")
-        if found.get("epoch") and epochs is not None:
+        found, table = measured[protocol], evaluate.labelled(run.read_scores(), "test")
+        if found.get("epoch") and (epochs := run.read_epochs()) is not None:
             table = evaluate.at_epoch(table, epochs, found["epoch"])
-        kinds = measured.get("kinds", {}) if protocol == "clean" else {}
-        parts[protocol] = (table, float(found["threshold"]), found | {"kinds": kinds})
+        details = {name: measured.get(name, {}) if protocol == "clean" else {} for name in ("kinds", "pixel")}
+        parts[protocol] = (table, float(found["threshold"]), found | details)
     return parts
 
 
-def _folder(job: Job) -> Path:
+def _plan(job: Job) -> Plan:
     assert job.plan is not None
-    return job.plan.folder / "run"
+    return job.plan
 
 
 def _rows(job: Job, request: Request, scored: dict[Any, Any]) -> list[dict[str, Any]]:
@@ -92,29 +93,27 @@ def _rows(job: Job, request: Request, scored: dict[Any, Any]) -> list[dict[str, 
         why = job.reason or (reason(job.plan) if job.plan else "")
         said = {"protocol": "clean", "status": "failed", "reason": why}
         return [known | said | {"command": request.command(cell, job.data.given)}]
-    assert job.plan is not None
-    run, folder = Run.load(_folder(job)), job.plan.folder
-    record, cost = (json.loads((folder / name).read_text()) for name in ("cell.json", "raw/cost.json"))
-    history = folder / "run" / "history.csv"
+    plan, run = _plan(job), Run.load(_plan(job).run)
+    record, cost = (json.loads((plan.folder / name).read_text()) for name in ("cell.json", "cost.json"))
+    history, rejected = RunFolder(plan.run).read_history(), RunFolder(plan.run).read_rejected()
     about = {
         "status": "done",
-        "reason": "" if finished(job.plan, corruptions) else reason(job.plan),
+        "reason": "" if finished(plan, corruptions) else reason(plan),
         "preset": run.preset,
-        "epochs": len(pd.read_csv(history)) if history.exists() and history.stat().st_size > 1 else 0,
-        "budget_seconds": job.plan.budget,
+        "epochs": 0 if history is None else len(history),
+        "budget_seconds": plan.budget,
         **{key: run.about["data"][key] for key in ("train", "calibration", "false_alarm_rate", "rejected")},
-        "rejected_test": len(pd.read_csv(folder / "raw" / "rejected.csv")),
+        "rejected_test": 0 if rejected is None else int((rejected["during"] == "scoring").sum()),
         **{key: run.about["cost"][key] for key in COST},
         **{key: cost[key] for key in SCORING},
         "machine": run.about["cost"]["machine"],
-        **{key: record[key] for key in ("seconds", "commit", "code", "data_hash", "command")},
-        "method_config": json.dumps(job.plan.method_config),
-        "train_config": json.dumps({**job.plan.train, "epochs": run.train.epochs}),
-        "folder": folder.relative_to(out).as_posix() if folder.is_relative_to(out) else str(folder),
+        **{key: record[key] for key in ("seconds", "commit", "version", "data_hash", "command")},
+        "method_config": json.dumps(plan.method_config),
+        "train_config": json.dumps({**plan.train, "epochs": run.train.epochs}),
+        "preprocessing": json.dumps(plan.preprocessing),
+        "folder": plan.folder.relative_to(out).as_posix(),
     }
-    rows = [known | {"protocol": p} | _measured(*scored[cell.name, p]) | about for p in _protocols(job)]
-    rows[0] |= {f"pixel_{name}": value for name, value in record["pixel"].items()}  # of the last epoch's maps: clean
-    return rows
+    return [known | {"protocol": p} | _measured(*scored[cell.name, p]) | about for p in _protocols(job)]
 
 
 def _measured(table: pd.DataFrame, threshold: float, found: dict[str, Any]) -> dict[str, Any]:
@@ -125,6 +124,7 @@ def _measured(table: pd.DataFrame, threshold: float, found: dict[str, Any]) -> d
     spread = {f"{name}_{end}": span[i] for name, span in spans.items() for i, end in enumerate(("low", "high"))}
     counts = {"n_normal": int((y == 0).sum()), "n_abnormal": int((y == 1).sum())}
     kinds = {f"kind_{name}": auc for name, auc in found["kinds"].items()}
+    kinds |= {f"pixel_{name}": value for name, value in found["pixel"].items()}  # of the last epoch's maps
     about = {"threshold": threshold, "epoch": found.get("epoch"), "note": found["note"]}
     return {**counts, **values, **spread, **about, **kinds}
 
@@ -139,7 +139,7 @@ def _summary(group: list[Job], cells: pd.DataFrame, scored: dict[Any, Any]) -> d
         parts = cells[same & (cells["protocol"] == protocol) & (cells["status"] == "done")]
         tables = [scored[job.cell.name, protocol] for job in group]
         first = tables[0][0]
-        aligned = [t.set_index("path")["score"].reindex(first["path"]).to_numpy(np.float64) for t, _, _ in tables]
+        aligned = [t.set_index("row")["score"].reindex(first["row"]).to_numpy(np.float64) for t, _, _ in tables]
         thresholds = [threshold for _, threshold, _ in tables]
         spans = statistics.bootstrap(first["label"].to_numpy(np.int64), aligned, thresholds, evaluate.patients(first))
         for name in statistics.METRICS:
@@ -160,7 +160,7 @@ def _pairs(whole: list[Job], scored: dict[Any, Any]) -> pd.DataFrame:
     for a, b in itertools.combinations(sorted(whole, key=lambda j: (j.cell.dataset, j.cell.seed, j.cell.method)), 2):
         if (a.cell.dataset, a.cell.seed) != (b.cell.dataset, b.cell.seed):
             continue
-        both = scored[a.cell.name, "clean"][0].merge(scored[b.cell.name, "clean"][0], on="path", suffixes=("_a", "_b"))
+        both = scored[a.cell.name, "clean"][0].merge(scored[b.cell.name, "clean"][0], on="row", suffixes=("_a", "_b"))
         if both["label_a"].value_counts().reindex([0, 1], fill_value=0).min() < 2:
             continue  # some could not be read
         found = metrics.delong_test(both["label_a"].to_numpy(np.int64), both["score_a"], both["score_b"])
@@ -173,7 +173,7 @@ def _pairs(whole: list[Job], scored: dict[Any, Any]) -> pd.DataFrame:
 
 
 def _alarms(job: Job, table: pd.DataFrame) -> list[dict[str, Any]]:
-    calibration = Calibration.load(_folder(job) / "calibration.json")
+    calibration = Calibration.load(RunFolder(_plan(job).run).calibration)
     found = statistics.false_alarms(calibration.scores, table.loc[table["label"] == 0, "score"])
     key = {"dataset": job.cell.dataset, "method": job.cell.method, "seed": job.cell.seed}
     return [key | {str(k): v for k, v in row.items()} for row in found.to_dict("records")]

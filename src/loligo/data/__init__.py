@@ -1,1 +1,1 @@
-"""Manifests, splits, the image cache, augmentation and made data."""
+"""Manifests, splits, the image cache, augmentation and synthetic data."""

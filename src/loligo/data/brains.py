@@ -1,4 +1,4 @@
-"""Make brains of people who do not exist: the MNI152 template, deformed, recoloured and noisy, at random.
+"""Generate brains of people who do not exist: the MNI152 template, deformed, recoloured and noisy, at random.
 
 Template: Fonov et al. 2011, ICBM 2009a nonlinear symmetric, skull-stripped, as the package nilearn carries it.
 """
@@ -20,11 +20,11 @@ from loligo.io import nifti
 Floats = npt.NDArray[np.float32]
 
 FIELD_OF_VIEW = 204.8
-"""Side in mm of the cube that is drawn, 1.6 mm a voxel at 128; of 150 brains all fit, by 6 mm or more."""
+"""Side in mm of the cube that is generated, 1.6 mm a voxel at 128; of 150 brains all fit, by 6 mm or more."""
 WAVES = ((64.0, 2.8), (32.0, 1.5), (16.0, 0.9))
 """Distance of control points and standard deviation of the elastic deformation along each axis, in mm."""
 SHRINK = 1.1
-"""Mean size of the template by that of a drawn brain: it is larger than people's heads."""
+"""Mean size of the template by that of a generated brain: it is larger than people's heads."""
 DARKEST = 0.14
 """Part of the template's white matter below which it is background; the darkest brain has more."""
 
@@ -33,7 +33,7 @@ _FILE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 
 @dataclass(frozen=True)
 class Template:
-    """The head that all brains are made from, fit for one size of drawing."""
+    """The head that all brains are generated from, fit for one size of cube."""
 
     voxels: Floats
     """(X, Y, Z) float32 in RAS+ order, white matter near 1, background 0."""
@@ -42,14 +42,14 @@ class Template:
     centre: tuple[float, float, float]
     """Its voxel in the middle of the field of view."""
     size: int
-    """Voxels a side of the cubes to draw."""
+    """Voxels a side of the cubes to generate."""
 
 
 @lru_cache(maxsize=1)
 def template(size: int) -> Template:
-    """Load the template to draw cubes of ``size`` voxels a side from; nothing is fetched.
+    """Load the template to generate cubes of ``size`` voxels a side from; nothing is fetched.
 
-    An average of many heads is blurred, so that its edges are steepened; where the voxels drawn are larger than its
+    An average of many heads is blurred, so that its edges are steepened; where the voxels generated are larger than its
     own it is smoothed again. Raises ``ValueError`` for a size below 8 and where nilearn is not installed.
     """
     if size < 8:
@@ -63,7 +63,7 @@ def template(size: int) -> Template:
         volume.spacing[0],
         [np.flatnonzero(brain.any(axis=axes))[[0, -1]] for axes in ((1, 2), (0, 2), (0, 1))],
     )
-    blur = 0.4 * max(0, (FIELD_OF_VIEW / size / spacing) ** 2 - 1) ** 0.5  # in voxels; with its own, that of the drawn
+    blur = 0.4 * max(0, (FIELD_OF_VIEW / size / spacing) ** 2 - 1) ** 0.5  # in voxels; with its own, that of the result
     x, y, z = (float(pair.mean()) for pair in ends)
     return Template(ndimage.gaussian_filter(sharp.astype(np.float32), blur), spacing, (x, y, z), size)
 
@@ -72,15 +72,15 @@ def _template_file() -> Path:
     """Find the template inside nilearn, without importing it, which takes seconds."""
     found = importlib.util.find_spec("nilearn")
     if found is None or not found.submodule_search_locations:
-        raise ValueError("toy brains are made from a template that nilearn carries; pip install 'loligo[volumes]'")
+        raise ValueError("toy brains are generated from a template that nilearn carries; pip install 'loligo[volumes]'")
     path = Path(found.submodule_search_locations[0]) / _FILE
     if not path.is_file():
-        raise ValueError(f"this nilearn carries no {_FILE}; toy brains were made with nilearn 0.11 to 0.14")
+        raise ValueError(f"this nilearn carries no {_FILE}; toy brains were generated with nilearn 0.11 to 0.14")
     return path
 
 
 def anatomy(base: Template, rng: np.random.Generator) -> Floats:
-    """Draw the anatomy of one brain (S, S, S) float32 in RAS+ order: white matter near 1, background exactly 0.
+    """Generate the anatomy of one brain (S, S, S) float32 in RAS+ order: white matter near 1, background exactly 0.
 
     Voxels have ``FIELD_OF_VIEW / S`` mm a side. Size, tilt and proportions vary, and elastic waves of three lengths
     (`WAVES`) move each place by some 6 mm.
@@ -95,9 +95,9 @@ def anatomy(base: Template, rng: np.random.Generator) -> Floats:
             places[axis] += np.float32(amount) * smooth_field(size, FIELD_OF_VIEW / distance, rng)
         places[axis] *= np.float32(1 / base.spacing)
         places[axis] += np.float32(base.centre[axis])
-    drawn: Floats = ndimage.map_coordinates(base.voxels, places, order=1, output=np.float32, cval=0)
-    drawn[drawn < DARKEST] = 0
-    return drawn
+    brain: Floats = ndimage.map_coordinates(base.voxels, places, order=1, output=np.float32, cval=0)
+    brain[brain < DARKEST] = 0
+    return brain
 
 
 def scan(anatomy: Floats, rng: np.random.Generator) -> Floats:
@@ -112,7 +112,7 @@ def scan(anatomy: Floats, rng: np.random.Generator) -> Floats:
 
 
 def smooth_field(size: int, cells: float, rng: np.random.Generator) -> Floats:
-    """Draw a smooth random field (S, S, S) float32 of mean 0 and deviation 1: a cubic B-spline of random numbers.
+    """Sample a smooth random field (S, S, S) float32 of mean 0 and deviation 1: a cubic B-spline of random numbers.
 
     Its control points divide a side into ``cells`` parts.
     """
@@ -130,7 +130,7 @@ def smooth_field(size: int, cells: float, rng: np.random.Generator) -> Floats:
 
 
 def _affine(rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Draw the matrix (3, 3) and shift (3,) in mm that lead from a place in the drawn brain to the template."""
+    """Sample the matrix (3, 3) and shift (3,) in mm that lead from a place in the generated brain to the template."""
     turn = Rotation.from_euler("XYZ", np.clip(rng.normal(0, 4, 3), -8, 8), degrees=True).as_matrix()
     scale = SHRINK * np.clip(rng.normal(1, 0.035), 0.93, 1.07) * np.clip(rng.normal(1, 0.025, 3), 0.95, 1.05)
     shift = np.clip(rng.normal(0, 2, 3), -4, 4)

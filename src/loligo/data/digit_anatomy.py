@@ -1,4 +1,4 @@
-"""Draw DigitAnatomy (SQUID, CVPR 2023): images whose anatomy is known, so that every anomaly has a true mask.
+"""Generate DigitAnatomy (SQUID, CVPR 2023): images whose anatomy is known, so that every anomaly has a true mask.
 
 Normal is a 3x3 grid of handwritten digits, 1 to 9, each in its own cell as organs are in a chest. An
 abnormal image breaks that order in one of four ways, ``ABNORMAL``; its mask covers every cell that was changed.
@@ -19,9 +19,10 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from loligo.data import made, manifest
+from loligo.data import generated, manifest
 from loligo.files import replacing
 
+Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 CELL, GRID, GLYPH = 32, 3, 28  # pixels a side of a cell, cells a side of an image, pixels a side of a glyph
@@ -42,26 +43,26 @@ SIGNS: dict[str, list[list[tuple[float, float]]]] = {  # strokes as (x, y) point
 
 @dataclass(frozen=True)
 class DigitPool:
-    """The handwritten instances that images are drawn from."""
+    """The handwritten instances that images are generated from."""
 
     digits: tuple[Bytes, ...]
     """Ten arrays (instances, 28, 28) uint8, white on black; ``digits[d]`` holds the instances of digit d."""
 
-    def share(self, split: str) -> DigitPool:
+    def part(self, split: str) -> DigitPool:
         """Take the instances of one split: three fifths to train, one to calibrate and validate, one to test.
 
-        These shares are disjoint and do not depend on any seed, so a model trained on one draw has never seen a
-        digit of another draw's test split. Neighbours are dealt to different shares: a writer may be in all.
+        These parts are disjoint and do not depend on any seed, so a model trained on one set has never seen a
+        digit of another set's test split. Neighbours are assigned to different parts: a writer may be in all.
         """
         if split not in FIFTHS:
-            raise ValueError(f"split is {split!r}; digits are dealt to {', '.join(FIFTHS)}")
+            raise ValueError(f"split is {split!r}; digits are assigned to {', '.join(FIFTHS)}")
         return DigitPool(tuple(d[np.isin(np.arange(len(d)) % 5, FIFTHS[split])] for d in self.digits))
 
 
 def pool(folder: Path | None = None) -> DigitPool:
     """Load the digits that scikit-learn carries (8x8, upsampled), or every MNIST idx file in ``folder``.
 
-    A ValueError says which digit has fewer than the five instances that three disjoint shares need.
+    A ValueError says which digit has fewer than the five instances that three disjoint parts need.
     """
     glyphs, labels = _bundled() if folder is None else _read_folder(folder)
     for digit in range(10):
@@ -85,7 +86,7 @@ def _bundled() -> tuple[Bytes, npt.NDArray[np.int64]]:
 
 
 def _read_folder(folder: Path) -> tuple[Bytes, npt.NDArray[np.int64]]:
-    # Keyed without .gz: a file that is there both packed and unpacked must not put a digit in two shares.
+    # Keyed without .gz: a file that is there both packed and unpacked must not put a digit in two parts.
     found = {p.name.removesuffix(".gz"): p for p in sorted(folder.glob("*-images-idx3-ubyte*"))}
     if not found:
         raise ValueError(f"{folder} holds no file named *-images-idx3-ubyte or *-images-idx3-ubyte.gz")
@@ -123,10 +124,10 @@ def read_idx(path: Path) -> Bytes:
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
-def draw(pool: DigitPool, kind: str, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Draw one image of a kind in ``KINDS``: pixels (96, 96) float32 in [0, 1], mask (96, 96) bool.
+def generate(pool: DigitPool, kind: str, rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Generate one image of a kind in ``KINDS``: pixels (96, 96) float32 in [0, 1], mask (96, 96) bool.
 
-    The nine digits are drawn before the change is made: the same ``rng`` state and kind "normal" give its
+    The nine digits are sampled before the change is made: the same ``rng`` state and kind "normal" give its
     normal twin, equal to it outside the mask.
     """
     if kind not in KINDS:
@@ -218,18 +219,18 @@ def write(
 
     Digits are scikit-learn's, or those of the MNIST files in the folder ``mnist`` (see ``pool``). ``train``,
     ``calibration`` and ``test`` count normal images; the test split holds ``per_kind`` images of each abnormal
-    kind as well, and the validation split ``validation`` of each kind and as many normal ones. Each split draws
-    from its own share of the digits, but for validation, which shares that of calibration. The same seed
-    gives the same bytes, and image i of a split and kind does not depend on how many others are drawn. The
+    kind as well, and the validation split ``validation`` of each kind and as many normal ones. Each split takes
+    digits from its own part of them, but for validation, which shares that of calibration. The same seed
+    gives the same bytes, and image i of a split and kind does not depend on how many others there are. The
     folder appears whole or not at all.
 
     Raises ValueError for a negative count or seed, and FileExistsError where ``folder`` holds anything but an
     earlier DigitAnatomy, because writing replaces the folder.
     """
     wanted = {"train": train, "calibration": calibration, "test": test, "validation": validation}
-    made.check_counts(**wanted, per_kind=per_kind, seed=seed)
+    generated.check_counts(**wanted, per_kind=per_kind, seed=seed)
     folder = folder.resolve()
-    made.check_replaceable(folder, SOURCE, "DigitAnatomy")
+    generated.check_replaceable(folder, SOURCE, "DigitAnatomy")
     digits, source = pool(mnist), SOURCE if mnist is None else f"{SOURCE}_mnist"
     plan = [(split, "normal", wanted[split]) for split in FIFTHS]
     plan += [(s, kind, n) for s, n in (("test", per_kind), ("validation", validation)) for kind in ABNORMAL]
@@ -242,15 +243,15 @@ def write(
 def _write_kind(
     new: Path, digits: DigitPool, source: str, split: str, kind: str, count: int, seed: int
 ) -> list[dict[str, object]]:
-    """Draw and write ``count`` images and their masks below ``new``; return their rows of the manifest."""
-    share = digits.share(split)
+    """Generate and write ``count`` images and their masks below ``new``; return their rows of the manifest."""
+    part = digits.part(split)
     images, masks = new / "images" / split, new / "masks" / split
     images.mkdir(parents=True, exist_ok=True)
     masks.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
     for i in range(count):
         rng = np.random.default_rng([seed, list(FIFTHS).index(split), KINDS.index(kind), i])
-        pixels, mask = draw(share, kind, rng)
+        pixels, mask = generate(part, kind, rng)
         name = f"{kind}_{i:05d}.png"
         row = {
             "path": str(images / name),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from loligo.data.volumes import resized
+from loligo.data.preprocessing import resized
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -70,7 +70,7 @@ def _largest(halves: Floats) -> Bools:
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     for edge in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
         sizes[edge] = 0
-    low, high = (share * SIDE * SIDE for share in AREA)
+    low, high = (part * SIDE * SIDE for part in AREA)
     boxes = ndimage.find_objects(labels)
     lungs = np.zeros(halves.shape, bool)
     for label in sorted(np.flatnonzero((sizes >= low) & (sizes <= high)), key=lambda i: -sizes[i]):

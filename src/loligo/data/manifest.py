@@ -7,22 +7,40 @@ Columns are ``path, split, label, patient, mask, source`` and whatever else a so
 
 from __future__ import annotations
 
+import logging
 import os.path
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
 from loligo import io
+from loligo.data.dataset import AllRejected, no_rejections
 from loligo.data.splits import SPLITS, hold_out
 from loligo.files import replacing
-from loligo.io import SUFFIXES, VOLUME_SUFFIXES, is_image, is_volume
 
 REQUIRED, OPTIONAL = ("path", "split"), ("label", "patient", "mask", "source")
 MANIFEST_SUFFIXES = (".csv", ".parquet")
 CALIBRATION_FRACTION = 0.10
-"""Share of the patients of a plain folder of normals that is held out to calibrate on."""
+"""Fraction of the patients of a plain folder of normals that is held out to calibrate on."""
+
+log = logging.getLogger(__name__)
+
+
+class Listing(NamedTuple):
+    """The images that were found, and the files that cannot be one."""
+
+    rows: pd.DataFrame
+    """A checked manifest."""
+    rejected: pd.DataFrame
+    """Columns path, reason: files that no reader takes, or that cannot be opened."""
+
+    def accepted(self) -> pd.DataFrame:
+        """Return the rows, and log how many files of which kinds were passed over."""
+        _log(self.rejected)
+        return self.rows
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -60,7 +78,7 @@ def check(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a checked copy, optional columns filled with empty, ``label`` as Int64, index 0..N-1.
 
     Raises ``ValueError`` for no rows, a missing column, an empty or repeated path, an unknown split or
-    label, images beside volumes, an abnormal image in train or calibration, and a patient in more than one split.
+    label, an abnormal image in train or calibration, and a patient in more than one split.
     """
     if missing := [name for name in REQUIRED if name not in frame]:
         raise ValueError(f"column {_some(missing)} is missing; found {_some(frame.columns)}")
@@ -76,15 +94,16 @@ def check(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def resolve(data: str | Path | Sequence[str | Path], *, purpose: Literal["train", "score"]) -> pd.DataFrame:
-    """Turn a manifest, a folder or image files into a checked manifest.
+def resolve(data: str | Path | Sequence[str | Path], *, purpose: Literal["train", "score"]) -> Listing:
+    """Turn a manifest, a folder or image files into a checked manifest, and the files that no reader takes.
 
     A manifest is taken as it is, and the caller picks splits from it. Of a folder, class and split folders
     are recognised (see ``sources.folder``). To ``train``, every other image counts as normal, and where the
     folder holds no calibration split, ``CALIBRATION_FRACTION`` of the training patients becomes it. To
     ``score``, every other image has no label, and what lies in no split folder is ``test``.
 
-    Raises ``FileNotFoundError`` for a path that does not exist and ``ValueError`` for what holds no images.
+    Raises ``FileNotFoundError`` for a path that does not exist or a folder without files, ``AllRejected`` where none of
+    the files is an image, and ``ValueError`` for what else is wrong with them.
     """
     given = [data] if isinstance(data, str | Path) else data
     if "" in given:
@@ -93,12 +112,30 @@ def resolve(data: str | Path | Sequence[str | Path], *, purpose: Literal["train"
     if absent := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(f"{_some(absent)}: no such file or folder; give a manifest, a folder or image files")
     if len(paths) == 1 and paths[0].suffix.lower() in MANIFEST_SUFFIXES:
-        return read(paths[0])
+        return Listing(read(paths[0]), no_rejections())
     from loligo.data.sources import folder  # sources check what they index, so they import this module
 
     loose: Literal["train", "test"] = "train" if purpose == "train" else "test"
     found = folder.listed(paths[0], loose) if len(paths) == 1 and paths[0].is_dir() else _files(paths, loose)
-    return found if purpose == "score" else as_normals(found, CALIBRATION_FRACTION, seed=0)
+    return found if purpose == "score" else found._replace(rows=as_normals(found.rows, CALIBRATION_FRACTION, seed=0))
+
+
+def sift(paths: Iterable[Path]) -> tuple[list[Path], pd.DataFrame]:
+    """Return the files that a reader takes, by their content, and a table of the others: columns path, reason.
+
+    Raises ``AllRejected`` where there are files and none is left.
+    """
+    kept, rejected = [], []
+    for path in paths:
+        try:
+            io.kind(path)
+            kept.append(path)
+        except io.UnreadableImage as error:
+            rejected.append((writable(path), str(error).removeprefix(f"{path}: ")))
+    table = pd.DataFrame(rejected, columns=["path", "reason"], dtype=str)
+    if rejected and not kept:
+        raise AllRejected(table)
+    return kept, table
 
 
 def as_normals(rows: pd.DataFrame, calibration: float, seed: int) -> pd.DataFrame:
@@ -122,15 +159,30 @@ def as_normals(rows: pd.DataFrame, calibration: float, seed: int) -> pd.DataFram
 
 def _readable(path: str) -> bool:
     try:
-        if is_volume(Path(path)):
-            from loligo.io import nifti  # here: it imports slowly, and images need it not
-
-            nifti.read(Path(path))
-        else:
-            io.read(Path(path))
-    except (OSError, ValueError):
+        io.load(Path(path))
+    except (ValueError, MemoryError):
         return False
     return True
+
+
+def is_hidden(path: Path) -> bool:
+    """Tell files and folders that are none of ours by their name: hidden ones, and those that systems leave."""
+    return path.name.startswith((".", "__MACOSX")) or path.name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def images_in(folder: Path) -> list[Path]:
+    """List the files in a folder that a reader takes, by name, and log what was passed over; see `sift`."""
+    kept, rejected = sift(path for path in sorted(folder.glob("*")) if not (is_hidden(path) or path.is_dir()))
+    _log(rejected)
+    return kept
+
+
+def _log(rejected: pd.DataFrame) -> None:
+    """Log how many files of which kinds were passed over."""
+    if len(rejected):
+        kinds = Counter(io.describe(Path(path)) for path in rejected["path"])
+        said = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+        log.warning("%d files were passed over: %s; the first is %s", len(rejected), said, rejected["path"][0])
 
 
 def trained_on(rows: pd.DataFrame) -> set[tuple[str, Path]]:
@@ -144,6 +196,11 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow links
 
 
+def is_below(path: str) -> bool:
+    """Tell whether a relative path of a data set's own table leads nowhere but below its folder."""
+    return not Path(path).is_absolute() and ".." not in Path(path).parts
+
+
 def writable(path: Path) -> str:
     """Return a path as a table can hold it: with escapes where it is not UTF-8 or has a carriage return.
 
@@ -152,12 +209,10 @@ def writable(path: Path) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8").replace("\r", "\\r")
 
 
-def _files(paths: Sequence[Path], split: str) -> pd.DataFrame:
+def _files(paths: Sequence[Path], split: str) -> Listing:
     """List image files as rows without label."""
-    if odd := [path for path in paths if not is_image(path)]:
-        allowed = ", ".join(SUFFIXES + VOLUME_SUFFIXES)
-        raise ValueError(f"{_some(odd)}: not image files ({allowed}); give one manifest or folder, or images")
-    return check(pd.DataFrame({"path": [writable(absolute(path)) for path in paths], "split": split}))
+    kept, rejected = sift(absolute(path) for path in paths)
+    return Listing(check(pd.DataFrame({"path": [writable(path) for path in kept], "split": split})), rejected)
 
 
 def _suffix(path: Path) -> str:
@@ -203,10 +258,6 @@ def _check_rows(frame: pd.DataFrame) -> None:
         raise ValueError(f"path stands in more than one row: {_some(frame['path'][twice].unique())}")
     if unknown := set(frame["split"]) - set(SPLITS):
         raise ValueError(f"split {_some(sorted(map(repr, unknown)))} is not one of {', '.join(SPLITS)}")
-    volumes = frame["path"].map(lambda path: is_volume(Path(path)))
-    if volumes.nunique() > 1:
-        image, volume = frame["path"][~volumes].iloc[0], frame["path"][volumes].iloc[0]
-        raise ValueError(f"images ({image}, ...) and volumes ({volume}, ...) are mixed; train and score them apart")
     if (sick := (frame["label"] == 1).fillna(False) & frame["split"].isin(("train", "calibration"))).any():
         raise ValueError(
             f"{int(sick.sum())} abnormal image(s) (label 1) in train or calibration,"

@@ -1,4 +1,4 @@
-"""Plant the six kinds of synthetic anomaly of the MOOD challenge (Zimmerer et al. 2022), with their masks.
+"""Insert the six kinds of synthetic anomaly of the MOOD challenge (Zimmerer et al. 2022), with their masks.
 
 The challenge names the kinds and keeps its code; how large and how strong they are is chosen here, such that most can
 be seen. The examples that it hands out to try a program on are easier: a ball of one grey, a third of a brain across.
@@ -56,7 +56,7 @@ class Region:
     """(A, B, C) bool: what lies in the region and in the brain."""
 
 
-def plant(anatomy: Floats, kind: str, rng: np.random.Generator) -> tuple[Floats, Bools]:
+def insert(anatomy: Floats, kind: str, rng: np.random.Generator) -> tuple[Floats, Bools]:
     """Return a changed copy of an anatomy (S, S, S), white matter near 1, and the mask (S, S, S) bool of the change.
 
     Outside the mask nothing changes, and brain stays above 0. Raises ``ValueError`` for an unknown kind, and for an
@@ -83,7 +83,7 @@ def plant(anatomy: Floats, kind: str, rng: np.random.Generator) -> tuple[Floats,
 
 
 def _regions(anatomy: Floats, ball: bool, rng: np.random.Generator) -> Iterator[Region]:
-    """Draw `TRIES` regions that lie almost wholly in the brain; fewer where there is hardly room."""
+    """Sample `TRIES` regions that lie almost wholly in the brain; fewer where there is hardly room."""
     brain = anatomy > 0
     places = np.argwhere(brain)
     if not len(places):
@@ -102,7 +102,7 @@ def _regions(anatomy: Floats, ball: bool, rng: np.random.Generator) -> Iterator[
 def _region(
     brain: Bools, centre: npt.NDArray[np.int64], longest: float, ball: bool, rng: np.random.Generator
 ) -> Region:
-    """Draw a ball or, as often, a blob around a voxel; or the ball of the challenge's examples."""
+    """Sample a ball or, as often, a blob around a voxel; or the ball of the challenge's examples."""
     radius = max(SMALLEST, (BALL_RADIUS if ball else rng.uniform(*RADII)) * longest)
     reach = int(radius * np.exp(2 * UNEVEN)) + 1  # of the largest blob
     blob = not ball and rng.random() < 0.5

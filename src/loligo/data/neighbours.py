@@ -5,6 +5,7 @@ Images are compared as a reader would from across the room: small, blurred, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn.functional import adaptive_avg_pool2d
 
-from loligo.data import cache
-from loligo.data.cache import Dataset
+from loligo.data.dataset import Dataset
 
 Floats = npt.NDArray[np.float32]
+Loader = Callable[[pd.DataFrame], Dataset]
+"""Loads manifest rows as a method sees them."""
 
 SIDE = 32
 """Height and width in pixels at which images are compared."""
@@ -45,25 +47,25 @@ class Neighbours:
     """Training images that were searched."""
     same: bool
     """Whether one of them is this very image."""
-    unlike: float
-    """Share of them that lie nearer to their own nearest one than this image does, in [0, 1]."""
+    dissimilarity: float
+    """Fraction of them that lie nearer to their own nearest one than this image does, in [0, 1]."""
     darker: float
-    """Share of them that are darker in the mean than this image, in [0, 1]."""
+    """Fraction of them that are darker in the mean than this image, in [0, 1]."""
 
 
-def search(image: Floats, rows: pd.DataFrame, most: int = MOST) -> Neighbours | None:
-    """Return the `NEAREST` to ``image`` (S, S) in [0, 1] of the files in manifest ``rows``.
+def search(image: Floats, rows: pd.DataFrame, load: Loader, most: int = MOST) -> Neighbours | None:
+    """Return the `NEAREST` to ``image`` (S, S) in [0, 1] of the files in manifest ``rows``, loaded as it was.
 
     Files that are gone or cannot be read are passed over; None where fewer than two are left. Raises OSError where the
     cache cannot be written.
     """
-    rows = rows[[Path(path).is_file() for path in rows["path"]]]
+    rows = rows.loc[[Path(path).is_file() for path in rows["path"]], ["path", "split"]]
     if len(rows) > most:
         rows = rows.iloc[np.linspace(0, len(rows) - 1, most).round().astype(int)]
     if len(rows) < 2:
         return None
     try:
-        images = cache.load(rows[["path", "split"]], len(image), progress=False)
+        images = load(rows)
     except ValueError:  # all of them are unreadable
         return None
     return compare(image, images) if len(images) > 1 else None
@@ -79,7 +81,7 @@ def compare(image: Floats, images: Dataset) -> Neighbours:
         paths=tuple(Path(str(images.rows["path"][i])) for i in nearest[:NEAREST]),
         count=len(images),
         same=bool(features[distances <= SAME].any()),  # flat images are all alike
-        unlike=float((_own_nearest(features) < distances[nearest[0]]).mean()) if len(nearest) else 0.0,
+        dissimilarity=float((_own_nearest(features) < distances[nearest[0]]).mean()) if len(nearest) else 0.0,
         darker=float((means < image.mean()).mean()),
     )
 

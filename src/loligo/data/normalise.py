@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loligo.config import WindowName
-from loligo.io import UnreadableImage
+from loligo.io.content import UnreadableImage
 from loligo.types import Volume
 
 FOREGROUND = 0.1

@@ -1,4 +1,4 @@
-"""Deal patients to splits: the same seed gives the same split, whatever the row order or the folder."""
+"""Assign patients to splits: the same seed gives the same split, whatever the row order or the folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def hold_out(frame: pd.DataFrame, split: str, fraction: float, seed: int) -> pd.
     """
     train = frame["split"] == "train"
     frame = frame.copy()
-    frame.loc[train, "split"] = deal(patients(frame)[train], {split: fraction}, seed, rest="train")
+    frame.loc[train, "split"] = assign(patients(frame)[train], {split: fraction}, seed, rest="train")
     return frame
 
 
@@ -33,31 +33,31 @@ def arrange(
 ) -> pd.DataFrame:
     """Split the ``train`` rows of a labelled source, of which only wholly normal patients may train.
 
-    ``normal`` and ``abnormal`` give the share of patients that each other split takes. Patients with even one
-    row that is not labelled 0 are left out of the result where no share takes them. Other rows stay.
+    ``normal`` and ``abnormal`` give the fraction of patients that each other split takes. Patients with even one
+    row that is not labelled 0 are left out of the result where no fraction takes them. Other rows stay.
     """
     keys, train = patients(frame), frame["split"] == "train"
     mixed = train & keys.isin(keys[train & (frame["label"] != 0)])
     frame = frame.copy()
-    frame.loc[train & ~mixed, "split"] = deal(keys[train & ~mixed], normal, seed, rest="train")
-    frame.loc[mixed, "split"] = deal(keys[mixed], abnormal, seed, rest="left out")
+    frame.loc[train & ~mixed, "split"] = assign(keys[train & ~mixed], normal, seed, rest="train")
+    frame.loc[mixed, "split"] = assign(keys[mixed], abnormal, seed, rest="left out")
     return frame[frame["split"] != "left out"].reset_index(drop=True)
 
 
-def deal(keys: pd.Series[str], shares: Mapping[str, float], seed: int, *, rest: str) -> pd.Series[str]:
-    """Give each patient key (N,) a split: the ``shares`` in [0, 1] of the distinct keys, and ``rest``."""
+def assign(keys: pd.Series[str], fractions: Mapping[str, float], seed: int, *, rest: str) -> pd.Series[str]:
+    """Give each patient key (N,) a split: the ``fractions`` in [0, 1] of the distinct keys, and ``rest``."""
     ranked = sorted(keys.unique(), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
-    dealt: dict[str, str] = {}
-    for split, share in shares.items():
-        _check_share(split, share)
-        count = max(1, round(share * len(ranked))) if share and ranked else 0
-        dealt |= dict.fromkeys(ranked[len(dealt) :][:count], split)
-    if rest == "train" and ranked and len(dealt) == len(ranked):
+    assigned: dict[str, str] = {}
+    for split, fraction in fractions.items():
+        _check_fraction(split, fraction)
+        count = max(1, round(fraction * len(ranked))) if fraction and ranked else 0
+        assigned |= dict.fromkeys(ranked[len(assigned) :][:count], split)
+    if rest == "train" and ranked and len(assigned) == len(ranked):
         raise ValueError(
-            f"{len(ranked)} patient(s) are too few to hold out {dict(shares)} and still train;"
+            f"{len(ranked)} patient(s) are too few to hold out {dict(fractions)} and still train;"
             " add images or make the fractions smaller"
         )
-    return keys.map(lambda key: dealt.get(key, rest))
+    return keys.map(lambda key: assigned.get(key, rest))
 
 
 def patients(frame: pd.DataFrame) -> pd.Series[str]:
@@ -69,9 +69,9 @@ def patients(frame: pd.DataFrame) -> pd.Series[str]:
     return own.where(known == "", "patient " + known)
 
 
-def _check_share(split: str, share: float) -> None:
-    """Raise for a split that does not exist or a share outside [0, 1]."""
+def _check_fraction(split: str, fraction: float) -> None:
+    """Raise for a split that does not exist or a fraction outside [0, 1]."""
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
-    if not 0 <= share <= 1:
-        raise ValueError(f"fraction {share} for {split} is outside [0, 1]")
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction {fraction} for {split} is outside [0, 1]")

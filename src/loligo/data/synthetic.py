@@ -1,4 +1,4 @@
-"""Make anomalies with known masks in normal images, to learn from or to test on.
+"""Insert synthetic anomalies with known masks into normal images, to learn from or to test on.
 
 | kind | what | paper |
 |---|---|---|
@@ -12,9 +12,9 @@
 
 Sizes are the papers', as parts of the image's side where they count pixels of 256. What the papers take at random is
 taken at random, uniformly unless the name of a constant says otherwise. One difference holds for all: an anomaly that
-can hardly be seen, such as black on black, is drawn again. NSA's authors plant up to three or four patches in an image
-of MVTec; here it is one, resized by a factor that is uniform (theirs is normal and cut off), wherever it falls (theirs
-overlaps the body).
+can hardly be seen, such as black on black, is sampled again. NSA's authors insert up to three or four patches in an
+image of MVTec; here it is one, resized by a factor that is uniform (theirs is normal and cut off), wherever it falls
+(theirs overlaps the body).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from loligo.data import lungs, poisson
-from loligo.data.volumes import resized
+from loligo.data.preprocessing import resized
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
-Made = tuple[Box, Floats, Bools]
+Patch = tuple[Box, Floats, Bools]
 """What becomes of an image (C, H, W): a box in it, the box's new content (C, h, w), and where (h, w) that is meant."""
 
 VISIBLE = 1 / 255
@@ -58,7 +58,7 @@ ANAT_LEAST = 0.05  # opacity where a soft edge ends
 _UNIT = 256  # pixels a side of the images that the papers count pixels of
 
 
-def plant(image: Floats, kind: str, rng: np.random.Generator, donor: Floats | None = None) -> tuple[Floats, Bools]:
+def insert(image: Floats, kind: str, rng: np.random.Generator, donor: Floats | None = None) -> tuple[Floats, Bools]:
     """Return a changed copy of an image (C, H, W) or (H, W) float32 in [0, 1], and the mask (H, W) of the change.
 
     ``donor`` is another normal image of the same shape, which the patch is taken from; by default that is the image
@@ -73,12 +73,12 @@ def plant(image: Floats, kind: str, rng: np.random.Generator, donor: Floats | No
     x = image.reshape(-1, *image.shape[-2:])
     other = x if donor is None else donor.reshape(x.shape)
     after, mask, most = x.copy(), np.zeros(x.shape[1:], bool), 0.0
-    best: Made | None = None
+    best: Patch | None = None
     for _ in range(TRIES):
-        box, patch, seen, share = _seen(x, *_KINDS[kind](x, other, rng))
-        if share > most:
-            best, most = (box, patch, seen), share
-        if share >= CHANGED:
+        box, patch, seen, fraction = _seen(x, *_KINDS[kind](x, other, rng))
+        if fraction > most:
+            best, most = (box, patch, seen), fraction
+        if fraction >= CHANGED:
             break
     if best is not None:
         box, patch, seen = best
@@ -88,7 +88,7 @@ def plant(image: Floats, kind: str, rng: np.random.Generator, donor: Floats | No
 
 
 def _check(image: Floats, kind: str, donor: Floats | None) -> None:
-    """Raise ValueError for what `plant` cannot use."""
+    """Raise ValueError for what `insert` cannot use."""
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
     if image.ndim not in (2, 3) or min(image.shape[-2:]) < SMALLEST:
@@ -103,8 +103,8 @@ def _seen(x: Floats, box: Box, patch: Floats, inside: Bools) -> tuple[Box, Float
     """Return the box, its content in [0, 1], where the change is seen, and what part of ``inside`` that is."""
     patch = np.clip(patch, 0, 1)
     seen = inside & (np.abs(patch - x[box]) >= VISIBLE).any(0)
-    share = float(seen.sum()) / max(1, int(inside.sum()))
-    return box, patch, _closed(seen) & inside, share
+    fraction = float(seen.sum()) / max(1, int(inside.sum()))
+    return box, patch, _closed(seen) & inside, fraction
 
 
 def _closed(mask: Bools) -> Bools:
@@ -116,13 +116,13 @@ def _closed(mask: Bools) -> Bools:
     return mask
 
 
-def _cutpaste(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
+def _cutpaste(x: Floats, donor: Floats, rng: np.random.Generator) -> Patch:
     """Paste a rectangle, its tone changed a little."""
     shape = _patch_shape(x, rng)
-    return _box(x, shape, rng), _toned(donor[_box(x, shape, rng)], rng), np.ones(shape, bool)
+    return _box(x, shape, rng), _jittered(donor[_box(x, shape, rng)], rng), np.ones(shape, bool)
 
 
-def _cutpaste_scar(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
+def _cutpaste_scar(x: Floats, donor: Floats, rng: np.random.Generator) -> Patch:
     """Paste a thin rectangle, turned, its tone changed a little."""
     unit = min(x.shape[1:]) / _UNIT
     width, length = max(2.0, rng.uniform(*SCAR_WIDTH) * unit), max(4.0, rng.uniform(*SCAR_LENGTH) * unit)
@@ -134,16 +134,16 @@ def _cutpaste_scar(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
     down, right = rows - (shape[0] - 1) / 2, columns - (shape[1] - 1) / 2
     along, across = down * cos + right * sin, right * cos - down * sin  # in the upright scar
     upright = (max(3, round(length)), max(3, round(width)))
-    source = _toned(donor[_box(x, upright, rng)], rng)
+    source = _jittered(donor[_box(x, upright, rng)], rng)
     places = [along + (upright[0] - 1) / 2, across + (upright[1] - 1) / 2]
     patch = np.stack([ndimage.map_coordinates(channel, places, order=1, mode="nearest") for channel in source])
     return _box(x, shape, rng), patch, (np.abs(along) <= length / 2) & (np.abs(across) <= width / 2)
 
 
-def _perlin(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
+def _perlin(x: Floats, donor: Floats, rng: np.random.Generator) -> Patch:
     """Lay a texture over the image where Perlin noise is high.
 
-    DRAEM takes textures from a set of photographs and changes them; ours are the donor's tiles in another order, with
+    DRAEM takes textures from natural images and changes them; ours are the donor's tiles in another order, with
     changed gamma, mirrored, and as often as not turned to their negative.
     """
     noise = perlin_noise((x.shape[1], x.shape[2]), rng)
@@ -153,7 +153,7 @@ def _perlin(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
 
 
 def perlin_noise(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Draw Perlin's gradient noise (H, W) float32, 0 in the mean and from -1 to 1 about; cells are of random size."""
+    """Sample Perlin's gradient noise (H, W) float32, 0 in the mean and from -1 to 1 about; cells are of random size."""
     cells = [2.0 ** int(power) for power in rng.integers(0, PERLIN_CELLS + 1, 2)]
     turn, shift = rng.uniform(-np.pi / 2, np.pi / 2), rng.uniform(0, 1, 2).tolist()
     rows, columns = ((np.arange(n, dtype=np.float32) / n - 0.5)[:, None] for n in shape)
@@ -186,7 +186,7 @@ def _fade(t: Floats) -> Floats:
 
 
 def _texture(donor: Floats, rng: np.random.Generator) -> Floats:
-    """Make a texture (C, H, W) of an image."""
+    """Return a texture (C, H, W) of an image."""
     rows, columns = (np.array_split(np.arange(n), int(rng.integers(3, 9))) for n in donor.shape[1:])
     order = [np.concatenate([parts[i][:: rng.choice((-1, 1))] for i in rng.permutation(len(parts))])
              for parts in (rows, columns)]  # fmt: skip
@@ -194,7 +194,7 @@ def _texture(donor: Floats, rng: np.random.Generator) -> Floats:
     return 1 - texture if rng.random() < 0.5 else texture
 
 
-def _nsa(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
+def _nsa(x: Floats, donor: Floats, rng: np.random.Generator) -> Patch:
     """Blend a resized rectangle into another place by its gradients or, as often, by the stronger of both."""
     sides = np.clip(NSA_SIDE[0] + rng.gamma(NSA_SHAPE, NSA_SCALE, 2), *NSA_SIDE) * x.shape[1:]
     shape = (max(4, round(sides[0])), max(4, round(sides[1])))
@@ -204,7 +204,7 @@ def _nsa(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
     return _blended(x, _box(x, shape, rng), poisson.gradients(patch), mixed=rng.random() < 0.5)
 
 
-def _blended(x: Floats, box: Box, guide: poisson.Gradients, mixed: bool) -> Made:
+def _blended(x: Floats, box: Box, guide: poisson.Gradients, mixed: bool) -> Patch:
     """Blend gradients into a box or, ``mixed``, where they are stronger than its own."""
     before = x[box]
     inside = np.zeros(before.shape[1:], bool)
@@ -213,27 +213,27 @@ def _blended(x: Floats, box: Box, guide: poisson.Gradients, mixed: bool) -> Made
     return box, poisson.blend(before, guide), inside
 
 
-def _fpi(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
+def _fpi(x: Floats, donor: Floats, rng: np.random.Generator) -> Patch:
     """Mix a rectangle with the same place of another image."""
-    box, share = _place(x, rng)
-    mixed = x[box] + share * (donor[box] - x[box])
+    box, fraction = _place(x, rng)
+    mixed = x[box] + fraction * (donor[box] - x[box])
     return box, mixed, np.ones(mixed.shape[1:], bool)
 
 
-def _pii(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
-    """Take, of the shares of both images' gradients at the same place, the stronger ones, and blend."""
-    box, share = _place(x, rng)
-    own, other = poisson.gradients((1 - share) * x[box]), poisson.gradients(share * donor[box])
+def _pii(x: Floats, donor: Floats, rng: np.random.Generator) -> Patch:
+    """Take, of the fractions of both images' gradients at the same place, the stronger ones, and blend."""
+    box, fraction = _place(x, rng)
+    own, other = poisson.gradients((1 - fraction) * x[box]), poisson.gradients(fraction * donor[box])
     return _blended(x, box, poisson.stronger(own, other), mixed=False)
 
 
 def _place(x: Floats, rng: np.random.Generator) -> tuple[Box, np.float32]:
-    """Draw a rectangle, and the share of the other image in it."""
+    """Sample a rectangle, and the fraction of the other image in it."""
     sides = rng.uniform(*FPI_SIDE, 2) * x.shape[1:]
     return _box(x, (max(4, round(sides[0])), max(4, round(sides[1]))), rng), np.float32(rng.uniform(*FPI_SHARE))
 
 
-def _anatpaste(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
+def _anatpaste(x: Floats, donor: Floats, rng: np.random.Generator) -> Patch:
     """Paste a soft-edged ellipse or rectangle around a pixel of the lungs, and there alone; anywhere if none is found.
 
     The fallback is that of the authors' program.
@@ -243,11 +243,11 @@ def _anatpaste(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
     centre = np.unravel_index(rng.choice(np.flatnonzero(lung)), lung.shape)
     unit = min(x.shape[1:]) / _UNIT
     shape, blur = _patch_shape(x, rng), max(0.1, rng.uniform(*ANAT_BLUR) * unit)
-    patch = _toned(donor[_box(x, shape, rng)], rng)
+    patch = _jittered(donor[_box(x, shape, rng)], rng)
     away = [np.abs(np.arange(n) - n // 2) / max(1.0, n / 2 - ANAT_MARGIN * unit) for n in shape]
     high, wide = away[0][:, None], away[1]
-    drawn = high**2 + wide**2 <= 1 if rng.random() < 0.5 else np.maximum(high, wide) <= 1
-    soft = ndimage.gaussian_filter(drawn.astype(np.float32), blur, mode="constant") * np.float32(
+    outline = high**2 + wide**2 <= 1 if rng.random() < 0.5 else np.maximum(high, wide) <= 1
+    soft = ndimage.gaussian_filter(outline.astype(np.float32), blur, mode="constant") * np.float32(
         rng.uniform(*ANAT_OPACITY)
     )
     start = [int(at) - n // 2 for at, n in zip(centre, shape, strict=True)]
@@ -259,7 +259,7 @@ def _anatpaste(x: Floats, donor: Floats, rng: np.random.Generator) -> Made:
 
 
 def _patch_shape(x: Floats, rng: np.random.Generator) -> tuple[int, int]:
-    """Draw height and width of CutPaste's patch."""
+    """Sample height and width of CutPaste's patch."""
     area = rng.uniform(*PATCH_AREA) * x.shape[1] * x.shape[2]
     aspect = math.exp(rng.uniform(*np.log(PATCH_ASPECT)))
     high, wide = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -267,20 +267,20 @@ def _patch_shape(x: Floats, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _box(x: Floats, shape: tuple[int, int], rng: np.random.Generator) -> Box:
-    """Draw where a box of a shape lies in an image."""
+    """Sample where a box of a shape lies in an image."""
     top, left = (int(rng.integers(limit - n + 1)) for limit, n in zip(x.shape[1:], shape, strict=True))
     return slice(None), slice(top, top + shape[0]), slice(left, left + shape[1])
 
 
-def _toned(patch: Floats, rng: np.random.Generator) -> Floats:
+def _jittered(patch: Floats, rng: np.random.Generator) -> Floats:
     """Change brightness and contrast."""
     brightness, contrast = rng.uniform(1 - TONE, 1 + TONE, 2).astype(np.float32)
     mean = patch.mean()
-    toned: Floats = np.clip(((patch - mean) * contrast + mean) * brightness, 0, 1)
-    return toned
+    jittered: Floats = np.clip(((patch - mean) * contrast + mean) * brightness, 0, 1)
+    return jittered
 
 
-_KINDS: dict[str, Callable[[Floats, Floats, np.random.Generator], Made]] = {
+_KINDS: dict[str, Callable[[Floats, Floats, np.random.Generator], Patch]] = {
     "cutpaste": _cutpaste,
     "cutpaste_scar": _cutpaste_scar,
     "perlin": _perlin,
@@ -294,4 +294,4 @@ KINDS = tuple(_KINDS)
 WITH_DONOR = ("fpi", "pii")
 """Kinds that change nothing without a second image."""
 FROM_OTHERS = ("perlin", "nsa", *WITH_DONOR)
-"""Kinds that take what they plant from another image in their papers; the others take it from the image itself."""
+"""Kinds that take what they insert from another image in their papers; the others take it from the image itself."""

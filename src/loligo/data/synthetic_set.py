@@ -1,4 +1,4 @@
-"""Write a test set of synthetic anomalies with true masks, made of normal images."""
+"""Write a test set of synthetic anomalies with true masks, from normal images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import PIL.Image
 from tqdm import tqdm
 
 from loligo import io
-from loligo.data import made, manifest, synthetic
-from loligo.data.volumes import resized
+from loligo.data import generated, manifest, synthetic
+from loligo.data.preprocessing import resized
 from loligo.files import replacing
 from loligo.names import nearest
 
@@ -35,22 +35,22 @@ def write(
     """Write each normal image of a manifest's ``split``, and a changed copy of it for each of ``kinds``.
 
     Images without a label count as normal. They keep their own size and are written as 8-bit PNG, with masks and
-    ``manifest.csv``, all as split test, whose column ``kind`` names the anomaly and ``origin`` the image that it was
-    made of; it is returned with absolute paths. What a kind takes from another image comes from the next one. The same
-    seed gives the same bytes, and no copy depends on which kinds are made beside it. The folder appears whole or not at
+    ``manifest.csv``, all as split test, whose column ``kind`` names the anomaly and ``origin`` the image that it is
+    of; it is returned with absolute paths. What a kind takes from another image comes from the next one. The same
+    seed gives the same bytes, and no copy depends on which other kinds there are. The folder appears whole or not at
     all; ``progress`` draws a bar on a terminal.
 
     Raises ValueError for unknown or no kinds, where there are no normal images, an image cannot be read or is a volume,
     or no change in it can be seen, and FileExistsError where ``folder`` holds anything but an earlier set of this form.
     """
-    made.check_counts(seed=seed)
+    generated.check_counts(seed=seed)
     for kind in kinds:
         if kind not in synthetic.KINDS:
             raise ValueError(f"there is no kind {kind!r}; {nearest(kind, synthetic.KINDS)}")
     normal = rows[(rows["split"] == split) & (rows["label"] != 1).fillna(True)].reset_index(drop=True)
     _check(normal, kinds, split)
     folder = folder.resolve()
-    made.check_replaceable(folder, SOURCE, "synthetic set")
+    generated.check_replaceable(folder, SOURCE, "synthetic set")
     with replacing(folder) as new:
         for part in ("images", "masks"):
             (new / part).mkdir(parents=True)
@@ -61,13 +61,11 @@ def write(
 
 
 def _check(normal: pd.DataFrame, kinds: Sequence[str], split: str) -> None:
-    """Raise ValueError where there is nothing to make a set of."""
+    """Raise ValueError where there is nothing to generate a set from."""
     if not kinds:
         raise ValueError(f"no kind is given; allowed: {', '.join(synthetic.KINDS)}")
     if normal.empty:
         raise ValueError(f"there are no normal images in split {split}; name another split")
-    if volumes := [path for path in normal["path"] if io.is_volume(Path(path))]:
-        raise ValueError(f"{volumes[0]} is a volume; anomalies are planted in images")
     if len(normal) < 2 and (pairs := [kind for kind in kinds if kind in synthetic.WITH_DONOR]):
         raise ValueError(f"{pairs[0]} needs two images or more; split {split} has one normal image")
 
@@ -81,7 +79,7 @@ def _write_one(new: Path, normal: pd.DataFrame, i: int, kinds: Sequence[str], se
     for kind in kinds:
         rng = np.random.default_rng([seed, synthetic.KINDS.index(kind), i])
         own = len(normal) < 2 or kind not in synthetic.FROM_OTHERS
-        changed, mask = synthetic.plant(image, kind, rng, None if own else donor)
+        changed, mask = synthetic.insert(image, kind, rng, None if own else donor)
         if not mask.any():
             raise ValueError(f"{normal['path'][i]}: no {kind} can be seen in it; is it of one grey? leave it out")
         found.append(_saved(new, f"{i:05d}_{kind}", changed, mask) | about | {"kind": kind})

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from loligo.data import brains, made, manifest, mood_anomalies
+from loligo.data import brains, generated, manifest, mood_anomalies
 from loligo.data.brains import Floats, Template
 from loligo.files import replacing
 from loligo.io import nifti
@@ -26,8 +26,8 @@ _SPLITS = ("train", "calibration", "validation", "test")
 _ALIGNED = 2  # NIfTI's code of a space that is no scanner's
 
 
-def draw(base: Template, kind: str, rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Draw one volume of a kind in `KINDS`: voxels (S, S, S) float32 in RAS+ order, and its mask (S, S, S) bool.
+def generate(base: Template, kind: str, rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Generate one volume of a kind in `KINDS`: voxels (S, S, S) float32 in RAS+ order, and its mask (S, S, S) bool.
 
     Units are arbitrary, white matter near 1000, background exactly 0. A generator of the same seed and kind
     "normal" give its normal twin, equal to it outside the mask.
@@ -38,7 +38,7 @@ def draw(base: Template, kind: str, rng: np.random.Generator) -> tuple[Floats, n
     anatomy = brains.anatomy(base, shape)
     mask = np.zeros(anatomy.shape, bool)
     if kind != NORMAL:
-        anatomy, mask = mood_anomalies.plant(anatomy, kind, change)
+        anatomy, mask = mood_anomalies.insert(anatomy, kind, change)
     return brains.scan(anatomy, scanner), mask
 
 
@@ -59,16 +59,16 @@ def write(
 
     All but ``test_abnormal`` and ``test_ball`` count normal volumes; of those, the six kinds of `mood_anomalies` take
     turns, and these are easy ones as in the challenge's examples. Each volume is a patient of its own. The same seed
-    gives the same bytes, and volume i of a split and label does not depend on how many others are drawn. The folder
+    gives the same bytes, and volume i of a split and label does not depend on how many others there are. The folder
     appears whole or not at all; ``progress`` draws a bar on a terminal.
 
     Raises ValueError for a negative count or seed, a size below 8, and where nilearn is not installed, and
     FileExistsError where ``folder`` holds anything but earlier toy brains, because writing replaces the folder.
     """
     normal = {"train": train, "calibration": calibration, "validation": validation, "test": test_normal}
-    made.check_counts(**normal, test_abnormal=test_abnormal, test_ball=test_ball, seed=seed)
+    generated.check_counts(**normal, test_abnormal=test_abnormal, test_ball=test_ball, seed=seed)
     folder = folder.resolve()
-    made.check_replaceable(folder, SOURCE, "toy brains")
+    generated.check_replaceable(folder, SOURCE, "toy brains")
     plan = [(split, NORMAL, i) for split, count in normal.items() for i in range(count)]
     kinds = mood_anomalies.KINDS
     plan += [("test", kinds[i % len(kinds)], i) for i in range(test_abnormal)]
@@ -83,9 +83,9 @@ def write(
 
 
 def _write_one(new: Path, base: Template, split: str, kind: str, i: int, seed: int) -> dict[str, object]:
-    """Draw and write one volume, and its mask where it is abnormal; return its row of the manifest."""
+    """Generate and write one volume, and its mask where it is abnormal; return its row of the manifest."""
     group = 0 if kind == NORMAL else 2 if kind == mood_anomalies.BALL else 1
-    voxels, mask = draw(base, kind, np.random.default_rng([seed, _SPLITS.index(split), group, i]))
+    voxels, mask = generate(base, kind, np.random.default_rng([seed, _SPLITS.index(split), group, i]))
     name = f"{split}_{kind}_{i:05d}"
     image, marks = new / "images" / f"{name}.nii.gz", new / "masks" / f"{name}.nii.gz"
     affine = np.diag([brains.FIELD_OF_VIEW / base.size] * 3 + [1.0])

@@ -38,8 +38,8 @@ def intensity(
     """Change contrast and gamma of each image of x (N, C, H, W) float32 in [0, 1] by its own random amount.
 
     ``contrast`` bounds the factor of the distance from the image's mean; what leaves [0, 1] is cut off. The exponent
-    is drawn between 1 / ``gamma`` and ``gamma``, evenly by its logarithm. Both ranges are those of nnU-Net (Isensee et
-    al., Nature Methods 2021), whose exponents begin at 0.7. The generator may live on another device.
+    is sampled between 1 / ``gamma`` and ``gamma``, evenly by its logarithm. Both ranges are those of nnU-Net (Isensee
+    et al., Nature Methods 2021), whose exponents begin at 0.7. The generator may live on another device.
     """
     amounts = torch.rand(2, len(x), 1, 1, 1, generator=generator, device=generator.device).to(x.device, x.dtype)
     factor = contrast[0] + (contrast[1] - contrast[0]) * amounts[0]

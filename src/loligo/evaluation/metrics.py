@@ -204,7 +204,7 @@ def pixel_metrics(maps: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike])
 
 
 def paired_pixel_metrics(pairs: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) -> dict[str, float]:
-    """Return what `pixel_metrics` does for pairs of map and mask, which are gone through twice and not kept.
+    """Return what `pixel_metrics` does for pairs of map and mask, which are iterated twice and not kept.
 
     Memory holds one image and the values of abnormal pixels: no other threshold can be best.
     """
@@ -244,25 +244,25 @@ def _checked(
         yield heat, mask.astype(bool)
 
 
-def histogram_kl(original: npt.ArrayLike, rebuilt: npt.ArrayLike, bins: int = 256) -> float:
-    """Return the Kullback-Leibler divergence of a rebuilt image's intensities from the original's, in nats.
+def histogram_kl(original: npt.ArrayLike, reconstruction: npt.ArrayLike, bins: int = 256) -> float:
+    """Return the Kullback-Leibler divergence of the intensities of a reconstruction from the original's, in nats.
 
     Both are one image each, of any shape, float in [0, 1]: KL(P || Q) of histograms of ``bins`` equal bins, P of the
-    original, Q of the rebuilt one. `EPSILON` stands in for the share of an empty bin, so that it is finite. ValueError
-    where an image is empty or leaves [0, 1].
+    original, Q of the reconstruction. `EPSILON` stands in for the fraction of an empty bin, so that it is finite.
+    ValueError where an image is empty or leaves [0, 1].
     """
     if bins < 1:
         raise ValueError(f"bins is {bins}; at least 1 is needed, such as 256")
-    p, q = (_histogram(name, x, bins) for name, x in (("original", original), ("rebuilt", rebuilt)))
+    p, q = (_histogram(name, x, bins) for name, x in (("original", original), ("reconstruction", reconstruction)))
     return float(np.sum(p * np.log(p / q)))
 
 
 def _histogram(name: str, image: npt.ArrayLike, bins: int) -> Floats:
-    """Return the share of the pixels in each of so many equal bins of [0, 1], no share zero, their sum one."""
+    """Return the fraction of the pixels in each of so many equal bins of [0, 1], none zero, their sum one."""
     values = np.asarray(image, dtype=np.float64).ravel()
     if not (len(values) and values.min() >= 0 and values.max() <= 1):
         held = f"{values.min():.4g} to {values.max():.4g}" if len(values) else "no pixels"
-        raise ValueError(f"the {name} image holds {held}; intensities in [0, 1] are needed")
+        raise ValueError(f"the {name} holds {held}; intensities in [0, 1] are needed")
     counts = np.histogram(values, bins, (0, 1))[0] + EPSILON * len(values)
     shares: Floats = counts / counts.sum()
     return shares

@@ -15,16 +15,20 @@ import numpy.typing as npt
 import pandas as pd
 
 from loligo.calibration import Calibration
-from loligo.data.cache import read_mask, resized_mask
+from loligo.data.decode import read_mask
+from loligo.data.preprocessing import Preprocessing, resized, resized_mask
 from loligo.evaluation import metrics
 from loligo.runs.folder import RunFolder
+from loligo.runs.run import Run
 from loligo.types import Again
 
 Metrics = dict[str, Any]
 
 
-def evaluate(folder: Path) -> Metrics:
+def evaluate(folder: Path, false_alarm_rate: float | None = None) -> Metrics:
     """Return the metrics of the scores in a run folder, and write them to metrics.json.
+
+    The threshold is that of the run's false-alarm rate, or of the one given.
 
     Raises ValueError where there are no scores, or no labels of both kinds in the test split.
     """
@@ -42,9 +46,11 @@ def evaluate(folder: Path) -> Metrics:
             "score without --out, then evaluate the run"
         )
     calibration = Calibration.load(run.calibration)
+    if false_alarm_rate is not None:
+        calibration = calibration.at(false_alarm_rate)
     found: Metrics = {"clean": clean(test, calibration), "paper": paper(test, run.read_epochs())}
     if (test["mask"] != "").any() and (test["map"] != "").any():
-        found["pixel"] = pixels(test, run)
+        found["pixel"] = pixels(test, run, Run.load(folder).preprocess())
     if kinds := by_kind(test):
         found["kinds"] = kinds
     run.write_metrics(found)
@@ -97,20 +103,28 @@ def auc_by_epoch(epochs: pd.DataFrame, split: str) -> pd.DataFrame:
     return pd.DataFrame({"auc": pd.Series(aucs)})
 
 
-def pixels(test: pd.DataFrame, run: RunFolder) -> Metrics:
-    """Measure the maps against the masks, at the maps' size; normal images count as masks of nothing."""
+def pixels(test: pd.DataFrame, run: RunFolder, preprocessing: Preprocessing) -> Metrics:
+    """Measure the maps against the masks, of images at the network's size; normal images count as masks of nothing."""
     rows = test[(test["map"] != "") & ((test["mask"] != "") | (test["label"] == 0))]
     files = [(run.artefact(name), mask) for name, mask in zip(rows["map"], rows["mask"], strict=True)]
-    pairs = Again(lambda: ((_pixels if path.suffix == ".npy" else _voxels)(path, mask) for path, mask in files))
+    pairs = Again(
+        lambda: (
+            _pixels(path, mask, preprocessing) if path.suffix == ".npy" else _voxels(path, mask) for path, mask in files
+        )
+    )
     return dict(metrics.paired_pixel_metrics(pairs)) | {"images": len(rows)}
 
 
-def _pixels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Read an image's map and mask, both (H, W) at the map's size: else images with large masks would weigh more."""
-    heat = np.load(path, allow_pickle=False)
+def _pixels(path: Path, mask: str, own: Preprocessing) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Read an image's map and mask, both at the network's size: at their own, large images would weigh more."""
+    heat, size = np.load(path, allow_pickle=False), (own.size, own.size)
+    on_network = heat.shape == size
+    if not on_network:
+        heat = resized(heat[None], size)[0]
     if not mask:
-        return heat, np.zeros(heat.shape, bool)
-    return heat, resized_mask(read_mask(Path(mask)), heat.shape[::-1])
+        return heat, np.zeros(size, bool)
+    there = read_mask(Path(mask))
+    return heat, own.mask(there) if on_network else resized_mask(there, size)
 
 
 def _voxels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

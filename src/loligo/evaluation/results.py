@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -75,24 +73,3 @@ def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
         **measured,
         **{key: cost[key] for key in ("train_seconds", "images_per_s", "machine", "commit")},
     }
-
-
-@functools.cache
-def commit() -> str:
-    """Return the short commit of the code that runs, with a + where it was changed since; empty outside a checkout.
-
-    It is looked up once a process: what is loaded stays as it is. A package that is installed below another project's
-    checkout is not of that project.
-    """
-    here = Path(__file__)
-    try:
-        known = subprocess.run(["git", "ls-files", "--error-unmatch", here.name], cwd=here.parent, capture_output=True)
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=here.parent,
-            capture_output=True,
-            text=True,
-        )
-    except FileNotFoundError:
-        return ""
-    return "" if known.returncode else found.stdout.strip()

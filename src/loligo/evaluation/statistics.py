@@ -1,4 +1,4 @@
-"""How sure a benchmark's figures are: intervals by patient, average ranks, and whether p-values keep their word."""
+"""How sure a benchmark's figures are: intervals by patient, average ranks, and whether p-values are calibrated."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def bootstrap(
     """Return (low, high) of each of `METRICS`, in the mean over one or more scores (N,) of the same images.
 
     ``scores`` are those of a method's seeds, ``thresholds`` one of each. Whole patients are resampled, images where
-    ``patients`` (N,) is None, with a fixed seed and the same draws for all scores; draws that lack a kind are left
-    out. Where a metric is 0 or 1 in all draws, the exact bound of a rate (Clopper & Pearson 1934) stands in, of as many
-    trials as there are patients of the kind that it is about; for the AUC that of `metrics.roc_auc_interval`. One
-    patient of a kind tells nothing of its spread: the interval is then 0 to 1.
+    ``patients`` (N,) is None, with a fixed seed and the same resamples for all scores; those that lack a class are left
+    out. Where a metric is 0 or 1 in all resamples, the exact bound of a rate (Clopper & Pearson 1934) stands in, of as
+    many trials as there are patients of the class that it is about; for the AUC that of `metrics.roc_auc_interval`. One
+    patient of a class tells nothing of its spread: the interval is then 0 to 1.
     """
     checked = [metrics.check(labels, values) for values in scores]
     y, group = checked[0][0], metrics.members(patients, len(checked[0][0]))
@@ -68,14 +68,14 @@ def bootstrap(
 
 
 def _weights(group: npt.NDArray[np.int64], times: int) -> Iterator[Floats]:
-    """Yield how often each image is drawn, (t, N), in chunks of draws."""
+    """Yield how often each image is drawn, (t, N), in chunks of resamples."""
     draws = metrics.resamples(group, times)
     while chunk := list(itertools.islice(draws, max(1, _CHUNK // len(group)))):
         yield np.stack(chunk).astype(np.float64)
 
 
 def _resampled(y: npt.NDArray[np.int64], s: Floats, threshold: float, weight: Floats) -> Floats:
-    """Return each of `METRICS` (M, t) of images drawn ``weight`` (t, N) times; NaN in draws that lack a kind."""
+    """Return each of `METRICS` (M, t) of images drawn ``weight`` (t, N) times; NaN in resamples that lack a class."""
     order = np.argsort(-s, kind="stable")
     ends = np.flatnonzero(np.r_[np.diff(s[order]) != 0, True])  # tied scores are one step
     hits, alarms = (np.cumsum(weight[:, order] * (y[order] == kind), axis=1)[:, ends] for kind in (1, 0))
@@ -104,8 +104,8 @@ def _resampled(y: npt.NDArray[np.int64], s: Floats, threshold: float, weight: Fl
 def ranks(aucs: pd.DataFrame) -> tuple[pd.Series[float], float, float]:
     """Rank methods by a table of AUCs, a row a data set and a column a method (Demsar 2006).
 
-    Returns each method's average rank, best first (1 is best, ties share), the critical difference of Nemenyi's test
-    at 5 %, and the p of Friedman's test, NaN for fewer than three methods. Raises ValueError for fewer than two
+    Returns each method's average rank, best first (1 is best, ties get the mean), the critical difference of Nemenyi's
+    test at 5 %, and the p of Friedman's test, NaN for fewer than three methods. Raises ValueError for fewer than two
     data sets or methods, or an AUC that is missing.
     """
     sets, count = aucs.shape
@@ -120,10 +120,10 @@ def ranks(aucs: pd.DataFrame) -> tuple[pd.Series[float], float, float]:
 
 
 def false_alarms(calibration: npt.ArrayLike, normals: npt.ArrayLike, rates: Sequence[float] = RATES) -> pd.DataFrame:
-    """Compare the share of test normals with p at most each nominal rate with what it should be.
+    """Compare the fraction of test normals with p at most each nominal rate with what it should be.
 
     ``calibration`` (n,) and ``normals`` (m,) are raw scores. Columns: nominal; attainable, the largest k / (n + 1)
-    within it; observed; low, high: where the observed share lies in 95 % of all cases if test normals are like
+    within it; observed; low, high: where the observed fraction lies in 95 % of all cases if test normals are like
     those held out (beta-binomial: both sets are finite). Images count as independent.
     """
     known, values = Calibration.fit(calibration), np.asarray(normals, dtype=np.float64)
@@ -138,7 +138,7 @@ def false_alarms(calibration: npt.ArrayLike, normals: npt.ArrayLike, rates: Sequ
 
 @functools.cache
 def _expected(m: int, k: int, n: int) -> tuple[float, float]:
-    """Return where the share of m normals lies that score above all but k - 1 of n others of their kind."""
+    """Return where the fraction of m normals lies that score above all but k - 1 of n others like them."""
     if not k:
         return 0.0, 0.0
     spread = betabinom(m, k, n + 1 - k)

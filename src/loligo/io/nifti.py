@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.loadsave import save as save_image
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
-from nibabel.openers import ImageOpener
 from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 from nibabel.volumeutils import apply_read_scaling, array_from_file
 
 from loligo.files import replacing
-from loligo.io import VOLUME_SUFFIXES, is_volume
-from loligo.io.nifti_header import in_mm, load, place, reason
-from loligo.io.raster import UnreadableImage
+from loligo.io import VOLUME_SUFFIXES
+from loligo.io.content import UnreadableImage
+from loligo.io.nifti_header import in_mm, load, place, reason, refuse_claim, unpacked
 from loligo.types import Volume, VolumeHeader
 
 SPACING_TOLERANCE = 0.01
@@ -40,6 +39,7 @@ def read(path: Path) -> Volume:
     """
     header = load(path)
     where = place(path, header)
+    refuse_claim(path, header)
     try:
         stored = _decode(path, header)
     except MemoryError:
@@ -110,7 +110,7 @@ def save(path: Path, stored: npt.NDArray[Any], affine: npt.NDArray[np.float64], 
 
 def _save(path: Path, image: Nifti1Image) -> None:
     """Write an image whose header says where it lies, in mm."""
-    if not is_volume(path):
+    if not path.name.lower().endswith(VOLUME_SUFFIXES):
         raise ValueError(f"{path}: the name of a volume ends in {' or '.join(VOLUME_SUFFIXES)}")
     image.header.set_xyzt_units("mm")
     with replacing(path) as new:
@@ -142,9 +142,9 @@ def check_spacing(headers: Iterable[VolumeHeader], expected: Sequence[float] | N
 def _decode(path: Path, header: Nifti1Header) -> npt.NDArray[np.float32]:
     """Read the voxels in the file's own shape and order of axes, its scaling applied."""
     slope, inter = header.get_slope_inter()
-    stream: Any
-    with ImageOpener(str(path)) as stream:
-        raw = array_from_file(header.get_data_shape(), header.get_data_dtype(), stream, header.get_data_offset())
+    shape, kind = header.get_data_shape(), header.get_data_dtype()
+    with unpacked(path) as stream:  # not mapped into memory: a file that shrinks would end the process
+        raw = array_from_file(shape, kind, stream, header.get_data_offset(), mmap=False)
         stream.read(1)  # gzip compares its checksum only at the end
     with np.errstate(over="ignore"):
         scaled = apply_read_scaling(raw, slope or 1.0, inter or 0.0)

@@ -6,7 +6,10 @@ here the fixed part alone is read, as it stands, and what is wrong with it is sa
 
 from __future__ import annotations
 
+import gzip
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
-from nibabel.openers import ImageOpener
 from nibabel.orientations import aff2axcodes, axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from loligo import files
-from loligo.io import VOLUME_SUFFIXES, is_volume
-from loligo.io.raster import UnreadableImage
+from loligo.io.content import UnreadableImage, opened
 from loligo.types import VolumeHeader
 
 MAX_VOXELS = 2**29
@@ -42,6 +43,16 @@ RAS = axcodes2ornt(("R", "A", "S"))
 _CLASSES: dict[int, Any] = {348: Nifti1Header, 540: Nifti2Header}  # by the header's length, its first number
 _MAGIC = (b"n+1", b"n+2")
 _MAX_OFFSET = 2**27  # bytes of header and extensions before the voxels
+_MAX_PACKING = 1_040  # bytes that a byte of gzip can become, at most
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Any]:
+    """Open a file, through gzip where its content is packed; raises as `content.opened`."""
+    with opened(path) as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+        stream.seek(0)
+        yield gzip.GzipFile(fileobj=stream) if packed else stream
 
 
 def load(path: Path) -> Nifti1Header:
@@ -49,12 +60,8 @@ def load(path: Path) -> Nifti1Header:
 
     Raises ``UnreadableImage`` as `nifti.read_header` says.
     """
-    if not is_volume(path):
-        raise UnreadableImage(path, f"its name does not end in {' or '.join(VOLUME_SUFFIXES)}")
     try:
-        if not path.stat().st_size:
-            raise UnreadableImage(path, "it is empty, 0 bytes")
-        with ImageOpener(str(path)) as stream:
+        with unpacked(path) as stream:
             block = stream.read(max(_CLASSES))
     except UnreadableImage:
         raise
@@ -130,6 +137,13 @@ def _refuse_voxels(path: Path, header: Nifti1Header) -> None:
         raise UnreadableImage(path, f"its voxels begin at byte {offset:g}; {header.sizeof_hdr} or more is allowed")
     if (unit := header.get_xyzt_units()[0]) not in ("mm", "unknown"):
         raise UnreadableImage(path, f"its spacing is in {unit}; only mm is allowed, so that a size means a size")
+
+
+def refuse_claim(path: Path, header: Nifti1Header) -> None:
+    """Raise for a header that claims more bytes of voxels than its file can hold, before memory is taken for them."""
+    claimed = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+    if claimed > _MAX_PACKING * (held := path.stat().st_size):
+        raise UnreadableImage(path, f"claims {claimed:,} bytes of voxels, which its {held:,} bytes cannot hold")
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Cut RAS+ voxel arrays into slices as a radiologist hangs them, and stack slices again: an exact round trip.
+"""Slice RAS+ voxel arrays as a radiologist hangs them, and stack slices again: an exact round trip.
 
 Whoever looks at a slice faces the patient: columns of axial and coronal slices run from the patient's right to
 the left, those of sagittal ones from front to back. Rows run from front to back (axial) or from head to feet.

@@ -11,24 +11,35 @@ import PIL.Image
 from PIL import ImageFile, ImageOps
 
 from loligo.files import reason
+from loligo.io.content import UnreadableImage, opened
 from loligo.types import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 80_000_000
 """Largest height x width that is decoded: twice the largest radiographs, and below the size at which
 Pillow warns by itself, so that its process-wide limit need not be touched."""
+MAX_SIDE = 65_536
+"""Longest side that is decoded: resizing takes memory by it, however narrow an image is."""
+MAX_PACKED = 1_024
+"""Pixels a byte that a JPEG may claim to hold; even a black one holds at most 256."""
 CHROMA_TOLERANCE = 2
 """Levels of 255 by which channels of a grey JPEG may differ, since JPEG stores colour apart and rounds."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+_JPEG = b"\xff\xd8\xff"
+_FIRST = (b"\x89PNG\r\n\x1a\n", _JPEG, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths, by which text that begins with BM is told apart
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags and a value of the second
 
 
-class UnreadableImage(ValueError):
-    """An image file that cannot be used; the message names the file and why."""
+def sniff(first: bytes) -> bool:
+    """Tell PNG, JPEG, BMP and TIFF by a file's first bytes."""
+    bitmap = first[:2] == b"BM" and int.from_bytes(first[14:18], "little") in _BMP_HEADERS
+    return bitmap or first.startswith(_FIRST)
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+
+def is_jpeg(first: bytes) -> bool:
+    """Tell JPEG, whose compression moves edges, by a file's first bytes."""
+    return first.startswith(_JPEG)
 
 
 def read(path: Path) -> Image:
@@ -39,21 +50,21 @@ def read(path: Path) -> Image:
     formats hold print resolution, not millimetres of the patient.
 
     Raises ``UnreadableImage`` where the file is missing, broken, cut short, in colour, transparent,
-    of several frames, of 32-bit or float pixels, or larger than ``MAX_PIXELS`` by its header.
+    of several frames, of 32-bit or float pixels, or by its header larger than ``MAX_PIXELS`` or than its bytes can
+    hold.
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # for the whole process; libraries such as WeasyPrint set it on import
     try:
         # a stream: of a path Pillow maps a plain TIFF into memory, with the sides of orientations 5 to 8 mixed up
-        with path.open("rb") as stream, PIL.Image.open(stream, formats=_FORMATS) as opened:
-            _refuse_header(path, opened)
-            grey = _grey(path, opened)
+        with opened(path) as stream, PIL.Image.open(stream, formats=_FORMATS) as image:
+            _refuse_header(path, image)
+            grey = _grey(path, image)
     except (UnreadableImage, MemoryError):
         raise
     except PIL.Image.DecompressionBombError as error:
         raise UnreadableImage(path, f"its header asks for more than {MAX_PIXELS:,} pixels") from error
     except PIL.UnidentifiedImageError as error:
-        why = f"its content is not {', '.join(_FORMATS)}" if path.stat().st_size else "it is empty, 0 bytes"
-        raise UnreadableImage(path, why) from error
+        raise UnreadableImage(path, f"its content is not {', '.join(_FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ... on broken files
         raise UnreadableImage(path, f"cannot be decoded ({reason(error)})") from error
     return Image(pixels=np.ascontiguousarray(grey[None]), source=path)
@@ -64,12 +75,27 @@ def _refuse_header(path: Path, image: PIL.Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise UnreadableImage(path, f"{width} x {height} is more than {MAX_PIXELS:,} pixels; make it smaller")
-    if (frames := getattr(image, "n_frames", 1)) != 1:
-        raise UnreadableImage(path, f"holds {frames} frames where one is allowed; save each as its own file")
+    if max(width, height) > MAX_SIDE:
+        raise UnreadableImage(path, f"{width} x {height} has a side of more than {MAX_SIDE:,} pixels; crop it")
+    if image.format == "JPEG" and width * height > MAX_PACKED * path.stat().st_size:
+        raise UnreadableImage(path, f"claims {width} x {height} pixels in {path.stat().st_size} bytes; it is cut short")
+    if _has_more(image):
+        raise UnreadableImage(path, "holds several frames where one is allowed; save each as its own file")
     if image.mode not in ("I;16", "I;16B") and ";16" in str(getattr(image, "tile", "")):
         raise UnreadableImage(
             path, "16-bit pixels that are not one unsigned grey channel; save them as one, or with 8 bits"
         )
+
+
+def _has_more(image: PIL.Image.Image) -> bool:
+    """Tell whether there is a second frame; to count those of a TIFF takes time by the square of their number."""
+    if image.format != "TIFF":
+        return int(getattr(image, "n_frames", 1)) > 1
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
 
 
 def _grey(path: Path, opened: PIL.Image.Image) -> npt.NDArray[np.float32]:

@@ -1,8 +1,8 @@
 """Convolutional autoencoder, the oldest baseline (Sakurada & Yairi 2014; Baur et al. 2021, 2004.03271).
 
-The image is squeezed through a narrow code and rebuilt; what was never seen in training is rebuilt badly, so the
-squared error is the score. Departure from any one paper: none is canonical; this is Baur's spatial-code layout with
-batch norm.
+The image is squeezed through a narrow code and reconstructed; what was never seen in training is reconstructed badly,
+so the squared error is the score. Departure from any one paper: none is canonical; this is Baur's spatial-code layout
+with batch norm.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.methods.configs import MethodConfig
-from loligo.methods.contract import Method, Phase, Turn
+from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
+from loligo.methods.optimisation import Cosine
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.nn.places import Places
 from loligo.types import Scores
@@ -67,31 +68,30 @@ class Autoencoder(Method):
 
     def phases(self) -> tuple[Phase, ...]:
         """Train everything on one loss."""
-        rate = self.config.learning_rate
-        turn = Turn("reconstruction", ("encoder", "bottom", "ups", "out"), learning_rate=rate, final_rate=0.1)
-        return (Phase("reconstruction", (turn,)),)
+        group = Group(("encoder", "bottom", "ups", "out"), self.config.learning_rate)
+        return (Phase("reconstruction", (Turn("reconstruction", (group,), schedule=Cosine(0.1)),)),)
 
-    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
         """Return the mean squared error."""
-        return {"reconstruction": F.mse_loss(self(x), x)}
+        return {"reconstruction": F.mse_loss(self.reconstruct(x), x)}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Rebuild (N, C, H, W) in [0, 1]."""
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Map images to their reconstructions, both (N, C, H, W) in [0, 1]."""
         x = self.bottom(self.encoder(x))
         for up in self.ups:
             x = up(upsample(x))
         out: Tensor = self.out(x)
         return out.float().sigmoid()
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Measure the error that is usual at each place."""
+    def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
+        """Measure the mean and deviation of the dissimilarity at each place over normal images."""
         if self.config.score == "local":
-            self.places.fit(self.places(x, self(x)) for x in batches)
+            self.places.fit(self.places(x, self.reconstruct(x)) for x in batches)
 
-    def score(self, x: Tensor) -> Scores:
+    def forward(self, x: Tensor) -> Scores:
         """Score by the squared error, in the mean or where it is most unusual; it is also the map."""
-        rebuilt = self(x)
+        reconstruction = self.reconstruct(x)
         if self.config.score == "local":
-            return self.places.score(x, rebuilt)
-        error = (x - rebuilt).square().mean(1, keepdim=True)
-        return Scores(error.mean((1, 2, 3)), error, rebuilt)
+            return self.places.score(x, reconstruction)
+        error = (x - reconstruction).square().mean(1, keepdim=True)
+        return Scores(error.mean((1, 2, 3)), error, reconstruction)

@@ -2,12 +2,12 @@
 
 The lungs are found by thresholds (see `data/lungs.py`). In half of the training images a patch from elsewhere is pasted
 into them, an ellipse or rectangle of random opacity with soft edges, much like a shadow; a ResNet-18 from random
-weights learns to tell these from normal images. The score is a kernel density of features of unit length, of bandwidth
-1: wider than they lie apart, so that it orders images as the Euclidean distance from the mean does, which is taken. The
-map is that of `cutpaste`.
+weights learns to classify these and normal images. The score is a kernel density of features of unit length, of
+bandwidth 1: wider than they lie apart, so that it orders images as the Euclidean distance from the mean does, which is
+taken. The map is that of `cutpaste`.
 
-Departures: those of `cutpaste`, and in how the lungs are found. The authors' program keeps the epoch of highest AUC on
-labelled validation images; here the last one stays.
+Departures: those of `cutpaste`, whose optimiser and schedule the paper takes, and in how the lungs are found. The
+authors' program keeps the epoch of highest AUC on labelled validation images; here the last one stays.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ class Anatpaste(Cutpaste):
     """See the module's docstring."""
 
     Config = AnatpasteConfig
-    presets: ClassVar = Cutpaste.presets | {"radiograph": {"train.epochs": 30}}
+    presets: ClassVar = Cutpaste.presets | {"radiograph": {**Cutpaste.presets["radiograph"], "train.epochs": 30}}
     kinds: ClassVar[tuple[str, ...]] = ("anatpaste",)

@@ -36,24 +36,24 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class SliceConfig(MethodConfig):
-    """What methods have that may be told where a slice lies in its volume."""
+    """What methods have that may be conditioned on where a slice lies in its volume."""
 
     position: bool = False
-    """The last channel of an image is its slice's position, from -0.5 to 0.5; for volumes. It is not rebuilt."""
+    """The last channel of an image is its slice's position, from -0.5 to 0.5; for volumes. It is not reconstructed."""
 
     @property
     def channels(self) -> int:
-        """Channels of the images that it sees: one, and one more where the position is told."""
+        """Channels of the images that it sees: one, and one more for the position."""
         return 1 + self.position
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return images (N, 1, H, W) and the positions (N, 1) of their slices, None where they are not told."""
+        """Return images (N, 1, H, W) and the positions (N, 1) of their slices, None where they are not given."""
         return (x[:, :-1], x[:, -1].mean((1, 2))[:, None]) if self.position else (x, None)
 
 
 @dataclass(frozen=True)
 class FeatureConfig(MethodConfig):
-    """What methods have that look at the features of a network trained on photographs."""
+    """What methods on the features of an ImageNet-pretrained network have."""
 
     size: int = 224
     """Height and width of the images that it sees, in pixels."""
@@ -74,7 +74,7 @@ class FeatureConfig(MethodConfig):
             raise ValueError(f"layers {self.layers} names a stage twice; name each once")
 
     def extractor(self, layers: tuple[int, ...] = (), frozen: bool = True) -> Backbone:
-        """Return the network, with random weights until `Backbone.load`; it gives other ``layers`` where told.
+        """Return the network, with random weights until `Backbone.load`; it gives other ``layers`` where asked.
 
         Raises ValueError where the size is no multiple of a transformer's patches.
         """

@@ -1,17 +1,18 @@
 """M-KD, Multiresolution Knowledge Distillation (Salehi et al., CVPR 2021, 2011.11108).
 
-A small network learns from scratch to give, on normal images, the features that a network trained on photographs gives
-at several stages, in value and in direction. What it never saw it does not imitate. The loss itself is the score.
+A small student network learns from scratch to give, on normal images, the features that an ImageNet-pretrained teacher
+gives at several stages, in value and in direction. What it never saw it does not imitate. The loss itself is the score.
 
 Departures: the map is the distance at each place, not the gradient of the loss at the input, which would cost a
 backward pass an image and cannot run through the packed networks that score. Squares are taken in units of the
-teacher's mean square at each stage, measured on the first batch: so both terms begin at one scale, which the paper
-reaches by its weight lambda. The loss of all stages is the score; the authors' program leaves out the finest. The rate
-falls by a cosine. EfficientNet-Lite0 as the teacher rather than VGG-16.
+teacher's mean square at each stage, measured on the training images: so both terms begin at one scale, which the paper
+reaches by its weight lambda. The loss of all stages is the score; the authors' program leaves out the finest.
+EfficientNet-Lite0 as the teacher rather than VGG-16. Epochs and batch are those of the authors' program.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from loligo.methods.configs import STAGES, FeatureConfig
-from loligo.methods.contract import Method, Phase, Turn
+from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
+from loligo.methods.optimisation import Cosine
 from loligo.nn.conv import ConvNorm
 from loligo.nn.cosine import place_distance, summed, whole_distance
 from loligo.nn.heat import Pooling, pool
@@ -42,7 +44,9 @@ class MkdConfig(FeatureConfig):
     sigma: float = 4.0
     """Pixels of the Gaussian that smooths the map."""
     learning_rate: float = 1e-3
-    """Adam's rate, falling to a tenth by a cosine."""
+    """Adam's rate."""
+    final_rate: float = 1.0
+    """Fraction of the rate that a cosine takes it down to; 1 keeps it, as in the paper."""
 
 
 class Student(nn.Module):
@@ -74,10 +78,14 @@ class Mkd(Method):
     """See the module's docstring."""
 
     Config = MkdConfig
+    training_defaults: ClassVar = {"epochs": 200, "batch_size": 128}
     presets: ClassVar = {
-        "radiograph": {"train.epochs": 12},
-        "digits": {"size": 96, "image_score": "max", "train.epochs": 10, "train.augment": False},
-        "tiny": {"size": 64, "width": 16, "learning_rate": 3e-3},
+        "radiograph": {"final_rate": 0.1, "train.epochs": 12, "train.batch_size": 16},
+        "digits": {
+            **{"size": 96, "image_score": "max", "final_rate": 0.1},
+            **{"train.epochs": 10, "train.batch_size": 16, "train.augment": False},
+        },
+        "tiny": {"size": 64, "width": 16, "learning_rate": 3e-3, "final_rate": 0.1},
     }
     config: MkdConfig
     scale: Tensor
@@ -94,17 +102,23 @@ class Mkd(Method):
             )
         self.register_buffer("scale", torch.ones(len(config.layers)))
 
+    def prepare(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
+        """Measure the teacher's mean square at each stage."""
+        backbone, total = self.backbone.ready(self.scale.device), self.scale.new_zeros(len(self.scale) + 1)
+        for x in reduce.shard(batches):
+            squares = [taught.float().square().mean((1, 2, 3)).sum() for taught in backbone(x)]
+            total += torch.stack([*squares, total.new_tensor(len(x))])
+        *squares, count = reduce.sum(total)
+        self.scale.copy_(torch.stack(squares) / count)
+
     def phases(self) -> tuple[Phase, ...]:
         """Train the student."""
-        turn = Turn("distillation", ("student",), learning_rate=self.config.learning_rate, final_rate=0.1)
-        return (Phase("distillation", (turn,)),)
+        group = Group(("student",), self.config.learning_rate)
+        return (Phase("distillation", (Turn("distillation", (group,), schedule=Cosine(self.config.final_rate)),)),)
 
-    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
         """Return the mean loss and its parts."""
-        taught = self.backbone.teach(x)
-        if (self.scale == 1).all():  # not yet measured
-            self.scale.copy_(torch.stack([t.float().square().mean() for t in taught]))
-        learnt = self.student(x)
+        taught, learnt = self.backbone.teach(x), self.student(x)
         value = torch.stack([v.mean() for v in self._values(taught, learnt)]).sum()
         direction = torch.stack([whole_distance(t, s).mean() for t, s in zip(taught, learnt, strict=True)]).sum()
         return {"distillation": value + self.config.direction * direction, "value": value, "direction": direction}
@@ -116,7 +130,7 @@ class Mkd(Method):
             for t, s, scale in zip(taught, learnt, self.scale, strict=True)
         ]
 
-    def score(self, x: Tensor) -> Scores:
+    def forward(self, x: Tensor) -> Scores:
         """Score by the loss of each image, or by the map: the loss of each place."""
         taught, learnt, weight = self.backbone(x), self.student(x), self.config.direction
         pairs = list(zip(taught, learnt, strict=True))

@@ -73,11 +73,25 @@ def adam(betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0) -
     return lambda groups: Adam(groups, betas=betas, weight_decay=weight_decay, fused=True)
 
 
-def adamw(
-    betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.01, amsgrad: bool = False
-) -> OptimiserFactory:
+def adamw(betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.01) -> OptimiserFactory:
     """Return a factory of AdamW, whose weight decay is decoupled from the gradient."""
-    return lambda groups: AdamW(groups, betas=betas, weight_decay=weight_decay, amsgrad=amsgrad)
+    return lambda groups: AdamW(groups, betas=betas, weight_decay=weight_decay, fused=True)
+
+
+def stable_adamw(
+    betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.01, amsgrad: bool = False, eps: float = 1e-8
+) -> OptimiserFactory:
+    """Return a factory of StableAdamW (2304.13013), AdamW with updates clipped to a root mean square of 1; timm's."""
+
+    def make(groups: Groups) -> Optimizer:
+        from timm.optim.adamw import AdamWLegacy
+
+        made: Optimizer = AdamWLegacy(
+            groups, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, clipping_threshold=1.0
+        )
+        return made
+
+    return make
 
 
 def sgd(momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False) -> OptimiserFactory:

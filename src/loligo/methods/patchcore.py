@@ -1,7 +1,7 @@
 """PatchCore: distance of each place's features from a memory of normal ones (Roth et al., CVPR 2022, 2106.08265).
 
-A network trained on photographs describes each place of an image by the features of its middle stages, averaged over
-3x3 places. A bank keeps a small set of normal features that lies close to all of them (a greedy coreset); a place of a
+An ImageNet-pretrained backbone describes each place of an image by the features of its middle stages, averaged over 3x3
+places. A bank keeps a small set of normal features that lies close to all of them (a greedy coreset); a place of a
 new image is as abnormal as its distance from the nearest in the bank, wherever in the image that one came from.
 
 Departures: EfficientNet-Lite0 rather than WideResNet-50, as its weights come as a package; its features are few, so
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from loligo.config import size_in_bytes
 from loligo.methods.configs import STAGES, FeatureConfig
-from loligo.methods.contract import Method
+from loligo.methods.contract import ALONE, Method, Reduce
 from loligo.nn.backbones import Backbone
 from loligo.nn.coreset import Reservoir, greedy, room
 from loligo.nn.heat import enlarge, pool
@@ -35,20 +35,20 @@ LEAST = 100
 
 @dataclass(frozen=True)
 class PatchcoreConfig(FeatureConfig):
-    """Options of PatchCore; the defaults are the paper's but for network and neighbours."""
+    """Options of PatchCore; the defaults are the paper's but for backbone and neighbours."""
 
     layers: tuple[int, ...] = field(default=(2, 3), metadata=STAGES)
     """Stages whose maps are used; their strides are those of PaDiM's."""
     coreset: float = 0.01
-    """Share of the training images' features that the bank keeps, up to half of those it is chosen from."""
+    """Fraction of the training images' features that the bank keeps, up to half of those it is chosen from."""
     neighbours: int = 9
-    """Neighbours in the bank that the maximum is weighed by; 1 leaves it as it is. Only where the score is the max. The
-    paper does not say how many; 9 is anomalib's."""
+    """Neighbours in the bank that the maximum is weighted by; 1 leaves it as it is. Only where the score is the max.
+    The paper does not say how many; 9 is anomalib's."""
     sigma: float = 4.0
     """Pixels of the Gaussian that smooths the map."""
     memory_limit: str = "2GiB"
     """Bytes that features, bank and search may take, beside the images in hand; where the features of all images do not
-    fit, the bank is chosen from as many as do, drawn at random."""
+    fit, the bank is chosen from as many as do, sampled at random."""
 
 
 class Patchcore(Method):
@@ -78,8 +78,8 @@ class Patchcore(Method):
         same = [m if m.shape[2:] == shape else F.interpolate(m, shape, mode="bilinear") for m in maps]
         return torch.cat(same, 1).flatten(2).mT.contiguous()
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Keep all features, or a uniform sample where the limit is lower, and choose the bank from them."""
+    def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
+        """Choose the bank from all features, or from a sample where the limit is lower; alike in each process."""
         backbone, dim = self.backbone.ready(self.bank.device), self.bank.shape[1]
         generator = torch.Generator().manual_seed(int(torch.randint(1 << 31, ())))
         sample = Reservoir(room(size_in_bytes(self.config.memory_limit), dim), dim, generator)
@@ -89,35 +89,36 @@ class Patchcore(Method):
         count = min(round(self.config.coreset * sample.seen), len(features) // 2)
         self.bank = features[greedy(features, max(1, count), generator)].to(self.bank)
 
-    def score(self, x: Tensor) -> Scores:
+    def forward(self, x: Tensor) -> Scores:
         """Score by the map of distances from the bank; its maximum weighs less where the bank is dense."""
         features = self._describe(x, self.backbone)
         limit = size_in_bytes(self.config.memory_limit)  # bank and its copies take three quarters at most
         distance, which = nearest(features.flatten(0, 1), self.bank, limit // 4)
-        distance, which = distance.view(len(x), -1), which.view(len(x), -1)
-        heat = enlarge(distance.view(len(x), 1, self.side, self.side), self.config.size, self.config.sigma)
+        distance, which = distance.view(-1, self.side**2), which.view(-1, self.side**2)
+        heat = enlarge(distance.view(-1, 1, self.side, self.side), self.config.size, self.config.sigma)
         if self.config.image_score == "max":
-            return Scores(self._weighed(features, distance, which), heat)
+            return Scores(self._weighted(features, distance, which), heat)
         return Scores(pool(heat, self.config.image_score), heat)
 
-    def _weighed(self, features: Tensor, distance: Tensor, which: Tensor) -> Tensor:
-        """Return each image's greatest distance (N,), weighed as in equation 7 of the paper."""
+    def _weighted(self, features: Tensor, distance: Tensor, which: Tensor) -> Tensor:
+        """Return each image's greatest distance (N,), weighted as in equation 7 of the paper."""
         greatest, place = distance.max(1)
-        k = min(self.config.neighbours, len(self.bank))
+        k = min(self.config.neighbours, self.bank.shape[0])
         if k == 1:
             return greatest
-        each = torch.arange(len(features), device=features.device)
+        each = torch.arange(features.shape[0], device=features.device)
         with torch.autocast(features.device.type, enabled=False):
-            around = torch.cdist(self.bank[which[each, place]], self.bank).topk(k, largest=False).indices  # (N, k)
-            apart = torch.linalg.vector_norm(features[each, place, None] - self.bank[around], dim=2)
-        weighed: Tensor = (1 - (greatest - apart.logsumexp(1)).exp()) * greatest
-        return weighed
+            within_bank = torch.cdist(self.bank[which[each, place]], self.bank, compute_mode="use_mm_for_euclid_dist")
+            around = within_bank.topk(k, largest=False).indices  # (N, k)
+            distances = torch.linalg.vector_norm(features[each, place, None] - self.bank[around], dim=2)
+        weighted: Tensor = (1 - (greatest - distances.logsumexp(1)).exp()) * greatest
+        return weighted
 
 
 def check(config: PatchcoreConfig, dim: int) -> None:
     """Raise ValueError where the bank could not be chosen of features (D,)."""
     if not 0 < config.coreset <= 1:
-        raise ValueError(f"coreset is {config.coreset}; it is a share of the features, above 0 and at most 1")
+        raise ValueError(f"coreset is {config.coreset}; it is a fraction of the features, above 0 and at most 1")
     if config.neighbours < 1:
         raise ValueError(f"neighbours is {config.neighbours}; at least 1 is needed")
     if room(size_in_bytes(config.memory_limit), dim) < LEAST:

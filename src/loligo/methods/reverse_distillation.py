@@ -1,27 +1,29 @@
 """Reverse distillation from a one-class embedding (Deng & Li, CVPR 2022, 2201.10703).
 
-A network trained on photographs, frozen, sees the image; its stages are fused into one narrow embedding, from which a
-mirrored network rebuilds them, the deepest first. Trained on normal images, the embedding has no room for what is
-abnormal, so student and teacher point apart there: the map is the sum over stages of 1 - cosine at each place.
+The stages of a frozen, ImageNet-pretrained teacher are fused into one narrow embedding, from which a mirrored student
+reconstructs them, the deepest first. Trained on normal images, the embedding has no room for what is abnormal, so that
+student and teacher point apart there: the map is the sum over stages of 1 - cosine at each place.
 
-Departures: EfficientNet-Lite0 rather than WideResNet-50, and a decoder in proportion: bilinear doubling and one
-residual block a stage, of plain 3x3 convolutions, with linear outputs, as the teacher's features may be negative. The
-bottleneck is smaller as well: stages keep their channels while they are brought to one size, and one unit embeds them.
-The rate falls by a cosine.
+The loss is the paper's, the mean over places of that map; the authors' program takes each stage's whole map as one
+vector instead (option ``loss``). Departures: EfficientNet-Lite0 rather than WideResNet-50, and a decoder in proportion:
+bilinear doubling and one residual block a stage, of plain 3x3 convolutions, with linear outputs, as the teacher's
+features may be negative. The bottleneck is smaller as well: stages keep their channels while they are brought to one
+size, and one unit embeds them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from loligo.methods.configs import FeatureConfig
-from loligo.methods.contract import Method, Phase, Turn
+from loligo.methods.contract import Group, Method, Phase, Step, Turn
+from loligo.methods.optimisation import Cosine, adam
 from loligo.nn.conv import ConvNorm, Unit
-from loligo.nn.cosine import place_distance, summed
+from loligo.nn.cosine import place_distance, summed, whole_distance
 from loligo.nn.heat import pool
 from loligo.nn.mirror import Mirror, halvings
 from loligo.types import Scores
@@ -31,14 +33,20 @@ from loligo.types import Scores
 class ReverseDistillationConfig(FeatureConfig):
     """Options of reverse distillation."""
 
+    size: int = 256
+    """Height and width of the images that it sees, in pixels."""
     width: int = 64
     """Least channels of a stage of the decoder; the deepest teacher's stages have more of their own."""
     embedding: int = 256
     """Channels of the embedding, which has half the height and width of the deepest stage."""
     sigma: float = 4.0
     """Pixels of the Gaussian that smooths the map."""
+    loss: Literal["place", "whole"] = "place"
+    """Cosine of a stage's maps at each place, as in the paper; or of whole maps, as in the authors' program."""
     learning_rate: float = 5e-3
-    """Adam's rate, falling to a tenth by a cosine."""
+    """Adam's rate."""
+    final_rate: float = 1.0
+    """Fraction of the rate that a cosine takes it down to; 1 keeps it, as in the paper."""
 
 
 class Bottleneck(nn.Module):
@@ -64,10 +72,11 @@ class ReverseDistillation(Method):
     """See the module's docstring."""
 
     Config = ReverseDistillationConfig
+    training_defaults: ClassVar = {"epochs": 200, "batch_size": 16}
     presets: ClassVar = {
-        "radiograph": {"image_score": "mean", "train.epochs": 12},
-        "digits": {"size": 96, "train.epochs": 10, "train.augment": False},
-        "tiny": {"size": 64, "width": 24, "embedding": 32},
+        "radiograph": {"size": 224, "image_score": "mean", "final_rate": 0.1, "train.epochs": 12},
+        "digits": {"size": 96, "final_rate": 0.1, "train.epochs": 10, "train.augment": False},
+        "tiny": {"size": 64, "width": 24, "embedding": 32, "final_rate": 0.1},
     }
     config: ReverseDistillationConfig
 
@@ -82,19 +91,21 @@ class ReverseDistillation(Method):
 
     def phases(self) -> tuple[Phase, ...]:
         """Train bottleneck and decoder."""
-        rate = self.config.learning_rate
-        turn = Turn("distance", ("bottleneck", "decoder"), 1, rate, (0.5, 0.999), final_rate=0.1)
+        group = Group(("bottleneck", "decoder"), self.config.learning_rate)
+        turn = Turn("distance", (group,), adam((0.5, 0.999)), Cosine(self.config.final_rate))
         return (Phase("distance", (turn,)),)
 
-    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
-        """Return the mean over places of 1 - cosine, summed over stages."""
-        return {"distance": torch.stack([d.mean() for d in self._distances(self.backbone.teach(x))]).sum()}
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
+        """Return 1 - cosine, the mean over places or of whole maps, summed over stages."""
+        distance = place_distance if self.config.loss == "place" else whole_distance
+        return {"distance": torch.stack([distance(a, b).mean() for a, b in self._pairs(self.backbone.teach(x))]).sum()}
 
-    def _distances(self, maps: list[Tensor]) -> list[Tensor]:
-        """Return how far the maps that are rebuilt lie from those of the teacher, (N, 1, h_i, w_i) a stage."""
-        return [place_distance(a, b) for a, b in zip(maps, self.decoder(self.bottleneck(maps)), strict=True)]
+    def _pairs(self, maps: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Return the teacher's maps and their reconstructions, each (N, C_i, h_i, w_i) a stage."""
+        return list(zip(maps, self.decoder(self.bottleneck(maps)), strict=True))
 
-    def score(self, x: Tensor) -> Scores:
+    def forward(self, x: Tensor) -> Scores:
         """Score by the map of distances, summed over stages."""
-        heat = summed(self._distances(self.backbone(x)), self.config.size, self.config.sigma)
+        distances = [place_distance(a, b) for a, b in self._pairs(self.backbone(x))]
+        heat = summed(distances, self.config.size, self.config.sigma)
         return Scores(pool(heat, self.config.image_score), heat)

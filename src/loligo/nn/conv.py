@@ -89,7 +89,9 @@ class PackedConv(nn.Module):
             return y
         padding, stride, dilation, groups = self.shape
         y = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
-        return {"none": lambda: y, "relu": lambda: F.relu(y), "hardtanh": lambda: F.hardtanh(y, *limits)}[act]()
+        if act == "hardtanh":
+            return F.hardtanh(y, limits[0], limits[1])
+        return F.relu(y) if act == "relu" else y
 
 
 class PackedConvNorm(PackedConv):
@@ -110,9 +112,9 @@ class PackedConvNorm(PackedConv):
 def packed(module: M, dtype: torch.dtype, device: str | torch.device = "cpu") -> M:
     """Return a copy of ``module`` on ``device`` that computes the same and faster, in ``dtype``, without gradients.
 
-    Batch norms are folded into their convolutions; on a CPU with oneDNN these are fused with residual and ReLU. A module
-    that says it is ``exact`` stays in float32; one that knows how to ``pack`` itself does so first. Buffers are shared
-    and not copied: a memory of normal features may be large.
+    Batch norms are folded into their convolutions; on a CPU with oneDNN these are fused with residual and ReLU. A
+    module that says it is ``exact`` stays in float32; one that knows how to ``pack`` itself does so first. Buffers are
+    shared and not copied: a memory of normal features may be large.
     """
     shared = {id(buffer): buffer for buffer in module.buffers()}
     module = copy.deepcopy(module, shared).to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""How far two feature maps point apart, at each place or as wholes, and the heat map that this gives."""
+"""Cosine distance of two feature maps, at each place or as wholes, and the heat map that this gives."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +27,21 @@ class GaussianDensity(nn.Module):
         self.register_buffer("places", torch.zeros(features, *shape))
         self.register_buffer("precision", torch.eye(features))
 
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Estimate from feature maps (N, D, h, w) of normal images, by sums; ValueError for fewer than two images."""
-        n, places, outer = 0, torch.zeros_like(self.places, dtype=torch.float64), torch.zeros(())
+    def fit(self, batches: Iterable[Tensor], add: Callable[[Tensor], Tensor] = lambda part: part) -> None:
+        """Estimate from feature maps (N, D, h, w) of normal images, by sums; ValueError for fewer than two images.
+
+        ``add`` returns the sum of a tensor over processes, each of which has a part of the batches.
+        """
+        places, outer = (torch.zeros_like(own, dtype=torch.float64) for own in (self.places, self.precision))
+        count = places.new_zeros(1)
         for maps in batches:
             unit = _unit(maps).double()
             pooled = unit.mean((2, 3))
-            n, places, outer = n + len(unit), places + unit.sum(0), outer + pooled.mT @ pooled
+            count, places, outer = count + len(unit), places + unit.sum(0), outer + pooled.mT @ pooled
+        n, outer = int(add(count)), add(outer)
         if n < 2:
             raise ValueError(f"a Gaussian needs 2 normal images or more; it got {n}")
-        places /= n
+        places = add(places) / n
         mean = places.mean((1, 2))
         self.places.copy_(places)
         self.mean.copy_(mean)
@@ -47,8 +52,8 @@ class GaussianDensity(nn.Module):
         """Return of maps (N, D, h, w) the squared distance a feature, (N,), and what each place adds, (N, 1, h, w).
 
         As the mean feature is linear in the places, the distance is exactly the mean of what they add: each place's
-        departure from what is usual there, along the gradient of the distance. It is negative where a place makes the
-        image more normal.
+        departure from the mean of normals there, along the gradient of the distance. It is negative where a place makes
+        the image more normal.
         """
         with torch.autocast(maps.device.type, enabled=False):
             unit = _unit(maps)
@@ -69,6 +74,6 @@ def shrunk(covariance: Tensor, n: int) -> Tensor:
     d = len(covariance)
     variance, power = covariance.trace() / d, covariance.square().mean()
     spread = power - variance**2 / d
-    share = torch.where(spread > 0, (power + variance**2) / ((n + 1) * spread), 1).clamp_max(1)
+    weight = torch.where(spread > 0, (power + variance**2) / ((n + 1) * spread), 1).clamp_max(1)
     eye = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
-    return (1 - share) * covariance + share * variance.clamp_min(1e-12) * eye  # where all samples are the same
+    return (1 - weight) * covariance + weight * variance.clamp_min(1e-12) * eye  # where all samples are the same

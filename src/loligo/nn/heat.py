@@ -11,7 +11,7 @@ from torch import Tensor
 
 Pooling = Literal["max", "mean", "top"]
 TOP = 0.01
-"""Share of the pixels that ``top`` takes the mean of."""
+"""Fraction of the pixels that ``top`` takes the mean of."""
 
 
 def enlarge(maps: Tensor, size: int, sigma: float = 4.0) -> Tensor:
@@ -20,7 +20,7 @@ def enlarge(maps: Tensor, size: int, sigma: float = 4.0) -> Tensor:
 
 
 def blur(maps: Tensor, sigma: float) -> Tensor:
-    """Smooth maps (N, 1, H, W) by a Gaussian of ``sigma`` pixels, cut at four sigma, edges reflected."""
+    """Smooth maps (N, 1, H, W) by a Gaussian of ``sigma`` pixels, truncated at four sigma, edges reflected."""
     reach = min(round(4 * sigma), min(maps.shape[2:]) - 1)
     if reach < 1:
         return maps

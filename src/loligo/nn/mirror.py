@@ -21,9 +21,9 @@ def halvings(fine: int, coarse: int) -> int:
 
 
 class Mirror(nn.Module):
-    """Rebuild the maps of stages, the deepest first, each from the one below it.
+    """Reconstruct the maps of stages, the deepest first, each from the one below it.
 
-    ``inputs`` channels enter at ``stride`` pixels a place; a stage of C channels is rebuilt by residual blocks of
+    ``inputs`` channels enter at ``stride`` pixels a place; a stage of C channels is reconstructed by residual blocks of
     ``width`` or C channels, whichever is more, and a linear 1x1 convolution, as features may be negative.
     """
 
@@ -31,7 +31,7 @@ class Mirror(nn.Module):
         super().__init__()
         stages, heads = [], []
         for outputs, own in zip(channels[::-1], strides[::-1], strict=True):
-            steps: list[nn.Module] = [Rise(max(width, outputs)) for _ in range(halvings(own, stride))]
+            steps: list[nn.Module] = [UpBlock(max(width, outputs)) for _ in range(halvings(own, stride))]
             wide = max(width, outputs)
             stages.append(nn.Sequential(ConvNorm(inputs, wide, 1), *steps))
             heads.append(nn.Conv2d(wide, outputs, 1))
@@ -47,7 +47,7 @@ class Mirror(nn.Module):
         return found[::-1]
 
 
-class Rise(nn.Module):
+class UpBlock(nn.Module):
     """Double height and width, then a residual block of two 3x3 convolutions."""
 
     def __init__(self, width: int) -> None:

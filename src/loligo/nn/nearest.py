@@ -14,7 +14,7 @@ def nearest(queries: Tensor, bank: Tensor, room: int = ROOM) -> tuple[Tensor, Te
 
     The search is by |b|^2 / 2 - q b about the bank's mean, in the dtype of the autocast that this stands in; the
     distance to the one that is found is computed in float32. As many queries are searched at once as take ``room``
-    bytes, one at least; two copies of the bank and the result come on top.
+    bytes, one at least (all of them in an exported graph); two copies of the bank and the result come on top.
     """
     device = queries.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
@@ -22,9 +22,10 @@ def nearest(queries: Tensor, bank: Tensor, room: int = ROOM) -> tuple[Tensor, Te
         centre = bank.float().mean(0)
         b = bank.float() - centre
         half, keys = (b.square().sum(1) / 2)[None], b.mT.to(dtype)
-        each = 4 * (2 * len(bank) + 4 * len(centre))  # products, and these from half; four vectors
+        each = 4 * (2 * bank.shape[0] + 4 * bank.shape[1])  # products, and these from half; four vectors
         found = []
-        for part in torch.split(queries, max(1, min(room, ROOM) // each)):
+        at_once = max(1, min(room, ROOM) // each)
+        for part in [queries] if torch.compiler.is_compiling() else torch.split(queries, at_once):
             q = part.float() - centre
             which = torch.add(half, q.to(dtype) @ keys, alpha=-1).argmin(1)
             found.append((torch.linalg.vector_norm(q - b[which], dim=1), which))

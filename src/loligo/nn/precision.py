@@ -70,7 +70,7 @@ def has_bf16() -> bool:
 @functools.cache
 def can_pack(dtype: torch.dtype) -> bool:
     """Say whether oneDNN packs a convolution's weights in ``dtype`` and computes by them here, by doing it once."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     ops, shape = torch.ops.mkldnn, ([1, 1], [1, 1], [1, 1], 1)
     try:

@@ -40,6 +40,14 @@ class Quantize(nn.Module):
             quantised, codes, loss = self.quantizer(x.float())
         return quantised, codes, loss.sum()
 
+    def encode(self, x: Tensor) -> Tensor:
+        """Map features (N, D, h, w) to the codes (N, h, w) int64 of their nearest entries, as a graph that exports."""
+        with torch.autocast(x.device.type, enabled=False):
+            book = self.quantizer.codebook
+            distances = book.square().sum(1) - 2 * (x.float().permute(0, 2, 3, 1) @ book.mT)  # but for x's own square
+        codes: Tensor = distances.argmin(3)
+        return codes
+
     def lookup(self, codes: Tensor) -> Tensor:
         """Map codes (N, h, w) to their entries (N, D, h, w)."""
         entries: Tensor = self.quantizer.codebook[codes]
@@ -47,6 +55,6 @@ class Quantize(nn.Module):
 
     def perplexity(self, codes: Tensor) -> Tensor:
         """Return how many codes a batch uses, as the exponential of their entropy: 1 to the size of the codebook."""
-        shares = torch.bincount(codes.flatten(), minlength=self.codes) / codes.numel()
-        entropy: Tensor = torch.special.entr(shares).sum()
+        frequencies = torch.bincount(codes.flatten(), minlength=self.codes) / codes.numel()
+        entropy: Tensor = torch.special.entr(frequencies).sum()
         return entropy.exp()

@@ -1,12 +1,4 @@
-"""Pages that need nothing else, no network and no other file: a run's report, an image's sheet, a benchmark's page.
+"""Pages that need no network and no other file: the report of a run, the sheet of an image, the page of a benchmark.
 
-`write` writes the report.
+`run`, `sheet` and `benchmark` know nothing of each other; `common` is what they share, and knows none of them.
 """
-
-from __future__ import annotations
-
-from loligo.reports.run.embedding import Embedding
-from loligo.reports.run.html import write
-from loligo.reports.run.insight import Example, Insight
-
-__all__ = ["Embedding", "Example", "Insight", "write"]

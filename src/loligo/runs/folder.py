@@ -175,7 +175,7 @@ def _optional(path: Path, parse: Callable[[Path], T]) -> T | None:
 
 
 def _parsed(path: Path, parse: Callable[[Path], T]) -> T:
-    """Parse a file; what is wrong with it is told with its name."""
+    """Parse a file; what is wrong with it is said with its name."""
     try:
         return parse(path)
     except (ValueError, yaml.YAMLError) as error:

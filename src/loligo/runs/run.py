@@ -1,4 +1,4 @@
-"""The run folder: what a training leaves on disk, written and read in one place."""
+"""A run: a run folder with its configuration; weights, images and manifest are read when they are asked for."""
 
 from __future__ import annotations
 
@@ -14,51 +14,77 @@ from safetensors.torch import load_file, save_file
 
 from loligo import __version__, methods
 from loligo.config import PreprocessingConfig, TrainConfig, build, one_line
-from loligo.data import cache, manifest
-from loligo.data.cache import Dataset
-from loligo.data.sources import mood
-from loligo.data.volumes import Cut
+from loligo.data import manifest
 from loligo.files import replacing, write_text
 from loligo.methods.contract import Method
-from loligo.methods.configs import MethodConfig, SliceConfig
+from loligo.nn.precision import Resolved
+from loligo.runs.folder import RunFolder
+from loligo.runs.settings import Settings
 
-@dataclass(frozen=True)
-class Run:
-    """A run folder with its configuration; the weights are read when they are asked for."""
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Settings):
+    """A run folder with its configuration."""
 
     folder: Path
-    method: str
-    method_config: MethodConfig
-    train: TrainConfig
-    about: dict[str, Any]
-    """What was measured while it trained: data and cost."""
-    preset: str = ""
-    """Name of the preset that its options began with."""
-    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
+    about: dict[str, Any] = field(default_factory=lambda: {"data": {}, "cost": {}})
+    """What was measured while it trained: data, cost, and the precision that ``auto`` meant there."""
+
+    @classmethod
+    def new(cls, folder: str | Path, settings: Settings) -> Run:
+        """Return the run of these settings in a folder; ValueError where one of others was begun there."""
+        if not str(folder):
+            raise ValueError("the run folder's name is empty; name one, such as runs/a")
+        run = cls(folder=Path(folder), **{f.name: getattr(settings, f.name) for f in dataclasses.fields(Settings)})
+        if run.begun:
+            before = cls.load(run.folder)
+            if difference := before.difference(run):
+                raise ValueError(
+                    f"{run.folder} was begun with other options ({difference}); "
+                    "repeat those to resume it, or choose another folder"
+                )
+            run.about.update({key: before.about[key] for key in ("precision",) if key in before.about})
+        return run
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
         """Read a run folder; ValueError, which names the file, where it is none or its configuration is not whole."""
         if not str(folder):
             raise ValueError("the run folder's name is empty; name one that 'loligo train' made")
-        folder = Path(folder)
-        path = folder / "config.yaml"
-        if not path.is_file():
-            apart = "name the folder of the run that made its scores" if (folder / "scores.csv").is_file() else ""
+        files = RunFolder(Path(folder))
+        if not files.config.is_file():
+            apart = "name the folder of the run that made its scores" if files.scores.is_file() else ""
             how = apart or "make one with 'loligo train'"
             raise ValueError(f"{folder} is not a run folder: it has no config.yaml; {how}")
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-            values["method_config"].pop("channels", None)  # an option once; older runs name it
-            config = build(methods.get(values["method"]).Config, values["method_config"], "method_config")
-            train = build(TrainConfig, values["train"], "train")
-            about = {k: values.get(k, {}) for k in ("data", "cost")}
-            preprocessing = build(PreprocessingConfig, values["preprocessing"], "preprocessing")
-            return cls(folder, values["method"], config, train, about, values.get("preset", ""), preprocessing)
+            values = yaml.safe_load(files.config.read_text(encoding="utf-8"))
+            return cls(
+                folder=Path(folder),
+                method=values["method"],
+                method_config=build(methods.get(values["method"]).Config, values["method_config"], "method_config"),
+                train=build(TrainConfig, values["train"], "train"),
+                preprocessing=build(PreprocessingConfig, values["preprocessing"], "preprocessing"),
+                preset=values.get("preset", ""),
+                false_alarm_rate=float(values["false_alarm_rate"]),
+                about={"data": values.get("data", {}), "cost": values.get("cost", {})}
+                | ({"precision": values["precision"]} if values.get("precision") in ("bf16", "float32") else {}),
+            )
         except KeyError as error:
-            raise ValueError(f"{path} lacks {error}; train the run again") from error
+            raise ValueError(f"{files.config} lacks {error}; train the run again") from error
         except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is no configuration of a run: {one_line(error)}; train the run again") from error
+            why = one_line(error)
+            raise ValueError(f"{files.config} is no configuration of a run: {why}; train the run again") from error
+
+    @property
+    def files(self) -> RunFolder:
+        """The folder's artefacts."""
+        return RunFolder(self.folder)
+
+    @property
+    def precision(self) -> Resolved:
+        """The precision that it was trained and calibrated with; scores of another are not comparable."""
+        found: Resolved = self.about.get("precision", "float32")
+        return found
 
     def save(self) -> None:
         """Write config.yaml."""
@@ -69,42 +95,32 @@ class Run:
             "method_config": dataclasses.asdict(self.method_config),
             "train": dataclasses.asdict(self.train),
             "preprocessing": dataclasses.asdict(self.preprocessing),
+            "false_alarm_rate": self.false_alarm_rate,
             **self.about,
         }
-        write_text(yaml.safe_dump(values, sort_keys=False), self.folder / "config.yaml")
+        write_text(yaml.safe_dump(values, sort_keys=False), self.files.config)
 
-    def images(self, rows: pd.DataFrame, strict: bool = False) -> Dataset:
-        """Load manifest rows as the method sees them; see `data.cache.load`."""
-        mood.check_window(rows, self.preprocessing.window)
-        told = isinstance(self.method_config, SliceConfig) and self.method_config.position
-        spacing = self.about.get("data", {}).get("spacing")
-        cut = Cut(self.preprocessing.axis, self.preprocessing.window, told, tuple(spacing) if spacing else None)
-        return cache.load(rows, self.method_config.size, strict=strict, cut=cut)
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Distance of voxels in mm that its volumes have; empty where it was trained on images."""
+        return tuple(self.about["data"].get("spacing", ()))
 
     @property
     def begun(self) -> bool:
         """Say whether a training has kept something here: what an epoch, the model or the calibration made."""
-        kept = ("checkpoint/last.safetensors", "model.safetensors", "calibration.json")
-        return any((self.folder / name).is_file() for name in kept)
+        return any(path.is_file() for path in (self.files.checkpoint, self.files.model, self.files.calibration))
 
     @property
     def trained(self) -> bool:
         """Say whether the training was finished."""
-        return (self.folder / "model.safetensors").is_file() and (self.folder / "calibration.json").is_file()
-
-    def new_model(self) -> Method:
-        """Return the method with fresh weights; ValueError where it cannot be made with its options."""
-        try:
-            return methods.get(self.method)(self.method_config)
-        except (RuntimeError, ZeroDivisionError, OverflowError, MemoryError) as error:
-            raise ValueError(f"{self.method} cannot be made with these options: {one_line(error)}") from error
+        return self.files.model.is_file() and self.files.calibration.is_file()
 
     def model(self, path: Path | None = None) -> Method:
         """Return the trained method, in eval mode; or as it was when it was saved to ``path``.
 
         Raises ValueError, which names the file, where there is none or it does not hold the method's weights.
         """
-        path = path or self.folder / "model.safetensors"
+        path = path or self.files.model
         if not path.is_file():
             raise ValueError(f"{self.folder} has no model.safetensors: its training is not finished; run it again")
         model = self.new_model()
@@ -117,9 +133,9 @@ class Run:
     def save_model(self, model: Method, path: Path | None = None) -> None:
         """Write model.safetensors, or ``path``."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        with replacing(path or self.folder / "model.safetensors") as new:
+        with replacing(path or self.files.model) as new:
             save_file(tensors, new)
 
     def manifest(self) -> pd.DataFrame:
         """Read the manifest that the run was trained on."""
-        return manifest.read(self.folder / "manifest.csv")
+        return manifest.read(self.files.manifest)

@@ -7,12 +7,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from loligo.files import replacing, sweep, write_csv
+from loligo.files import replacing, sweep
+from loligo.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from loligo.training.loop import Loop
@@ -22,11 +22,8 @@ class Checkpoint:
     """The checkpoint and the history of a training in a folder; all processes read it, the first one writes."""
 
     def __init__(self, folder: Path, writes: bool = True) -> None:
-        self.path, self.history, self.writes = (
-            folder / "checkpoint" / "last.safetensors",
-            folder / "history.csv",
-            writes,
-        )
+        self.folder, self.writes = RunFolder(folder), writes
+        self.path = self.folder.checkpoint
 
     def save(self, loop: Loop) -> None:
         """Write the state of a training after an epoch."""
@@ -38,7 +35,7 @@ class Checkpoint:
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         with replacing(self.path) as path:
             save_file(tensors, path, {"done": str(loop.done), "history": json.dumps(loop.history)})
-        write_csv(pd.DataFrame(loop.history), self.history)
+        self.folder.write_history(loop.history)
 
     def tidy(self, loop: Loop) -> None:
         """Make good what a kill while saving left: a history without its last epoch, and half a checkpoint."""
@@ -46,7 +43,7 @@ class Checkpoint:
             return
         sweep(self.path.parent, f".{self.path.name}.????????", 0)
         if loop.history:
-            write_csv(pd.DataFrame(loop.history), self.history)
+            self.folder.write_history(loop.history)
 
     def restore(self, loop: Loop) -> bool:
         """Go back to the checkpoint and say whether there is one; ValueError, which names it, where it is not whole."""

@@ -17,19 +17,18 @@ class TurnOptimiser:
     """What moves the parameters of one turn."""
 
     def __init__(self, method: nn.Module, turn: Turn) -> None:
-        self.turn, self.groups = turn, []
-        for group in turn.groups:
-            own = [p for name in group.modules for p in method.get_submodule(name).parameters()]
-            self.groups.append({"params": own, "lr": group.learning_rate})
-        self.parameters: list[nn.Parameter] = [p for group in self.groups for p in group["params"]]  # type: ignore[attr-defined]
-        self.optimiser = turn.optimiser([dict(group) for group in self.groups])
+        self.turn = turn
+        own = [[p for name in g.modules for p in method.get_submodule(name).parameters()] for g in turn.groups]
+        self.parameters = [parameter for group in own for parameter in group]
+        rates = [group.learning_rate for group in turn.groups]
+        self.optimiser = turn.optimiser([{"params": p, "lr": rate} for p, rate in zip(own, rates, strict=True)])
         self.averages = [p.detach().clone() for p in self.parameters] if turn.ema is not None else []
 
     def step(self, clock: Clock, reduce: Reduce) -> None:
         """Move the parameters by their gradients, summed over processes, and let go of these."""
         factor = self.turn.schedule(clock)
-        for group, own in zip(self.optimiser.param_groups, self.groups, strict=True):
-            group["lr"] = own["lr"] * factor
+        for group, own in zip(self.optimiser.param_groups, self.turn.groups, strict=True):
+            group["lr"] = own.learning_rate * factor
         if reduce.size > 1:
             _sum_gradients(self.parameters, reduce)
         if self.turn.clip is not None:
@@ -49,7 +48,7 @@ class TurnOptimiser:
 
     def state(self) -> dict[str, Tensor]:
         """Return all that the next step depends on, by names such as ``state.0.exp_avg``."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for j, values in self.optimiser.state_dict()["state"].items():
             found |= {f"state.{j}.{k}": torch.as_tensor(v) for k, v in values.items() if v is not None}
         return found | {f"average.{j}": average for j, average in enumerate(self.averages)}
@@ -72,5 +71,5 @@ def _sum_gradients(parameters: list[nn.Parameter], reduce: Reduce) -> None:
     """Replace the gradients by their sums over processes, all in one message."""
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     whole = reduce.sum(torch.cat([gradient.flatten() for gradient in gradients]))
-    for parameter, part in zip(parameters, whole.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = part.view(parameter.shape).clone(memory_format=torch.preserve_format)
+    for parameter, part in zip(parameters, torch.split(whole, [p.numel() for p in parameters]), strict=True):
+        parameter.grad = torch.empty_like(parameter).copy_(part.view(parameter.shape)).detach()  # see `restore`

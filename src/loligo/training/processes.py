@@ -1,8 +1,8 @@
 """Train in several processes at once, each on its part of every batch: the numbers are those of the whole batch.
 
-A process is told of the others by the environment, as ``torchrun`` sets it (RANK, WORLD_SIZE, MASTER_ADDR), also over
-several machines; `spawn` starts those of one machine. Gradients and statistics of batch norms are summed over processes,
-and whatever else a method must agree on goes through `loligo.methods.contract.Reduce`.
+A process learns of the others from the environment, as ``torchrun`` sets it (RANK, WORLD_SIZE, MASTER_ADDR), also over
+several machines; `spawn` starts those of one machine. Gradients and statistics of batch norms are summed over
+processes, and whatever else a method must agree on goes through `loligo.methods.contract.Reduce`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
+from torch.multiprocessing.spawn import start_processes as start
 from torch.overrides import TorchFunctionMode
 
 from loligo.methods.contract import ALONE, Reduce
@@ -80,12 +80,12 @@ def joined(device: str) -> Iterator[Reduce]:
 
 def spawn(function: Callable[..., Any], count: int, *given: Any) -> None:
     """Call ``function(*given)`` in so many processes of this machine; an error in one ends all and is raised here."""
-    import torch.multiprocessing as processes
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes.start_processes(_one, (count, port, function, given), nprocs=count, start_method="spawn")
+    start(  # type: ignore[no-untyped-call]
+        _one, (count, port, function, given), nprocs=count, start_method="spawn"
+    )
 
 
 def _one(rank: int, count: int, port: int, function: Callable[..., Any], given: tuple[Any, ...]) -> None:
@@ -129,9 +129,9 @@ def _batch_norm(
     values = x.float()
     count = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
     dist.all_reduce(count)
-    mean = all_reduce(values.sum(dims)) / count
+    mean = _sum(values.sum(dims)) / count
     centred = values - mean.view(shape)
-    variance = all_reduce(centred.square().sum(dims)) / count
+    variance = _sum(centred.square().sum(dims)) / count
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
@@ -139,4 +139,28 @@ def _batch_norm(
     out = centred * torch.rsqrt(variance + eps).view(shape)
     if weight is not None and bias is not None:
         out = out * weight.view(shape) + bias.view(shape)
-    return out.to(x.dtype)
+    result: Tensor = out.to(x.dtype)
+    return result
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over processes, each of which has the gradient of the sum of all losses."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Return the sum."""
+        whole = x.clone()
+        dist.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Return the sum of the gradients."""
+        whole = gradients[0].contiguous().clone()
+        dist.all_reduce(whole)
+        return whole
+
+
+def _sum(x: Tensor) -> Tensor:
+    found: Tensor = _Sum.apply(x)
+    return found

@@ -6,7 +6,7 @@ nothing said) are left out. Devices are no disease, yet an image with them is no
 
 Labels of ``train.csv`` were mined from reports, those of ``valid.csv`` are of radiologists: see ``labeller``.
 Only patients of whom every row of ``train.csv``, in any view, is normal may train or calibrate. ``test`` is
-``valid.csv``, which holds few PA views, and shares of both kinds of ``train.csv`` patients. SQUID and SimSID
+``valid.csv``, which holds few PA views, and fractions of both kinds of ``train.csv`` patients. SQUID and SimSID
 used lists of PA views of their own, so that numbers on this split are not theirs.
 """
 
@@ -53,7 +53,7 @@ def index(
     test: float = 0.05,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """List one view with columns sex, age (years), view, labeller; shares are of train.csv patients.
+    """List one view with columns sex, age (years), view, labeller; fractions are of train.csv patients.
 
     Raises ``FileNotFoundError`` without train.csv, and ``ValueError`` for an unknown option, a missing column, and a
     row whose path, view or finding is not one of CheXpert's: the message names the file and the row.
@@ -62,9 +62,9 @@ def index(
         root: folder with train.csv
         view: which radiographs
         uncertainty: what an uncertain finding counts as
-        calibration: share that is held out for p-values and threshold, of wholly normal patients
-        validation: share that becomes validation, alike of wholly normal patients and of the others
-        test: share that becomes test, likewise
+        calibration: fraction that is held out for p-values and threshold, of wholly normal patients
+        validation: fraction that becomes validation, alike of wholly normal patients and of the others
+        test: fraction that becomes test, likewise
         seed: of the split
     """
     _check_options(view, uncertainty)
@@ -121,6 +121,7 @@ def _read(path: Path) -> pd.DataFrame:
     _refuse(
         path, "Path", paths[paths.str.extract(_PATIENT, expand=False).isna()], "…/patient00001/study1/view1_frontal.jpg"
     )
+    _refuse(path, "Path", paths[~paths.map(manifest.is_below)], "a path below the folder of this table")
     sides = table["Frontal/Lateral"].fillna("")
     _refuse(path, "Frontal/Lateral", sides[~sides.isin(("Frontal", "Lateral"))], "Frontal or Lateral")
     for column in (NO_FINDING, *FINDINGS, DEVICES):

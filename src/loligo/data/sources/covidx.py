@@ -36,7 +36,7 @@ def index(
     validation: float = 0.05,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """List the set with column class; shares are of the train list's patients.
+    """List the set with column class; fractions are of the train list's patients.
 
     Raises ``FileNotFoundError`` where a list or every listed file is missing, and ``ValueError`` for a line or class
     that is not understood.
@@ -44,8 +44,8 @@ def index(
     Args:
         root: folder with the lists
         negative: what the class negative of two-class lists means
-        calibration: share that is held out for p-values and threshold, of wholly normal patients
-        validation: share that becomes validation, alike of wholly normal patients and of the others
+        calibration: fraction that is held out for p-values and threshold, of wholly normal patients
+        validation: fraction that becomes validation, alike of wholly normal patients and of the others
         seed: of the split
     """
     frame = pd.DataFrame([row for prefix in _LISTS for row in _rows(manifest.absolute(root), prefix)])
@@ -82,6 +82,8 @@ def _row(root: Path, prefix: str, line: str, place: str) -> dict[str, object]:
     if not (found := _LINE.fullmatch(line.strip())):
         raise ValueError(f"{place}: {line!r} is not 'patient file class [origin]' with class {', '.join(CLASSES)}")
     name, origin = found["name"].lower(), found["origin"]
+    if not manifest.is_below(found["file"]):
+        raise ValueError(f"{place}: the file {found['file']!r} lies outside {prefix}/; name one in it")
     return {
         "path": str(root / prefix / found["file"]),
         "split": _LISTS[prefix],

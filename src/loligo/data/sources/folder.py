@@ -19,7 +19,8 @@ from typing import Literal
 import pandas as pd
 
 from loligo.data import manifest
-from loligo.io import SUFFIXES, VOLUME_SUFFIXES, is_image, stem
+from loligo.data.manifest import Listing
+from loligo.io import stem
 
 NORMAL = ("normal", "good", "no finding", "healthy", "negative")
 SPLIT_NAMES = {
@@ -50,57 +51,53 @@ def index(
     calibration: float = manifest.CALIBRATION_FRACTION,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """List the images below a folder, those to learn from as normal.
+    """List the images below a folder, those to learn from as normal; log what files were passed over.
 
-    Raises ``FileNotFoundError`` where there is no image and ``ValueError`` for a mask without its one image.
+    Raises as `listed`.
 
     Args:
         root: the folder
         loose: split of images that lie in no split folder
-        calibration: share of the training images that is held out, unless there is a calibration folder
+        calibration: fraction of the training images that is held out, unless there is a calibration folder
         seed: of what is held out
     """
-    return manifest.as_normals(listed(root, loose), calibration, seed)
+    return manifest.as_normals(listed(root, loose).accepted(), calibration, seed)
 
 
-def listed(root: Path, loose: Literal["train", "test"]) -> pd.DataFrame:
+def listed(root: Path, loose: Literal["train", "test"]) -> Listing:
     """List the images below ``root`` in order of path as they lie; those of no split folder are ``loose``.
 
-    Links to folders are followed, but not in circles; a link to nothing is listed, and rejected when it is loaded. A
-    file that is met again through a link is listed once; ValueError where that would give it two splits or classes.
+    Links to folders are followed, but not in circles. A file that is met again through a link is listed once;
+    ValueError where that would give it two splits or classes, and for a mask without its one image. Every other file,
+    but hidden ones and those of the system, is rejected. Raises ``FileNotFoundError`` where there is no file and
+    ``AllRejected`` where there is no image.
     """
-    files = sorted(path for path in _files(manifest.absolute(root)) if is_image(path))
+    files, rejected = manifest.sift(sorted(_files(manifest.absolute(root))))
     masks = [path for path in files if MASKS in _folders(path, root)]
     images = _once([_place(path, root) for path in files if MASKS not in _folders(path, root)])
     if not images:
-        raise FileNotFoundError(f"no image ({', '.join(SUFFIXES + VOLUME_SUFFIXES)}) below {root}")
+        raise FileNotFoundError(f"no image below {root}")
     has_normal = any(_is_normal(image.group) for image in images)
     label = [int(not _is_normal(image.group)) if has_normal and image.group else None for image in images]
     split = [_allowed(image.split or loose, abnormal) for image, abnormal in zip(images, label, strict=True)]
     paths = [manifest.writable(image.path) for image in images]
-    return manifest.check(
-        pd.DataFrame(
-            {
-                "path": paths,
-                "split": split,
-                "label": label,
-                "mask": _match(images, masks, root),
-                "source": "folder",
-            }
-        )
-    )
+    about = {"split": split, "label": label, "mask": _match(images, masks, root), "source": "folder"}
+    return Listing(manifest.check(pd.DataFrame({"path": paths} | about)), rejected)
 
 
 def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """Yield the files below ``folder``, whose real parents are ``above``; hidden ones are none of ours."""
     if (real := folder.resolve()) in above:
         return
-    for path in folder.iterdir():
-        if path.name.startswith((".", "__MACOSX")):
-            continue
-        if path.is_dir():
+    try:
+        paths = list(folder.iterdir())
+    except PermissionError:
+        yield folder  # to be rejected
+        return
+    for path in paths:
+        if path.is_dir() and not manifest.is_hidden(path):
             yield from _files(path, above | {real})
-        elif path.is_file() or path.is_symlink():
+        elif not manifest.is_hidden(path):
             yield path
 
 

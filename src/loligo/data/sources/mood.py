@@ -22,7 +22,7 @@ import pandas as pd
 from loligo.config import WindowName
 from loligo.data import manifest
 from loligo.data.splits import arrange
-from loligo.io import VOLUME_SUFFIXES, is_volume, stem
+from loligo.io import stem
 
 Region = Literal["all", "brain", "abdom"]
 REGIONS = ("brain", "abdom")
@@ -33,7 +33,7 @@ WINDOWS: dict[str, WindowName] = {"mood_brain": "brain", "mood_abdom": "unit"}
 def index(
     root: Path, *, region: Region = "all", calibration: float = 0.10, validation: float = 0.05, seed: int = 0
 ) -> pd.DataFrame:
-    """List one row a volume, source mood_brain or mood_abdom; shares are of each region's training volumes.
+    """List one row a volume, source mood_brain or mood_abdom; fractions are of each region's training volumes.
 
     Raises ``FileNotFoundError`` where there is no training volume, or a toy case lacks its label, and
     ``ValueError`` for an unknown region, a label that is neither 0 nor 1, and toy cases of which region is unclear.
@@ -41,8 +41,8 @@ def index(
     Args:
         root: folder of the challenge's data
         region: brain, abdom or all
-        calibration: share that is held out for p-values and threshold
-        validation: share that becomes validation
+        calibration: fraction that is held out for p-values and threshold
+        validation: fraction that becomes validation
         seed: of the split
     """
     if region not in get_args(Region):
@@ -79,18 +79,13 @@ def _folder(root: Path, region: str) -> Path | None:
 
 def _rows(folder: Path, region: str) -> pd.DataFrame:
     """List the training and the toy volumes of one region."""
-    if not (train := _volumes(folder / f"{region}_train")):
-        raise FileNotFoundError(f"no volume ({', '.join(VOLUME_SUFFIXES)}) in {folder / f'{region}_train'}")
-    toys = _volumes(folder / "toy")
+    if not (train := manifest.images_in(folder / f"{region}_train")):
+        raise FileNotFoundError(f"no volume in {folder / f'{region}_train'}")
+    toys = manifest.images_in(folder / "toy")
     if toys and all((folder / f"{name}_train").is_dir() for name in REGIONS):
         raise ValueError(f"{folder} holds both regions and one toy folder, unclear whose; give each its own folder")
     rows = [_row(path, region, "train", 0) for path in train]
     return pd.DataFrame(rows + [_row(path, region, "test", _label(path)) for path in toys])
-
-
-def _volumes(folder: Path) -> list[Path]:
-    """List the volumes in a folder, none where it does not exist."""
-    return [path for path in sorted(folder.glob("*")) if is_volume(path) and not path.name.startswith(".")]
 
 
 def _row(path: Path, region: str, split: str, label: int) -> dict[str, object]:

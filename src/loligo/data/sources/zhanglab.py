@@ -21,7 +21,6 @@ import pandas as pd
 
 from loligo.data import manifest
 from loligo.data.splits import arrange
-from loligo.io import SUFFIXES
 
 CLASSES = {"NORMAL": 0, "PNEUMONIA": 1}
 _PATIENT = re.compile(r"(?:NORMAL2-)?IM-\d+|person\d+_(?:bacteria|virus)")
@@ -30,15 +29,15 @@ _PATIENT = re.compile(r"(?:NORMAL2-)?IM-\d+|person\d+_(?:bacteria|virus)")
 def index(
     root: Path, *, calibration: float = 0.10, validation: float = 0.05, pneumonia: float = 0.05, seed: int = 0
 ) -> pd.DataFrame:
-    """List the set; shares are of patients.
+    """List the set; fractions are of patients.
 
     Raises ``FileNotFoundError`` for a missing class folder.
 
     Args:
         root: folder with train/ and test/
-        calibration: share of train/NORMAL that is held out for p-values and threshold
-        validation: share of train/NORMAL that becomes validation
-        pneumonia: share of train/PNEUMONIA that becomes validation; 1 keeps all of it
+        calibration: fraction of train/NORMAL that is held out for p-values and threshold
+        validation: fraction of train/NORMAL that becomes validation
+        pneumonia: fraction of train/PNEUMONIA that becomes validation; 1 keeps all of it
         seed: of the split
     """
     root = manifest.absolute(root)
@@ -55,8 +54,7 @@ def index(
 
 def _rows(root: Path, split: str, name: str) -> list[dict[str, object]]:
     """List one class folder."""
-    paths = [path for path in sorted((root / split / name).glob("*")) if path.suffix.lower() in SUFFIXES]
-    if not paths:
+    if not (paths := manifest.images_in(root / split / name)):
         raise FileNotFoundError(f"no image in {root / split / name}; ZhangLab has {{train,test}}/{{NORMAL,PNEUMONIA}}")
     return [
         {

@@ -1,4 +1,4 @@
-"""Draw the charts of a benchmark: AUC against cost, critical differences, p-values, curves of robustness."""
+"""Draw the charts of a benchmark: AUC against cost, critical differences, false-alarm rates, robustness curves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TITLES = {
     "sizes": "normal images in training",
     "noise": "noise (severity)",
     "blur": "blur (severity)",
-    "contrast": "contrast lost (severity)",
+    "contrast": "loss of contrast (severity)",
     "rotation": "rotation (severity)",
     "jpeg": "JPEG (severity)",
 }
@@ -148,7 +148,7 @@ def robustness(table: pd.DataFrame, curves: list[str], quantity: str, title: str
     """Draw a quantity along each of ``curves``, a row a data set: a line a method, the mean of its seeds.
 
     A band about an AUC is the 95 % interval over the test's cases, in the mean of the seeds, where it is known: not of
-    spoilt images.
+    corrupted images.
     """
     sets, marks = sorted(set(table["dataset"])), style(list(table["method"].unique()))
     figure, panels = figures.panels(len(sets) * len(curves), len(curves), 2.4 if len(curves) > 1 else 5.0, 2.6)

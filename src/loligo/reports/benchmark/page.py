@@ -1,4 +1,4 @@
-"""Write what a benchmark found: CSV, JSON, one HTML page that needs nothing else, Markdown and LaTeX tables."""
+"""Write the results of a benchmark: CSV, JSON, one HTML page that needs nothing else, Markdown and LaTeX tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 from loligo import NOTICE
 from loligo.files import write_csv, write_json, write_text
 from loligo.reports.benchmark import figures as charts
-from loligo.reports.benchmark import text as words
+from loligo.reports.benchmark import words
 from loligo.reports.common import figures, pages
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Benchmark:
     """The tables of a benchmark."""
 
     about: dict[str, Any]
-    """What was asked for, and on what machine it ran."""
+    """The request, and the machine that it ran on."""
     cells: pd.DataFrame
     """A row a cell and protocol; cells that failed have status failed and a reason."""
     summary: pd.DataFrame
@@ -81,8 +81,11 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 @functools.cache
 def published() -> pd.DataFrame:
-    """Return figures of papers, with their source: dataset, method, name, auc, auc_spread, accuracy, f1, source."""
-    return pd.read_csv(Path(__file__).with_name("published.csv"))
+    """Return figures of papers: dataset, method, name, auc, auc_spread, accuracy, f1, source, and ours.
+
+    The latter says in what our implementation is not the paper's; empty where in no more than its docstring lists.
+    """
+    return pd.read_csv(Path(__file__).with_name("published.csv")).fillna({"ours": ""})
 
 
 def answers(summary: pd.DataFrame) -> list[dict[str, Any]]:
@@ -98,7 +101,7 @@ def answers(summary: pd.DataFrame) -> list[dict[str, Any]]:
 def draw(found: Benchmark) -> dict[str, Figure | None]:
     """Draw the charts by name; None where there is nothing to draw."""
     curves = list(found.robustness["curve"].unique()) if len(found.robustness) else []
-    spoilt = [curve for curve in ("noise", "blur", "contrast", "rotation", "jpeg") if curve in curves]
+    corrupted = [curve for curve in ("noise", "blur", "contrast", "rotation", "jpeg") if curve in curves]
     drawn: dict[str, Figure | None] = {
         "cost": charts.cost(found.summary) if len(found.summary) else None,
         "ranks": charts.critical_difference(found.ranks, found.critical) if found.ranks else None,
@@ -107,7 +110,8 @@ def draw(found: Benchmark) -> dict[str, Figure | None]:
     for curve in ("contamination", "sizes"):
         drawn[curve] = charts.robustness(found.robustness, [curve], "auc", "AUC") if curve in curves else None
     for name, title in (("auc", "AUC"), ("false_alarms", "normals flagged")):
-        drawn[f"corruptions_{name}"] = charts.robustness(found.robustness, spoilt, name, title) if spoilt else None
+        chart = charts.robustness(found.robustness, corrupted, name, title) if corrupted else None
+        drawn[f"corruptions_{name}"] = chart
     return drawn
 
 
@@ -117,7 +121,7 @@ def render(found: Benchmark, drawn: dict[str, Figure | None]) -> str:
         found.summary.sort_values(["dataset", "auc"], ascending=[True, False]) if len(found.summary) else found.summary
     )
     return pages.render(
-        "benchmark.html.j2",
+        "benchmark/page.html.j2",
         found=found,
         words=words,
         summary={str(name): part.to_dict("records") for name, part in rows.groupby("dataset")} if len(rows) else {},
@@ -139,12 +143,12 @@ def _beside(found: Benchmark) -> dict[str, list[dict[Any, Any]]]:
 
 
 def _worst(pairs: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Return of each pair of methods the seed that speaks least for a difference, p 1 where seeds contradict it."""
+    """Return of each pair of methods the seed with the least evidence for a difference; p is 1 where seeds disagree."""
     if pairs.empty:
         return []
     groups = pairs.groupby(["dataset", "a", "b"])
     worst = pairs.loc[groups["p_holm"].idxmax()].set_index(["dataset", "a", "b"])
     worst["seeds"] = groups["p_holm"].size()
-    torn = groups["difference"].min() * groups["difference"].max() < 0
-    worst.loc[torn[torn].index, ["p", "p_holm"]] = 1.0
+    opposed = groups["difference"].min() * groups["difference"].max() < 0
+    worst.loc[opposed[opposed].index, ["p", "p_holm"]] = 1.0
     return worst.reset_index().to_dict("records")

@@ -1,1 +1,1 @@
-"""What pages share."""
+"""What the pages share: templates, charts, pictures, numbers as text."""

@@ -8,10 +8,13 @@ from loligo import NOTICE
 
 
 def render(template: str, **facts: Any) -> str:
-    """Return a page as HTML from a template and what it shows; every value is escaped, and none may be missing."""
+    """Return a page as HTML from a template, such as ``run/page.html.j2``, and what it shows.
+
+    Every value is escaped, and none may be missing.
+    """
     import jinja2
 
-    loader = jinja2.PackageLoader("loligo.reports")
+    loader = jinja2.PackageLoader("loligo.reports", "")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

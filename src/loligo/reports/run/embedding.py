@@ -1,4 +1,4 @@
-"""Show by t-SNE how the slots of a memory lie among the features of images."""
+"""Show by t-SNE where the slots of a memory lie among the features of images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POINTS = 400
 
 @dataclass(frozen=True)
 class Embedding:
-    """What an encoder makes of images, beside what its memory holds."""
+    """Encoder features of images, and the slots of the memory."""
 
     features: Floats
     """(N, L, D): features of N images at L places."""

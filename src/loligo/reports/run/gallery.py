@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loligo.io import is_volume
-from loligo.reports.common import words
-from loligo.reports.common.pictures import Picture, Sources, pictures, read_map
-from loligo.reports.run import slices
+from loligo.reports.common.pictures import Picture, is_volume
+from loligo.reports.common.text import number, p_value
+from loligo.reports.run import slices, words
 from loligo.reports.run.evidence import Evidence
+from loligo.reports.run.pictures import Sources, pictures, read_map
+from loligo.runs.folder import RunFolder
 
 FEW, MANY = 6, 10
 """Images of a group; of the most abnormal where no image has a label. They bound the size of the report."""
@@ -59,9 +60,9 @@ def heat_scale(evidence: Evidence) -> float | None:
     entries = {entry for *_, rows in _chosen(evidence) for entry in rows["map"] if entry}
     if not entries:
         return None
-    if scale := (evidence.calibration or {}).get("map_scale"):
-        return float(scale)
-    read = (read_map(evidence.folder / entry) for entry in sorted(entries))
+    if evidence.calibration:
+        return evidence.calibration.map_scale
+    read = (read_map(evidence.folder.artefact(entry)) for entry in sorted(entries))
     values = [heat.ravel() for heat in read if heat is not None]
     scale = float(np.percentile(np.concatenate(values), 99.5)) if values else 0.0
     return scale if scale > 0 else 1.0
@@ -70,7 +71,7 @@ def heat_scale(evidence: Evidence) -> float | None:
 def _chosen(evidence: Evidence) -> list[tuple[str, str, pd.DataFrame]]:
     """Return (title, meaning, rows) of the groups; mistakes only where there are labels of that kind."""
     falling = evidence.scores.sort_values("score", ascending=False, kind="stable")
-    normal, abnormal = (falling[falling["label"] == label] for label in (0, 1))
+    normal, abnormal = (falling[(falling["label"] == label).fillna(False)] for label in (0, 1))
     first = FEW if len(normal) or len(abnormal) else MANY
     least = falling.iloc[first:].iloc[::-1].head(FEW)
     found = [
@@ -86,20 +87,21 @@ def _chosen(evidence: Evidence) -> list[tuple[str, str, pd.DataFrame]]:
     return found
 
 
-def _card(folder: Path, row: pd.Series[Any], scale: float) -> Card:
-    files = {key: folder / row[key] if row[key] else None for key in ("reconstruction", "map", "mask")}
-    label = words.KINDS[None if pd.isna(row["label"]) else int(row["label"])]
+def _card(folder: RunFolder, row: pd.Series[Any], scale: float) -> Card:
     return Card(
         name=Path(row["path"]).name,
         row=words.row_number(row),
-        score=words.number(float(row["anomaly_score"])),
-        p_value=words.p_value(float(row["p_value"])),
-        label=f"{label} ({row['kind']})" if row["kind"] and row["label"] == 1 else label,
+        score=number(float(row["anomaly_score"])),
+        p_value=p_value(float(row["p_value"])),
+        label=words.label(row),
         flagged=bool(row["flag"] == 1),
-        pictures=_pictures(Sources(folder / row["path"], **files), scale),
+        pictures=_pictures(folder, row, scale),
     )
 
 
-def _pictures(files: Sources, scale: float) -> tuple[Picture, ...]:
+def _pictures(folder: RunFolder, row: pd.Series[Any], scale: float) -> tuple[Picture, ...]:
     """Return the pictures of an image or of a volume."""
-    return slices.pictures(files, scale) if is_volume(files.image) else pictures(files, scale)
+    image, mask = folder.path / row["path"], folder.path / row["mask"] if row["mask"] else None
+    heat, reconstruction = (folder.artefact(row[key]) if row[key] else None for key in ("map", "reconstruction"))
+    draw = slices.pictures if is_volume(image, heat) else pictures
+    return draw(Sources(image, reconstruction, heat, mask), scale)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,15 @@ from torch import Tensor
 from loligo import methods
 from loligo.evaluation.metrics import histogram_kl
 from loligo.methods.contract import Method
-from loligo.reports import Embedding, Example, Insight
-from loligo.reports.common import words
-from loligo.reports.run import evidence
-from loligo.reports.run.insight import HELD_OUT, ORIGINAL, cosine
+from loligo.reports.common.text import number
+from loligo.reports.run import evidence, words
+from loligo.reports.run.embedding import Embedding
+from loligo.reports.run.insight import HELD_OUT, ORIGINAL, Example, Insight, cosine
 from loligo.runs.run import Run
-from loligo.scoring import Scorer
+from loligo.training import images
 from loligo.types import Inspection
 
+log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
 
 MOST, SHOWN, BATCH = 100, 3, 16
@@ -31,17 +32,16 @@ MOST, SHOWN, BATCH = 100, 3, 16
 def insight(run: Run) -> Insight | None:
     """Return what the method shows of itself on held-out normals and on scored images; None where it shows nothing.
 
-    A volume is seen by its middle slice. None as well where no image can be read any more, which is said. Raises
+    A volume is seen by its middle slice. None as well where no image can be read any more, which is logged. Raises
     ValueError where the run is not scored.
     """
     if methods.get(run.method).inspect is Method.inspect:
         return None
-    model, seen = Scorer(run.model(), "float32").method, _Seen()  # in bfloat16 intensities would lie on a grid
-    rows = _rows(run)
+    model, seen = run.model().freeze(), _Seen()  # not in bfloat16, in which intensities would lie on a grid
     try:
-        data = run.images(rows)
+        data = images.load(run, _rows(run))
     except ValueError as error:  # moved away since they were scored; the scores are still worth a page
-        print(f"the report does without what the method shows of itself: {error}", file=sys.stderr)
+        log.warning("the report does without what the method shows of itself: %s", error)
         return None
     counts = np.array(data.counts or (1,) * len(data.rows))
     chosen = np.cumsum(counts) - counts + counts // 2
@@ -62,7 +62,7 @@ def _rows(run: Run) -> pd.DataFrame:
     group (str), counted (bool: in the means of the group), title (str, empty where it is not shown).
     """
     scores = evidence.read(run.folder).scores
-    names = scores["label"].map({0.0: "normal", 1.0: "abnormal"}).fillna("unlabelled")
+    names = scores["label"].map({0: "normal", 1: "abnormal"}).fillna("unlabelled")
     falling = scores.sort_values("score", ascending=False, kind="stable").index
     shown = [*falling[:SHOWN], *falling[SHOWN:][-SHOWN:]]
     counted = [i for _, rows in scores.groupby(names) for i in _evenly(rows).index]
@@ -73,7 +73,7 @@ def _rows(run: Run) -> pd.DataFrame:
     held_out = run.manifest().query("split == 'calibration'")
     normals = _evenly(held_out).assign(group=HELD_OUT, counted=True, title="", label=0)
     columns = ["path", "label", "group", "counted", "title"]
-    return pd.concat([scored[columns], normals[columns].astype({"label": float})], ignore_index=True)
+    return pd.concat([scored[columns], normals[columns]], ignore_index=True).astype({"label": float})
 
 
 def _evenly(rows: pd.DataFrame) -> pd.DataFrame:
@@ -83,9 +83,7 @@ def _evenly(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _title(row: pd.Series[Any]) -> str:
     """Name an image by its row of scores.csv, its score and its label."""
-    label = words.KINDS[None if pd.isna(row["label"]) else int(row["label"])]
-    kind = f" ({words.shorten(row['kind'], 20)})" if row["kind"] and row["label"] == 1 else ""
-    return f"row {words.row_number(row)}, A {words.number(float(row['anomaly_score']))}\n{label}{kind}"
+    return f"row {words.row_number(row)}, A {number(float(row['anomaly_score']))}\n{words.label(row, 20)}"
 
 
 class _Seen:
@@ -101,7 +99,7 @@ class _Seen:
 
     def add(self, rows: pd.DataFrame, x: Tensor, found: Inspection) -> None:
         """Take in n rows of `_rows`, their images (n, C, H, W), and what the method shows of them."""
-        images = {ORIGINAL: x} | found.rebuilt
+        images = {ORIGINAL: x} | found.reconstructions
         self.memory = None if found.memory is None else found.memory.detach().float().numpy()
         for i, (_, row) in enumerate(rows.iterrows()):
             one = {name: _of(part, i) for name, part in images.items()}
@@ -111,7 +109,7 @@ class _Seen:
     def _add(
         self, row: pd.Series, images: dict[str, Floats], features: Floats | None, inpainted: Floats | None
     ) -> None:
-        errors = {name: _apart(images[ORIGINAL], image) for name, image in images.items() if name != ORIGINAL}
+        errors = {name: _errors(images[ORIGINAL], image) for name, image in images.items() if name != ORIGINAL}
         if row["title"]:
             self.examples.append(Example(row["title"], images, errors, features, inpainted))
         if not row["counted"]:
@@ -142,6 +140,7 @@ def _of(part: Tensor, i: int) -> Floats:
     return found
 
 
-def _apart(original: Floats, rebuilt: Floats) -> tuple[float, float]:
-    """Return mean squared error and KL divergence of a rebuilt image from its original, both (C, H, W)."""
-    return float(np.square(original - rebuilt).mean(dtype=np.float64)), histogram_kl(original, rebuilt)
+def _errors(original: Floats, reconstruction: Floats) -> tuple[float, float]:
+    """Return mean squared error and KL divergence of a reconstruction from its original, both (C, H, W)."""
+    error = float(np.square(original - reconstruction).mean(dtype=np.float64))
+    return error, histogram_kl(original, reconstruction)

@@ -1,4 +1,4 @@
-"""Draw what the generators of a method rebuild, and what in-painting makes of patches and their features."""
+"""Draw the reconstructions of a method's generators, and patches with their features before and after in-painting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from loligo.reports.common.figures import Floats, panels, styled
 from loligo.reports.common.pictures import Grey, thumbnail
-from loligo.reports.common.words import number
+from loligo.reports.common.text import number
 from loligo.reports.run.insight import ORIGINAL, Example, cosine
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ PATCHES = 3
 
 @styled
 def reconstructions(examples: Sequence[Example]) -> Figure:
-    """Draw each image above what every generator rebuilds of it, a column an image."""
+    """Draw each image above its reconstruction by every generator, a column an image."""
     names = list(examples[0].images)
     figure, axes_of = panels(len(names) * len(examples), len(examples), 1.75, 2.05)
     for i, axes in enumerate(axes_of):
@@ -70,13 +70,13 @@ def features(example: Example) -> tuple[Floats, Floats]:
 
 
 def _column(axes: Sequence[Axes], example: Example, place: int, *, labelled: bool) -> None:
-    """Draw one patch down a column: its pixels, those rebuilt of it, its features before and after."""
+    """Draw one patch down a column: its pixels, their reconstruction, its features before and after."""
     tables = features(example)
     count, (before, after) = len(tables[0]), (table[place] for table in tables)
-    rebuilt = example.images.get("student", list(example.images.values())[-1])
+    reconstruction = example.images.get("student", list(example.images.values())[-1])
     low, high = (float(end) for end in np.percentile([before, after], (1, 99)))  # few values stand far out
     labels = ("original patch", "in-painted patch", "features before", "features after") if labelled else ("",) * 4
-    for side, label, image in zip(axes[:2], labels[:2], (example.images[ORIGINAL], rebuilt), strict=True):
+    for side, label, image in zip(axes[:2], labels[:2], (example.images[ORIGINAL], reconstruction), strict=True):
         _show(side, thumbnail(crop(image, count, place)), label)
     for side, label, values in zip(axes[2:], labels[2:], (before, after), strict=True):
         _show(side, square(values), label, (low, high), "viridis")
@@ -87,7 +87,7 @@ def _column(axes: Sequence[Axes], example: Example, place: int, *, labelled: boo
 
 
 def crop(image: Floats, count: int, place: int) -> Floats:
-    """Cut patch ``place`` of ``count`` in a square grid, in raster order, out of (C, H, W): (C, h, w)."""
+    """Return patch ``place`` of ``count`` in a square grid, in raster order, of (C, H, W): (C, h, w)."""
     grid = math.isqrt(count)
     row, column = divmod(place, grid)
     height, width = (side // grid for side in image.shape[1:])

@@ -1,4 +1,4 @@
-"""What a method shows of itself: what its generators rebuild, what in-painting does, what its memory holds."""
+"""What a method shows of itself: the reconstructions of its generators, the effect of in-painting, its memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GROUPS = (HELD_OUT, "normal", "abnormal", "unlabelled")
 
 @dataclass(frozen=True)
 class Example:
-    """One image as its generators rebuild it, with the features of its patches."""
+    """One image with the reconstruction of each generator and the features of its patches."""
 
     title: str
     """Which image it is, in a few short lines."""
@@ -26,7 +26,7 @@ class Example:
     errors: dict[str, tuple[float, float]]
     """Mean squared error and KL divergence by generator."""
     features: Floats | None = None
-    """(L, D): what the encoder makes of L patches in raster order, a square grid of them."""
+    """(L, D): encoder features of L patches in raster order, a square grid of them."""
     inpainted: Floats | None = None
     """(L, D): the same after in-painting."""
 
@@ -42,12 +42,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Insight:
-    """What the model itself was asked, in one pass over some images."""
+    """What the model gave in one pass over some images."""
 
     errors: pd.DataFrame
     """Columns group (one of `GROUPS`), generator, mse, kl: a row an image and generator."""
     cosines: pd.DataFrame
-    """Columns group, cosine: of an image's features before and after in-painting, in the mean over its patches."""
+    """Columns group, cosine: of an image's features before and after in-painting, mean over its patches."""
     examples: tuple[Example, ...] = ()
     """By falling anomaly score: the most abnormal image first, the least abnormal one last."""
     embedding: Embedding | None = None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 
 from loligo.config import Axis
-from loligo.data import volumes
+from loligo.data.preprocessing import resized
 from loligo.io import planes
-from loligo.reports.common.pictures import OUTLINE, Picture, Sources, outline, reason, thumbnail, uri
+from loligo.reports.common.pictures import OUTLINE, Heat, Mask, Picture, heated, outline, reason, size, thumbnail, uri
+from loligo.reports.run.pictures import Sources
 
 AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
 SHOWN = (0.5, 99.5)
@@ -38,7 +38,7 @@ def pictures(files: Sources, scale: float) -> tuple[Picture, ...]:
     where = dict(zip(AXES, (at[2], at[1], at[0]), strict=True))
     shown = {axis: _square(planes.slices(grey, axis)[where[axis]], axis, volume.spacing) for axis in AXES}
     first = thumbnail(shown["axial"][None])
-    found = [Picture("input", uri(PIL.Image.fromarray(first), "PNG"), f"axial slice {where['axial'] + 1} of {name}")]
+    found = [Picture("input", uri(first, "PNG"), f"axial slice {where['axial'] + 1} of {name}")]
     for axis in AXES:
         hot, marks = (planes.slices(v, axis)[where[axis]] for v in (heat, mask))
         found.append(_plane(axis, shown[axis], hot, marks, scale, f"slice {where[axis] + 1} of {name}"))
@@ -49,26 +49,15 @@ def _square(plane: npt.NDArray[np.float32], axis: Axis, spacing: tuple[float, ..
     """Resize a slice (H, W) of a volume with such a spacing, so that a pixel is as high as it is wide."""
     _, *sides = (spacing[i] for i in planes.ORDER[axis])
     height, width = (round(n * side / min(sides)) for n, side in zip(plane.shape, sides, strict=True))
-    square: npt.NDArray[np.float32] = volumes.resized(plane[None], (height, width))[0]
+    square: npt.NDArray[np.float32] = resized(plane[None], (height, width))[0]
     return square
 
 
-def _plane(
-    axis: str,
-    grey: npt.NDArray[np.float32],
-    heat: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.bool_],
-    scale: float,
-    what: str,
-) -> Picture:
+def _plane(axis: str, grey: npt.NDArray[np.float32], heat: Heat, mask: Mask, scale: float, what: str) -> Picture:
     """Show heat over a slice whose pixels are square, with the outline of its mask: both as the volume's voxels are."""
     small = thumbnail(grey[None])
-    size = (small.shape[1], small.shape[0])
-    hot = np.asarray(PIL.Image.fromarray(heat).resize(size, PIL.Image.Resampling.BILINEAR))
-    picture = overlay(small, (hot / scale).clip(0, 1))
+    picture = heated(small, heat, scale)
     if mask.any():
-        picture[outline(mask, size)] = OUTLINE
+        picture[outline(mask, size(small))] = OUTLINE
     marked = ", true mask outlined" if mask.any() else ""
-    return Picture(
-        f"heat map, {axis}", uri(PIL.Image.fromarray(picture), "JPEG"), f"heat map over {axis} {what}{marked}"
-    )
+    return Picture(f"heat map, {axis}", uri(picture, "JPEG"), f"heat map over {axis} {what}{marked}")

@@ -1,4 +1,4 @@
-"""What is known of one image: the facts that its sheet is made of, and nothing else."""
+"""What is known of one image: the facts of its sheet, and nothing else."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Case:
     method: str
     run: str
     """Name of the run folder, without the folders that it lies in."""
-    made: date
+    written: date
     """The day of the sheet."""
     calibration: Calibration
     score: float
     """Raw: higher is more abnormal."""
     map: Floats | None
-    """(S, S) float32, at the network's size; None where the method gives none."""
+    """(H, W) float32, on the image's own grid; None where the method gives none."""
     reconstruction: Floats | None
-    """(S, S) float32 in [0, 1], the normal image that the method sees in it; None where it gives none."""
+    """(H, W) float32 in [0, 1] on the same grid, the normal image that the method sees in it, or None."""
     neighbours: Neighbours | None
     """None where the training images are not at hand."""
     normals: tuple[Image, ...] = ()
@@ -50,7 +50,7 @@ class Case:
 
     @property
     def p_value(self) -> float:
-        """Return the share of images that score as high, this one counted with the held-out normals, in (0, 1]."""
+        """Return the fraction of held-out normals, this image counted with them, that score as high: in (0, 1]."""
         return float(self.calibration.p_value(self.score))
 
     @property

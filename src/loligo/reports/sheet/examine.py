@@ -7,42 +7,42 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from loligo import io
-from loligo.calibration import Calibration
-from loligo.data import cache, neighbours
+from loligo.data import neighbours
+from loligo.data.arrays import from_images
 from loligo.data.neighbours import Neighbours
+from loligo.detector import Detector
 from loligo.reports.sheet.case import Case
 from loligo.runs.run import Run
-from loligo.scoring import Scorer
 
 
-def examine(run: Run, path: Path) -> Case:
-    """Return what a trained run says of the image file at ``path``.
+def examine(run: Run, path: Path, *, device: str = "auto", false_alarm_rate: float | None = None) -> Case:
+    """Return what a trained run says of the image file at ``path``, at its false-alarm rate or another.
 
     Raises ValueError, which names the file, where the image cannot be read, the training is not finished, or the score
     is not a number.
     """
-    if io.is_volume(path):
+    if io.kind(path) == "volume":
         raise ValueError(f"{path}: a sheet is of one image, not of a volume; use 'loligo score' and 'loligo report'")
-    calibration = Calibration.load(run.folder / "calibration.json")
-    size = run.method_config.size
-    x = cache.load(pd.DataFrame({"path": [str(path)]}), size, strict=True, progress=False).batch([0])
-    found = Scorer(run.model(), run.train.precision)(x)
-    if not all(value is None or bool(value.isfinite().all()) for value in (found.image, found.map)):
-        raise ValueError(f"{path}: the run {run.folder} gives it a score or a map that is not a number; train it anew")
+    detector, image = Detector.load(run, device, false_alarm_rate), io.read(path)
+    data = from_images([image], detector.preprocessing)
+    (prediction,) = detector.predictions(data)
+    if prediction.network_map is not None and not np.isfinite(prediction.network_map).all():
+        raise ValueError(f"{path}: the run {run.folder} gives it a map that is not a number; train it anew")
     rows = run.manifest()
-    near = neighbours.search(x[0, 0].numpy(), rows[rows["split"] == "train"])
+    near = neighbours.search(data.batch([0])[0, 0].numpy(), rows[rows["split"] == "train"], detector.images)
     return Case(
-        image=io.read(path),
+        image=image,
         method=run.method,
         run=run.folder.absolute().name,
-        made=date.today(),
-        calibration=calibration,
-        score=float(found.image[0]),
-        map=None if found.map is None else found.map[0, 0].numpy(),
-        reconstruction=None if found.reconstruction is None else found.reconstruction[0, 0].clamp(0, 1).numpy(),
+        written=date.today(),
+        calibration=detector.calibration,
+        score=prediction.score,
+        map=prediction.map,
+        reconstruction=prediction.reconstruction,
         neighbours=near,
         normals=tuple(io.read(one) for one in near.paths) if near else (),
         seen=_seen(path, rows, near),

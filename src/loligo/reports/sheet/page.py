@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from loligo.files import replacing
-from loligo.reports.common import pages, pictures, words
+from loligo.reports.common import pages, pictures, text
 from loligo.reports.sheet import pictures as sheet_pictures
 from loligo.reports.sheet import plain
 from loligo.reports.sheet.case import Case
 from loligo.reports.sheet.pictures import LARGE, SMALL, Print, badges, printed
+from loligo.types import Image
 
 FORMATS = (".pdf", ".html")
 REGIONS = 5
@@ -67,11 +68,11 @@ def render(facts: dict[str, Any], paper: tuple[float, float] = A4, pinned: bool 
 
     Where ``pinned``, the notice at the end stands in the margin of the paper, which not every browser can print.
     """
-    return pages.render("sheet.html.j2", **facts, paper=paper, pinned=pinned)
+    return pages.render("sheet/page.html.j2", **facts, paper=paper, pinned=pinned)
 
 
 def _pdf(facts: dict[str, Any], out: Path) -> bytes:
-    """Return the sheet as PDF of one page; where it is too long for A4, it is made smaller."""
+    """Return the sheet as PDF of one page; where it is too long for A4, it is scaled down."""
     weasyprint = _weasyprint(out)
     from weasyprint.urls import URLFetcher
 
@@ -103,15 +104,15 @@ def _facts(case: Case) -> dict[str, Any]:
     shown = case.regions[:REGIONS]
     return {
         "case": case,
-        "name": words.shorten(case.image.source.name, NAME),
+        "name": text.shorten(_name(case.image), NAME),
         "version": __version__,
-        "words": words,
+        "text": text,
         "plain": plain,
         "chart": sheet_pictures.chart(case.calibration, case.score),
         "image": printed(case.image.pixels, "the image", LARGE, case.image.pixels.shape[1:]),
         "heat": _heat(case, shown),
         "colour_bar": pictures.colour_bar(),
-        "rows": [plain.region_row(region) for region in shown],
+        "rows": [plain.region_row(region, case.image.spacing) for region in shown],
         "more": len(case.regions) - len(shown),
         "suggestions": plain.suggestions(case, REGIONS),
         "normals": _normals(case),
@@ -128,14 +129,18 @@ def _heat(case: Case, shown: list[Any]) -> dict[str, Any] | None:
 
 
 def _normals(case: Case) -> list[Normal]:
-    """Return what the image is compared with: what the method sees in it, and the nearest normal images."""
+    """Return what the image is compared with: its reconstruction, and the nearest normal images."""
     found = []
     if case.reconstruction is not None:
         shape = case.image.pixels.shape[1:]
-        seen = printed(case.reconstruction[None], "the normal image that the method sees in it", SMALL, shape)
-        found.append(Normal("What the method expects: the normal image that it sees in this one", "", seen))
+        picture = printed(case.reconstruction[None], "reconstruction by the method", SMALL, shape)
+        found.append(Normal("Reconstruction: the normal image that the method expects here", "", picture))
     for i, image in enumerate(case.normals, 1):
-        name = image.source.name
-        picture = printed(image.pixels, f"normal training image {name}", SMALL, image.pixels.shape[1:])
-        found.append(Normal(f"Normal image {i}", words.shorten(name, SHORT), picture))
+        picture = printed(image.pixels, f"normal training image {_name(image)}", SMALL, image.pixels.shape[1:])
+        found.append(Normal(f"Normal image {i}", text.shorten(_name(image), SHORT), picture))
     return found
+
+
+def _name(image: Image) -> str:
+    """Return the name of an image's file, without its folders."""
+    return image.source.name if image.source else "image without a file name"

@@ -12,8 +12,9 @@ import PIL.Image
 from scipy.ndimage import binary_dilation
 
 from loligo.calibration import Calibration
+from loligo.io.overlay import levels
 from loligo.reports.common.figures import panels, svg
-from loligo.reports.common.pictures import OUTLINE, Grey, Heat, uri
+from loligo.reports.common.pictures import OUTLINE, Grey, Heat, heated, uri
 from loligo.reports.sheet.regions import Region
 
 if TYPE_CHECKING:
@@ -55,28 +56,25 @@ def fitted(shape: tuple[int, int], box: tuple[float, float]) -> tuple[float, flo
 def grey(pixels: npt.NDArray[np.float32], size: tuple[float, float]) -> Grey:
     """Return (C, H, W) float32 in [0, 1] as (h, w) uint8 that fills a (width, height) in mm."""
     image = PIL.Image.fromarray(pixels.mean(axis=0, dtype=np.float32).clip(0, 1))
-    resized = image.resize(_in_pixels(size), PIL.Image.Resampling.LANCZOS)
-    levels: Grey = np.rint(np.asarray(resized).clip(0, 1) * 255).astype(np.uint8)
-    return levels
+    return levels(np.asarray(image.resize(_in_pixels(size), PIL.Image.Resampling.LANCZOS)))
 
 
 def printed(pixels: npt.NDArray[np.float32], alt: str, box: tuple[float, float], shape: tuple[int, int]) -> Print:
     """Return (C, H, W) float32 in [0, 1] as a picture of the aspect ratio of ``shape`` (H, W)."""
     size = fitted(shape, box)
-    return Print(uri(PIL.Image.fromarray(grey(pixels, size)), "JPEG"), alt, *size)
+    return Print(uri(grey(pixels, size), "JPEG"), alt, *size)
 
 
 def outlined(pixels: npt.NDArray[np.float32], heat: Heat, scale: float, regions: Sequence[Region], alt: str) -> Print:
     """Return a heat map (h, w), from 0 to ``scale``, over an image (C, H, W), with the regions' outlines."""
     size = fitted((pixels.shape[1], pixels.shape[2]), LARGE)
-    hot = PIL.Image.fromarray(heat).resize(_in_pixels(size), PIL.Image.Resampling.BILINEAR)
-    picture = overlay(grey(pixels, size), (np.asarray(hot) / scale).clip(0, 1))
+    picture = heated(grey(pixels, size), heat, scale)
     for region in regions:
         inside = _enlarged(region.mask, _in_pixels(size))
         around = binary_dilation(inside, iterations=LINE)
         picture[binary_dilation(around, iterations=LINE) & ~around] = 0
         picture[around & ~inside] = OUTLINE
-    return Print(uri(PIL.Image.fromarray(picture), "JPEG"), alt, *size)
+    return Print(uri(picture, "JPEG"), alt, *size)
 
 
 def _enlarged(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -119,7 +117,7 @@ def _collisions(at: tuple[float, float], placed: Sequence[tuple[float, float]]) 
 
 
 def _covered(at: tuple[float, float], hot: npt.NDArray[np.bool_], size: tuple[float, float]) -> float:
-    """Return what share of a number would hide outlined places."""
+    """Return the fraction of a number that would hide outlined places."""
     (r0, r1), (c0, c1) = (
         (int((at[i] - BADGE / 2) * n / size[i]), int(np.ceil((at[i] + BADGE / 2) * n / size[i])))
         for i, n in ((1, hot.shape[0]), (0, hot.shape[1]))

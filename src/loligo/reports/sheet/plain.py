@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from loligo.data.neighbours import Neighbours
-from loligo.reports.common.words import number, percent
+from loligo.reports.common.text import number, percent
 from loligo.reports.sheet.case import Case
 from loligo.reports.sheet.regions import Region
 from loligo.types import Image
@@ -19,9 +19,9 @@ NEARLY_ALL, MOST, FEWER = 0.05, 0.2, 0.8
 FEW = 100
 """Held-out normal images below which the page says that there are few."""
 RARE = 0.01
-"""Share of training images below which a brightness or a likeness is called unusual."""
+"""Rate among training images below which a brightness or a distance is called unusual."""
 LARGE = 0.2
-"""Share of the image from which outlined regions are called large."""
+"""Fraction of the image from which outlined regions are called large."""
 ASPECT = 1.25
 """Factor by which width to height differs from all normal images shown before the page says so."""
 SEEN = {
@@ -30,13 +30,13 @@ SEEN = {
 }
 
 
-def one_in(share: float) -> str:
-    """Write a share in (0, 1] as people count: "1 in 20", or "57 in 100" where it is no small one."""
-    return f"1 in {round(1 / share)}" if share <= 0.25 else f"{round(100 * share)} in 100"
+def one_in(rate: float) -> str:
+    """Write a rate in (0, 1] as people count: "1 in 20", or "57 in 100" where it is no small one."""
+    return f"1 in {round(1 / rate)}" if rate <= 0.25 else f"{round(100 * rate)} in 100"
 
 
 def interval(hits: int, count: int) -> tuple[float, float]:
-    """Return between what shares the true one lies where ``hits`` of ``count`` were seen (Clopper and Pearson)."""
+    """Return between what rates the true one lies where ``hits`` of ``count`` were seen (Clopper and Pearson)."""
     from scipy.stats import binomtest
 
     low, high = binomtest(hits, count).proportion_ci()
@@ -53,7 +53,7 @@ def headline(case: Case) -> str:
         return "Higher than the few held-out normal images"
     most = low > 0.5
     if case.p_value <= FEWER or (case.score >= case.calibration.scores[0] and not most):
-        return "In the usual range of normal images"
+        return "In the typical range of normal images"
     return f"Lower than {'most' if most else 'the few held-out'} normal images"
 
 
@@ -74,7 +74,7 @@ def confidence(case: Case) -> list[str]:
     )
     said = [
         f"{_counted(hits, count)}; counting this image with them, that is about {one_in(p)}.",
-        f"Of all normal images, {_share(low)} to {_share(high)} would score as high (95 % confidence){turn}.",
+        f"Of all normal images, {_percent(low)} to {_percent(high)} would score as high (95 % confidence){turn}.",
     ]
     if not hits or count < FEW:
         why = "This is as sure as this run can be" if not hits else "There are few to compare with"
@@ -82,11 +82,11 @@ def confidence(case: Case) -> list[str]:
     return said
 
 
-def _share(share: float) -> str:
-    """Write a share as a percentage with no digit that it cannot bear."""
-    if 0.99 < share < 1:
-        return _most(share)
-    return f"{100 * share:.{1 if 0 < share < 0.1 else 0}f} %"
+def _percent(rate: float) -> str:
+    """Write a rate as a percentage with no digit that it cannot bear."""
+    if 0.99 < rate < 1:
+        return _most(rate)
+    return f"{100 * rate:.{1 if 0 < rate < 0.1 else 0}f} %"
 
 
 def _counted(hits: int, count: int) -> str:
@@ -102,9 +102,9 @@ def suggestions(case: Case, shown: int) -> list[str]:
     """Return what to look at next; each sentence follows from facts of the page, on which ``shown`` regions stand."""
     outlined = case.regions[:shown]
     others = ["in the nearest normal images"] if case.normals else []
-    others += ["in the image that the method expects"] if case.reconstruction is not None else []
+    others += ["in the reconstruction"] if case.reconstruction is not None else []
     return [
-        *_large(sum(region.share for region in case.regions)),
+        *_large(sum(region.fraction for region in case.regions)),
         *_whole(case),
         *_compare(outlined, others),
         *_border(outlined),
@@ -115,7 +115,7 @@ def suggestions(case: Case, shown: int) -> list[str]:
 
 
 def _compare(regions: Sequence[Region], others: list[str]) -> list[str]:
-    """Send the reader from the first region, inside the image if there is one, to its like elsewhere."""
+    """Send the reader from the first region, inside the image if there is one, to the same place elsewhere."""
     if not regions:
         return []
     inner = [i for i, region in enumerate(regions) if not region.at_border]
@@ -138,10 +138,10 @@ def _pair(regions: Sequence[Region], among: Sequence[int]) -> tuple[()] | tuple[
 
 
 def _level(one: Region, two: Region) -> bool:
-    """Say whether two regions share half of the height of the lower one, or more."""
+    """Say whether two regions have half of the height of the lower one, or more, in common."""
     spans = [np.flatnonzero(region.mask.any(axis=1))[[0, -1]] + (0, 1) for region in (one, two)]
-    shared = min(end for _, end in spans) - max(start for start, _ in spans)
-    return bool(shared >= 0.5 * min(end - start for start, end in spans))
+    common = min(end for _, end in spans) - max(start for start, _ in spans)
+    return bool(common >= 0.5 * min(end - start for start, end in spans))
 
 
 def _border(regions: Sequence[Region]) -> list[str]:
@@ -152,10 +152,10 @@ def _border(regions: Sequence[Region]) -> list[str]:
     return [f"{who} the border of the image: check collimation, position, markers and text there."]
 
 
-def _large(share: float) -> list[str]:
-    if share < LARGE:
+def _large(fraction: float) -> list[str]:
+    if fraction < LARGE:
         return []
-    return [f"Hot regions cover {_share(share)} of the image: check exposure, position and kind of view first."]
+    return [f"Hot regions cover {_percent(fraction)} of the image: check exposure, position and view first."]
 
 
 def _whole(case: Case) -> list[str]:
@@ -168,14 +168,14 @@ def _whole(case: Case) -> list[str]:
 def _likeness(found: Neighbours | None) -> list[str]:
     """Say where the image as a whole differs much from the training images."""
     said = []
-    if found and _rank(1 - found.unlike, found.count) <= RARE:
+    if found and _rank(1 - found.dissimilarity, found.count) <= RARE:
         said.append(
-            f"No training image looks much like it: {_most(found.unlike)} of them lie nearer to their own nearest. "
-            "Check that it is the same kind of view."
+            f"No training image is similar to it: {_most(found.dissimilarity)} of them are nearer to their nearest "
+            "neighbour. Check that it is the same view."
         )
-    for share, kind in ((found.darker, "brighter"), (1 - found.darker, "darker")) if found else ():
-        if found and _rank(1 - share, found.count) <= RARE:
-            said.append(f"It is {kind} in the mean than {_most(share)} of the training images: check the exposure.")
+    for rate, what in ((found.darker, "brighter"), (1 - found.darker, "darker")) if found else ():
+        if found and _rank(1 - rate, found.count) <= RARE:
+            said.append(f"Its mean is {what} than that of {_most(rate)} of the training images: check the exposure.")
     return said
 
 
@@ -193,14 +193,14 @@ def _aspect(image: Image) -> float:
     return float(width / height)
 
 
-def _most(share: float) -> str:
-    """Write a share close to 1, never rounded up to all."""
-    return "all" if share == 1 else f"{math.floor(1000 * share) / 10:g} %"
+def _most(rate: float) -> str:
+    """Write a rate close to 1, never rounded up to all."""
+    return "all" if rate == 1 else f"{math.floor(1000 * rate) / 10:g} %"
 
 
-def _rank(share: float, count: int) -> float:
-    """Return how rare it is to stand before all but ``share`` of ``count`` images, which tell apart 1 / (count + 1)."""
-    return (round(share * count) + 1) / (count + 1)
+def _rank(rate: float, count: int) -> float:
+    """Return how rare it is to stand before all but a ``rate`` of ``count`` images, at best 1 / (count + 1)."""
+    return (round(rate * count) + 1) / (count + 1)
 
 
 def _caution(case: Case) -> str:
@@ -216,6 +216,8 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def region_row(region: Region) -> tuple[str, str, str]:
-    """Return place, share of the image and peak of a region, as written on the page."""
-    return region.place, _share(region.share), f"{number(region.peak)} ×"
+def region_row(region: Region, spacing: tuple[float, float] | None) -> tuple[str, str, str]:
+    """Return place, size and peak of a region, as written on the page; ``spacing`` (row, column) of pixels in mm."""
+    height, width = (side * step for side, step in zip(region.size, spacing or (1, 1), strict=True))
+    size = f"{width:.0f} × {height:.0f} {'mm' if spacing else 'px'}, {_percent(region.fraction)}"
+    return region.place, size, f"{number(region.peak)} ×"

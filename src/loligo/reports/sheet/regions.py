@@ -12,13 +12,13 @@ Heat = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 SMALLEST = 0.001
-"""Share of the image below which a hot spot is no region: a typical normal image has that much above `usual`."""
+"""Fraction of the image below which a hot spot is no region: a typical normal image has that much above its peak."""
 SMOOTHING = 1 / 128
-"""Standard deviation of the smoothing, as a share of the map's side: lone hot pixels are noise."""
+"""Standard deviation of the smoothing, as a fraction of the map's side: lone hot pixels are noise."""
 BORDER = 1 / 64
-"""Share of the map's side within which a region counts as touching the border."""
+"""Fraction of the map's side within which a region counts as touching the border."""
 LEAST_PART = 0.1
-"""Share of a region that must lie in a zone or side for it to be named: an edge just crossed says nothing."""
+"""Fraction of a region that must lie in a zone or side for it to be named: an edge just crossed says nothing."""
 
 ZONES = ("upper", "middle", "lower")
 SIDES = ("left", "right")
@@ -26,14 +26,14 @@ SIDES = ("left", "right")
 
 @dataclass(frozen=True)
 class Region:
-    """One connected place that is hotter than is usual in a normal image."""
+    """One connected place that is hotter than the typical peak of normal images."""
 
     mask: Mask
     """(H, W) bool, on the map's grid."""
-    share: float
-    """Share of the image's area, in (0, 1]."""
+    fraction: float
+    """Of the image's area, in (0, 1]."""
     peak: float
-    """Its hottest smoothed value, in multiples of the usual peak: above 1."""
+    """Its hottest smoothed value, in multiples of the typical peak: above 1."""
     zones: tuple[str, ...]
     """Thirds of the image's height that it lies in: upper, middle, lower."""
     sides: tuple[str, ...]
@@ -42,25 +42,31 @@ class Region:
     """Whether it touches the border of the image."""
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Return (height, width) of the box around it in pixels of the map."""
+        rows, columns = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
+        return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+
+    @property
     def place(self) -> str:
         """Return where it lies: "upper zone, image left", "upper and middle zone, both sides"."""
         zones = "all zones" if len(self.zones) == len(ZONES) else f"{' and '.join(self.zones)} zone"
         return f"{zones}, {'both sides' if len(self.sides) == len(SIDES) else f'image {self.sides[0]}'}"
 
 
-def find(heat: Heat, usual: float) -> list[Region]:
-    """Return the regions of a map (H, W) that pass ``usual``, in the map's unit, the one with most heat first.
+def find(heat: Heat, typical: float) -> list[Region]:
+    """Return the regions of a map (H, W) that pass ``typical``, in the map's unit, the one with most heat first.
 
-    ``usual`` is the value that the hottest thousandth of a typical normal image reaches. A region is a connected
-    place of at least ``SMALLEST`` of the image where the lightly smoothed map lies above it; its heat is the sum of
-    what lies above, so that area and height count together. Raises ValueError where ``usual`` is not positive or the
+    ``typical`` is the value that the hottest thousandth of a typical normal image reaches. A region is a connected
+    place of at least `SMALLEST` of the image where the lightly smoothed map lies above it; its heat is the sum of
+    what lies above, so that area and height count together. Raises ValueError where ``typical`` is not positive or the
     map is not finite or not (H, W).
     """
-    if not (np.isfinite(usual) and usual > 0):
-        raise ValueError(f"the usual peak is {usual}; it must be a positive number")
+    if not (np.isfinite(typical) and typical > 0):
+        raise ValueError(f"the typical peak is {typical}; it must be a positive number")
     if heat.ndim != 2 or not np.isfinite(heat).all():
         raise ValueError(f"a map of shape {heat.shape} is not a finite (H, W) array")
-    smoothed = smooth(heat) / usual
+    smoothed = smooth(heat) / typical
     labels, count = label(smoothed > 1, structure=np.ones((3, 3)))
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     excess = np.bincount(labels.ravel(), weights=(smoothed - 1).ravel(), minlength=count + 1)
@@ -76,10 +82,10 @@ def smooth(heat: Heat) -> Heat:
 
 
 def _region(mask: Mask, smoothed: Heat) -> Region:
-    """Measure a region (H, W) of a map that is given in multiples of the usual peak."""
+    """Measure a region (H, W) of a map that is given in multiples of the typical peak."""
     return Region(
         mask=mask,
-        share=float(mask.mean()),
+        fraction=float(mask.mean()),
         peak=float(smoothed[mask].max()),
         zones=_parts(mask.sum(axis=1), ZONES),
         sides=_parts(mask.sum(axis=0), SIDES),
@@ -94,7 +100,7 @@ def _parts(profile: npt.NDArray[np.int64], names: tuple[str, ...]) -> tuple[str,
     """
     part = ((np.arange(len(profile)) + 0.5) * len(names) / len(profile)).astype(int)
     held = np.bincount(part, weights=profile, minlength=len(names)) / profile.sum()
-    return tuple(name for name, share in zip(names, held, strict=True) if share >= LEAST_PART)
+    return tuple(name for name, fraction in zip(names, held, strict=True) if fraction >= LEAST_PART)
 
 
 def _touches(mask: Mask) -> bool:

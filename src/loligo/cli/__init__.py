@@ -1,0 +1,344 @@
+"""The command line: one function a subcommand; each imports what it needs, so that --help is quick."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from loligo import NOTICE, __version__
+from loligo.cli.options import (
+    add_device,
+    add_rate,
+    data_of,
+    fail,
+    leading,
+    new_parser,
+    parse,
+    parse_training,
+    training_arguments,
+)
+from loligo.names import nearest
+
+
+def index(argv: list[str]) -> None:
+    """write a manifest of a folder of images: loligo index folder|zhanglab|chexpert|covidx|mood DIR -o manifest.csv"""
+    from loligo.data import manifest, sources
+
+    name = leading(index, argv, "SOURCE", sorted(sources.SOURCES))
+    parser = new_parser(index, f"loligo index {name} DIR -o manifest.csv [options]")
+    parser.add_argument("root", metavar="DIR", type=Path, help="folder that holds the images")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="manifest to write: .csv or .parquet")
+    function = sources.SOURCES[name]
+    keys = parser.add_function_arguments(function, skip={"root"})
+    given = parse(parser, argv[1:])
+    frame = function(given.root, **{key: given[key] for key in keys})
+    manifest.write(manifest.check(frame), given.out)
+    counts = frame.groupby(["split", frame["label"].map({0: "normal", 1: "abnormal"}).fillna("unknown")]).size()
+    for (split, label), count in zip(counts.index, counts, strict=True):
+        print(f"{split:12} {label:9} {count:7}")
+    print(f"{given.out}: {len(frame)} images")
+
+
+def train(argv: list[str]) -> None:
+    """learn from normal images: loligo train METHOD --data normals/ --out runs/a"""
+    from loligo import methods
+
+    name = leading(train, argv, "METHOD", methods.names())
+    parser = new_parser(train, f"loligo train {name} --data PATH --out RUN [options]")
+    parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
+    parser.add_argument("--out", required=True, help="run folder to write; a training cut off there resumes")
+    parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
+    given = parse_training(parser, name, argv[1:])
+    api = _api()
+    run = api.train(name, data_of(given.data), given.out, **training_arguments(given), strict=given.strict)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes the first writes and tells
+    held_out, rate = run.about["data"]["calibration"], run.about["data"]["false_alarm_rate"]
+    what = "volumes" if "spacing" in run.about["data"] else "images"
+    print(f"trained on {run.about['data']['train']} normal {what}; {held_out} held out: false-alarm rate {rate:.1%}")
+    print(f"now: loligo score {run.folder} new/")
+    _tell_rejected(run.folder, "training")
+
+
+def score(argv: list[str]) -> None:
+    """score images with a trained run: loligo score RUN PATH... (without PATH: its manifest's test split)"""
+    parser = new_parser(score, "loligo score RUN [PATH ...] [options]")
+    parser.add_argument("run", metavar="RUN", help="run folder made by loligo train")
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="*", default=[], help="folder, files, manifest; else the test split"
+    )
+    parser.add_argument("--out", help="folder for scores.csv and maps; else the run folder")
+    parser.add_argument("--splits", nargs="+", help="splits of a manifest to score; else all, test of the run's own")
+    parser.add_argument(
+        "--maps",
+        choices=["image", "network", "none"],
+        default="image",
+        help="heat maps on the grid of each image, on the network's (smaller files), or none",
+    )
+    parser.add_argument("--batch_size", type=int, default=16, help="images at once; no score depends on it")
+    parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
+    add_device(parser)
+    add_rate(parser)
+    parser.add_argument("--layout", choices=["loligo", "mood"], default="loligo", help="mood: for that challenge too")
+    given = parse(parser, argv)
+    api = _api()
+    table = api.score(
+        given.run,
+        data_of(given.paths) if given.paths else None,
+        given.out,
+        splits=given.splits,
+        maps=given.maps,
+        batch_size=given.batch_size,
+        strict=given.strict,
+        device=given.device,
+        false_alarm_rate=given.false_alarm_rate,
+        layout=given.layout,
+    )
+    folder = Path(given.out or given.run)
+    print(f"{folder / 'scores.csv'}: {len(table)} images, {int(table['flag'].sum())} flagged. {NOTICE}")
+    _tell_rejected(folder, "scoring")
+
+
+def evaluate(argv: list[str]) -> None:
+    """measure scores against labels, under the clean and the paper protocol: loligo evaluate RUN"""
+    parser = new_parser(evaluate, "loligo evaluate RUN [options]")
+    parser.add_argument("run", metavar="RUN", help="run folder with scores.csv")
+    parser.add_argument("--results", help="table (CSV) to which a row a protocol is appended")
+    add_rate(parser)
+    given = parse(parser, argv)
+    print(metrics_table(_api().evaluate(given.run, given.results, given.false_alarm_rate)))
+
+
+def metrics_table(found: dict[str, Any]) -> str:
+    """Return the metrics of both protocols side by side as text."""
+    clean, paper = found["clean"], found["paper"]
+    lines = [f"{'':22}{'clean':>22}{'paper':>22}"]
+    intervals = [f"{p['auc']:.3f} ({p['auc_low']:.3f}-{p['auc_high']:.3f})" for p in (clean, paper)]
+    lines.append(f"{'AUC (95 % interval)':22}{intervals[0]:>22}{intervals[1]:>22}")
+    for key in ("ap", "accuracy", "f1", "sensitivity", "specificity"):
+        lines.append(f"{key:22}{clean[key]:>22.3f}{paper[key]:>22.3f}")
+    lines += [f"clean: {clean['note']}", f"paper: {paper['note']}"]
+    for title in ("pixel", "kinds"):
+        if title in found:
+            lines.append(f"{title}: " + ", ".join(f"{k} {v:.4g}" for k, v in found[title].items()))
+    return "\n".join([*lines, NOTICE])
+
+
+def report(argv: list[str]) -> None:
+    """write report.html, one file with all results and pictures: loligo report RUN"""
+    parser = new_parser(report, "loligo report RUN")
+    parser.add_argument("run", metavar="RUN", help="run folder with scores.csv")
+    given = parse(parser, argv)
+    print(_api().report(given.run))
+
+
+def sheet(argv: list[str]) -> None:
+    """write one page on one image, PDF or HTML: loligo sheet RUN IMAGE [-o case.pdf]"""
+    parser = new_parser(sheet, "loligo sheet RUN IMAGE [-o case.pdf|case.html]")
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run")
+    parser.add_argument("image", metavar="IMAGE", help="image file")
+    parser.add_argument("-o", "--out", help="page to write: .pdf or .html (default: the image's name with .pdf, here)")
+    add_device(parser)
+    add_rate(parser)
+    given = parse(parser, argv)
+    made = _api().sheet(given.run, given.image, given.out, device=given.device, false_alarm_rate=given.false_alarm_rate)
+    print(f"{made}. {NOTICE}")
+
+
+def contaminate(argv: list[str]) -> None:
+    """train on sets with 0 to 50 % abnormal images: loligo contaminate METHOD --data M --abnormal PATH --out DIR"""
+    from loligo import methods
+
+    name = leading(contaminate, argv, "METHOD", methods.names())
+    from loligo import contamination
+
+    parser = new_parser(contaminate, f"loligo contaminate {name} --data PATH --abnormal PATH --out DIR [options]")
+    parser.add_argument("--data", nargs="+", required=True, help="manifest or folder, with a labelled test split")
+    parser.add_argument("--abnormal", nargs="+", required=True, help="manifest, folder or files of abnormal images")
+    parser.add_argument("--out", required=True, help="folder for the runs, contamination.csv and contamination.png")
+    parser.add_argument("--rates", nargs="+", type=float, default=list(contamination.RATES), help="each in [0, 1)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of samples and trainings")
+    given = parse_training(parser, name, argv[1:], skip={"seed"})
+    data, abnormal = data_of(given.data), data_of(given.abnormal)
+    sets = {"rates": given.rates, "seeds": given.seeds}
+    contamination.contaminate(name, data, abnormal, given.out, **sets, **training_arguments(given))
+    print(f"{Path(given.out) / 'contamination.png'}. {NOTICE}")
+
+
+def benchmark(argv: list[str]) -> None:
+    """compare methods, with intervals and cost: loligo benchmark --methods a,b --datasets m.csv --out DIR"""
+    if argv[:1] == ["compare"]:
+        parser = new_parser(benchmark, "loligo benchmark compare A B")
+        for name in ("A", "B"):
+            parser.add_argument(name.lower(), metavar=name, help="folder of a benchmark, or its benchmark.json")
+        given = parse(parser, argv[1:])
+        from loligo import benchmark as benchmarks
+
+        print(benchmarks.table_text(benchmarks.compare(given.a, given.b)), NOTICE, sep="\n")
+        return
+    parser = new_parser(benchmark, "loligo benchmark --methods M --datasets D --out DIR [options] | compare A B")
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument(
+        "--methods", nargs="+", required=True, help="METHOD or METHOD:PRESET, split at commas or spaces"
+    )
+    parser.add_argument("--datasets", nargs="+", required=True, help="manifest.csv, NAME=manifest.csv, NAME=DIR, NAME")
+    parser.add_argument("--out", required=True, type=Path, help="folder; what is finished there is not run again")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each method: seeds 0, 1, ...")
+    parser.add_argument("--preset", help="preset of each method that has it")
+    parser.add_argument("--variants", type=dict, default={}, help="NAME: options, for METHOD:NAME; best in a YAML file")
+    parser.add_argument("--set", nargs="+", default=[], help="train.epochs=5 for all, squid.slots=100 for one")
+    parser.add_argument("--budget", help="training time, such as 30min, turned into a number of epochs by measuring")
+    parser.add_argument("--robustness", nargs="+", default=[], help="contamination, sizes, corruptions")
+    parser.add_argument("--only", help="the one cell to run, by name: DATASET/METHOD/seed_0")
+    parser.add_argument("--workers", type=int, help="cells at once, on one thread each (default: one a core)")
+    given = parse(parser, argv)
+    from loligo import benchmark as benchmarks
+
+    words = {key: value for key, value in vars(given).items() if key != "config"}
+    config = str(given.config[0]) if given.config else None
+    found = benchmarks.run(benchmarks.parse(**words, config=config), lambda line: print(line, flush=True))
+    print(f"{found.page}. {NOTICE}")
+    print(f"{found.failed} of {found.cells} cells failed" + (f"; reasons: {found.page}" if found.failed else ""))
+    if found.failed == found.cells:
+        raise SystemExit(1)
+
+
+def experiment(argv: list[str]) -> None:
+    """index, train, score, evaluate and report in one: loligo experiment DATASET METHOD --data DIR --out RUN"""
+    from loligo import experiment as experiments
+    from loligo import methods
+
+    dataset = leading(experiment, argv, "DATASET", sorted(experiments.DATASETS))
+    name = leading(experiment, argv[1:], "METHOD", methods.names(), "second")
+    parser = new_parser(experiment, f"loligo experiment {dataset} {name} --data DIR --out RUN [options]")
+    parser.add_argument("--data", required=True, help="folder that holds the data set")
+    parser.add_argument("--out", required=True, help="run folder to write; a training cut off there resumes")
+    parser.add_argument("--results", help="table (CSV) to which a row a protocol is appended")
+    keys = parser.add_function_arguments(experiments.DATASETS[dataset], "index", skip={"root"})
+    given = parse_training(parser, name, argv[2:])
+    index = {key.removeprefix("index."): given[key] for key in keys}
+    found = experiments.run(
+        dataset, name, given.data, given.out, index=index, results=given.results, **training_arguments(given)
+    )
+    print(metrics_table(found))
+    print(Path(given.out) / "report.html")
+    _tell_rejected(Path(given.out), "training", "scoring")
+
+
+def synthesize(argv: list[str]) -> None:
+    """insert anomalies with known masks in normal images, to test on: loligo synthesize PATH... -o DIR"""
+    from loligo.data import manifest, synthetic, synthetic_set
+
+    parser = new_parser(synthesize, "loligo synthesize PATH... -o DIR [options]")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="manifest, folder or files of normal images")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for images, masks and manifest.csv")
+    parser.add_argument("--kinds", nargs="+", default=list(synthetic.KINDS), help="each in a copy of each image")
+    parser.add_argument("--split", default="test", help="of the manifest, whose normal images are taken")
+    parser.add_argument("--seed", type=int, default=0, help="of the anomalies")
+    given = parse(parser, argv)
+    rows = manifest.resolve(data_of(given.paths), purpose="score").accepted()
+    frame = synthetic_set.write(given.out, rows, kinds=given.kinds, split=given.split, seed=given.seed)
+    count = int(frame["label"].sum())
+    print(f"{given.out / 'manifest.csv'}: {len(frame) - count} normal images, {count} abnormal")
+
+
+def demo(argv: list[str]) -> None:
+    """train squid, ae and gaussian on synthetic digits, score them, write the report: loligo demo [--out runs/demo]"""
+    from loligo import demo as demonstration
+
+    parser = new_parser(demo, "loligo demo [options]")
+    parser.add_function_arguments(demonstration.run)
+    given = parse(parser, argv)
+    _api()
+    demonstration.run(**vars(given))
+
+
+def cache(argv: list[str]) -> None:
+    """say where decoded images are kept, which are patients' pixels, or remove them: loligo cache [clear]"""
+    parser = new_parser(cache, "loligo cache [clear]")
+    parser.add_argument("what", nargs="?", choices=["clear"], help="remove all of it; it is made again when needed")
+    given = parse(parser, argv)
+    from loligo.data import cache as images
+
+    entries, held = images.size()
+    print(f"{images.home()}: {entries} entries, {held:,} bytes of decoded images")
+    if given.what:
+        print(f"removed {images.clear():,} bytes")
+
+
+def list_methods(argv: list[str]) -> None:
+    """list the methods"""
+    from loligo import methods
+
+    parse(new_parser(list_methods, "loligo methods"), argv)
+    lines = methods.list_methods()
+    width = max(map(len, lines))
+    for name, line in lines.items():
+        print(f"{name:{width}}  {line}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "index": index,
+    "train": train,
+    "score": score,
+    "evaluate": evaluate,
+    "report": report,
+    "sheet": sheet,
+    "experiment": experiment,
+    "benchmark": benchmark,
+    "contaminate": contaminate,
+    "synthesize": synthesize,
+    "demo": demo,
+    "cache": cache,
+    "methods": list_methods,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a subcommand; what is wrong with input is said in one line, with exit status 2."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return
+    if args[0] == "--version":
+        print(f"loligo {__version__}")
+        return
+    if args[0] not in COMMANDS:
+        fail(f"there is no command {args[0]!r}; {nearest(args[0], COMMANDS)}")
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        COMMANDS[args[0]](args[1:])
+    except (ValueError, OSError, FloatingPointError, ImportError, MemoryError) as error:
+        if os.environ.get("LOLIGO_DEBUG"):
+            raise
+        fail(str(error) or "there is not enough memory")
+    except KeyboardInterrupt:
+        fail("interrupted; the same command resumes a training")
+
+
+def usage() -> str:
+    """Return the help of the command itself."""
+    lines = [f"{name:11} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    head = "loligo: unsupervised anomaly detection for radiology. Learn from normal images, score new ones.\n"
+    return "\n".join([head, *lines, "", "loligo COMMAND --help shows its options. " + NOTICE])
+
+
+def _api() -> Any:
+    """Return the verbs, in a process made fast for them."""
+    from loligo import accelerate, api
+
+    accelerate()
+    return api
+
+
+def _tell_rejected(folder: Path, *during: str) -> None:
+    from loligo.runs.folder import RunFolder
+
+    run = RunFolder(folder)
+    rejected = run.read_rejected()
+    if rejected is not None and (count := int(rejected["during"].isin(during).sum())):
+        print(f"{count} files could not be used; see {run.rejected} for the reasons", file=sys.stderr)

@@ -1,0 +1,276 @@
+"""A trained method with all that turns images into predictions: preprocessing, calibration, precision and device.
+
+Whoever has images and wants predictions has a `Detector`: the command line, reports, sheets, the benchmark, the
+estimator for scikit-learn. It writes nothing but by `Detector.save`, prints nothing and caches nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from loligo.calibration import HEADROOM, Calibration
+from loligo.config import PreprocessingConfig, TrainConfig
+from loligo.data.arrays import Given, from_images
+from loligo.data.dataset import Dataset
+from loligo.data.preprocessing import Preprocessing
+from loligo.methods.contract import Method
+from loligo.nn.conv import packed
+from loligo.nn.precision import Resolved, autocast, dtype_of, pick_device, resolve
+from loligo.runs.run import Run
+from loligo.runs.settings import FALSE_ALARM_RATE, Settings
+from loligo.training import images as stored
+from loligo.training import loop
+from loligo.types import Prediction, Scores
+
+Floats = npt.NDArray[np.float32]
+Images = Sequence[Given] | Given
+CALIBRATION_FRACTION = 0.10
+"""Fraction of the images of `Detector.fit` that is held out to calibrate on, where none are given for that."""
+
+
+class Detector:
+    """A trained method, ready to score."""
+
+    def __init__(
+        self,
+        method: Method,
+        settings: Settings,
+        preprocessing: Preprocessing,
+        *,
+        precision: Resolved = "float32",
+        device: str = "auto",
+        calibration: Calibration | None = None,
+    ) -> None:
+        """Make ``method`` fast: folded, packed, in its dtype, without gradients; the one given stays as it is."""
+        self.method, self.settings, self.preprocessing, self.precision = method, settings, preprocessing, precision
+        self.device = pick_device(device)
+        self.dtype = dtype_of(precision, self.device)
+        self.network = packed(method, self.dtype, self.device).freeze()
+        self._calibration = calibration
+
+    @classmethod
+    def load(cls, run: str | Path | Run, device: str = "auto", false_alarm_rate: float | None = None) -> Self:
+        """Read a run folder, or a `Run`; at another false-alarm rate than the run's, where one is given.
+
+        It scores in the precision that the run was calibrated in. Raises ValueError, which names the file, where the
+        folder is no run, its training is not finished, or a file is not whole.
+        """
+        run = run if isinstance(run, Run) else Run.load(run)
+        calibration = Calibration.load(run.files.calibration)
+        if false_alarm_rate is not None:
+            calibration = calibration.at(false_alarm_rate)
+        return cls.of(run, run.model(), device, calibration)
+
+    @classmethod
+    def of(cls, run: Run, method: Method, device: str = "auto", calibration: Calibration | None = None) -> Self:
+        """Return the detector of a run with a method in any state, such as that of an epoch."""
+        preprocessing = run.preprocess()
+        return cls(method, run, preprocessing, precision=run.precision, device=device, calibration=calibration)
+
+    @classmethod
+    def fit(
+        cls,
+        method: str,
+        images: Images,
+        *,
+        calibration: Images | None = None,
+        preset: str | None = None,
+        train: TrainConfig | dict[str, Any] | None = None,
+        preprocessing: PreprocessingConfig | dict[str, Any] | None = None,
+        false_alarm_rate: float = FALSE_ALARM_RATE,
+        progress: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Train a method on normal images in memory, and calibrate it on others.
+
+        ``images`` are arrays (H, W) or one of (N, H, W), `Image`s, or paths; integers are scaled by the range of their
+        type, floats lie in [0, 1]. Where no ``calibration`` images are given, a tenth is held out, drawn by
+        ``train.seed``. ``options`` are those of the method, ``train`` those of `TrainConfig`. Raises ValueError for
+        unknown names, unfit images or too few of them.
+        """
+        settings = Settings.of(method, preset, options, train, preprocessing, false_alarm_rate)
+        preprocess = settings.preprocess()
+        normals = from_images(images, preprocess)
+        if calibration is None:
+            normals, held_out = _hold_out(normals, settings.train.seed)
+        else:
+            held_out = from_images(calibration, preprocess)
+        torch.manual_seed(settings.train.seed)
+        model = settings.new_model()
+        precision = resolve(settings.train.precision, pick_device(settings.train.device))
+        loop.fit(model, normals, settings.train, precision=precision, progress=progress)
+        detector = cls(model.eval(), settings, preprocess, precision=precision, device=settings.train.device)
+        return detector.with_calibration(detector.calibrate(held_out))
+
+    def save(self, folder: str | Path) -> Run:
+        """Write a run folder, which `load` and the command line read; ValueError where a run stands there already."""
+        run = Run.new(folder, self.settings)
+        if run.begun:
+            raise ValueError(f"{folder} holds a run already; choose another folder, or remove it")
+        run.about.update({"precision": self.precision, "data": self._about_data()})
+        run.save()
+        run.save_model(self.method)
+        self.calibration.save(run.files.calibration)
+        return run
+
+    def _about_data(self) -> dict[str, Any]:
+        about = dict(self.settings.about["data"]) if isinstance(self.settings, Run) else {}
+        spacing = {"spacing": list(self.preprocessing.spacing)} if self.preprocessing.spacing else {}
+        return about | spacing | {"false_alarm_rate": self.calibration.false_alarm_rate}
+
+    @property
+    def calibration(self) -> Calibration:
+        """What normals that were held out say of raw scores."""
+        if self._calibration is None:
+            raise ValueError(
+                "this detector is not calibrated; use calibrate on normal images that training did not see"
+            )
+        return self._calibration
+
+    def with_calibration(self, calibration: Calibration) -> Self:
+        """Return this detector with another calibration."""
+        other = copy.copy(self)
+        other._calibration = calibration
+        return other
+
+    def images(self, rows: pd.DataFrame, strict: bool = False) -> Dataset:
+        """Load manifest rows as the method sees them, through the cache; see `data.cache.load`."""
+        return stored.load(self.settings, rows, strict=strict)
+
+    def predict(self, images: Images, batch_size: int = 16) -> list[Prediction]:
+        """Return a prediction for each image: arrays (H, W) or one of (N, H, W), `Image`s, volumes, or paths.
+
+        Integers are scaled by the range of their type, floats must lie in [0, 1]. Raises ValueError, which names the
+        image by its file or its place, for one that cannot be used. `predictions` takes a `Dataset` piece by piece.
+        """
+        return list(self.predictions(from_images(images, self.preprocessing), batch_size))
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Scores:
+        """Score a batch (N, C, S, S) float32 in [0, 1]; results are float32 on the CPU."""
+        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.dtype):
+            scores = self.network(x)
+        return Scores(*(None if part is None else part.float().cpu() for part in scores))  # type: ignore[arg-type]
+
+    def batches(
+        self, data: Dataset, batch_size: int = 16, progress: bool = False
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor, Scores]]:
+        """Yield (indices, images, scores) of all images of a data set in order."""
+        with tqdm(total=len(data), desc="scoring", unit="image", disable=None if progress else True) as bar:
+            for start in range(0, len(data), batch_size):
+                indices = np.arange(start, min(start + batch_size, len(data)))
+                x = data.batch(indices)
+                yield indices, x, self(x)
+                bar.update(len(indices))
+
+    def scores(self, data: Dataset, batch_size: int = 16, progress: bool = False) -> npt.NDArray[np.float64]:
+        """Return the raw score of each row (R,); a volume's is the sum or the maximum over its slices."""
+        found = [scores.image.double().numpy() for *_, scores in self.batches(data, batch_size, progress)]
+        return self.by_row(np.concatenate(found), data)
+
+    def by_row(self, scores: npt.NDArray[np.float64], data: Dataset) -> npt.NDArray[np.float64]:
+        """Return the score of each row (R,) by those of its images (N,): of a volume the sum or the maximum."""
+        if self.method.volume_score == "sum":
+            return np.bincount(data.row_of, scores, len(data.rows)).astype(np.float64)
+        found = np.full(len(data.rows), -np.inf)
+        np.maximum.at(found, data.row_of, scores)
+        return found
+
+    def calibrate(self, normals: Dataset, false_alarm_rate: float | None = None) -> Calibration:
+        """Return what normals say, which neither training nor any limit of the method has seen."""
+        found: list[float] = []
+        peaks: list[float] = []
+        for geometry, (score, heat, _) in zip(normals.geometries, self._rows(normals, 16, progress=False), strict=True):
+            found.append(score)
+            if heat is not None:
+                own = heat if normals.counts is None else self.preprocessing.restore(heat, geometry)
+                peaks.append(float(np.quantile(own, 0.999)))
+        scale = float(np.median(peaks)) * HEADROOM if peaks else 1.0
+        rate = self.settings.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
+        return replace(Calibration.fit(found, rate), map_scale=scale or 1.0)
+
+    def predictions(self, data: Dataset, batch_size: int = 16, progress: bool = False) -> Iterator[Prediction]:
+        """Yield a prediction for each row of a data set, in order; memory holds one batch, or one volume."""
+        calibration = self.calibration
+        for geometry, (score, heat, image) in zip(data.geometries, self._rows(data, batch_size, progress), strict=True):
+            if not math.isfinite(score):
+                raise ValueError(f"{geometry.source or 'an image'}: its score is not a number; train the method anew")
+            yield Prediction(
+                score=score,
+                p_value=float(calibration.p_value([score])[0]),
+                flag=score >= calibration.threshold,
+                anomaly_score=float(calibration.anomaly_score([score])[0]),
+                geometry=geometry,
+                network_map=heat,
+                network_reconstruction=image,
+                restore=self.preprocessing.restore,
+            )
+
+    def _rows(
+        self, data: Dataset, batch_size: int, progress: bool
+    ) -> Iterator[tuple[float, Floats | None, Floats | None]]:
+        """Yield raw score, map and reconstruction of each row, on the network's grid; a volume's once it is whole."""
+        counts = data.counts or (1,) * len(data.rows)
+        row, waiting = 0, _Waiting()
+        for _, _, scores in self.batches(data, batch_size, progress):
+            waiting.add(scores)
+            while row < len(counts) and len(waiting.image) >= counts[row]:
+                image, heat, reconstruction = waiting.take(counts[row])
+                score = float(image.double().sum() if self.method.volume_score == "sum" else image.double().max())
+                if data.counts is None:
+                    yield score, _first(heat), _first(reconstruction)
+                else:
+                    yield score, None if heat is None else self.method.pool(heat[:, 0]).numpy(), None
+                row += 1
+
+
+class _Waiting:
+    """Scores of images whose row is not whole yet."""
+
+    def __init__(self) -> None:
+        self.image = torch.empty(0)
+        self.parts: list[Tensor | None] = [None, None]
+
+    def add(self, scores: Scores) -> None:
+        """Append those of a batch."""
+        before = self.parts if len(self.image) else [None, None]
+        self.image = torch.cat([self.image, scores.image])
+        both = zip(before, (scores.map, scores.reconstruction), strict=True)
+        self.parts = [new if old is None or new is None else torch.cat([old, new]) for old, new in both]
+
+    def take(self, count: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the first ones and keep the others."""
+        image, self.image = self.image[:count], self.image[count:]
+        first = [None if part is None else part[:count] for part in self.parts]
+        self.parts = [None if part is None else part[count:] for part in self.parts]
+        return image, first[0], first[1]
+
+
+def _first(part: Tensor | None) -> Floats | None:
+    """Return the first channel of an image's part (1, C, S, S), apart from its batch, so that this can go."""
+    return None if part is None else part[0, 0].numpy().copy()
+
+
+def _hold_out(normals: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """Split a data set in memory into images to learn from and a tenth to calibrate on."""
+    count = len(normals.rows)
+    if count < 2:
+        raise ValueError(
+            "1 image is too few to train and to calibrate on; give more, or calibration images of their own"
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    held = max(1, round(CALIBRATION_FRACTION * count))
+    return normals.subset(np.sort(order[held:])), normals.subset(np.sort(order[:held]))

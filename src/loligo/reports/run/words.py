@@ -1,0 +1,173 @@
+"""Say what a run found in sentences and tables of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from loligo.reports.common.text import duration, number, p_value, percent, shorten
+from loligo.reports.run.evidence import Evidence
+
+Rows = list[tuple[str, ...]]
+
+TOP = 10
+"""Rows of the table of the most abnormal images."""
+KINDS = {1: "abnormal", 0: "normal", None: "unlabelled"}
+MEANINGS = {
+    "clean": "The headline. No labelled image is used by this run: none to train, none to choose an epoch, and "
+    "the threshold comes from held-out normal images.",
+    "paper": "Only to compare with published tables. Labelled validation images pick the epoch, and the "
+    "threshold is the one that is best on the test labels themselves, so these numbers are optimistic.",
+}
+METRICS = {
+    "auc": "AUC (95 % interval)",
+    "ap": "Average precision",
+    "accuracy": "Accuracy",
+    "f1": "F1",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "threshold": "Threshold (raw score)",
+    "epoch": "Epoch",
+    "n_normal": "Normal images",
+    "n_abnormal": "Abnormal images",
+}
+PIXEL = {"auroc": "Pixel AUC", "ap": "Pixel average precision", "best_dice": "Best Dice", "images": "Images"}
+COST = {
+    "train_seconds": "training time",
+    "train_cpu_seconds": "training time, of processors",
+    "images_per_s": "images per second in training",
+    "peak_memory_bytes": "peak memory",
+}
+
+
+def headline(evidence: Evidence) -> list[str]:
+    """Return the result in plain sentences: who is flagged, at what rate, and how well images are ranked."""
+    counts = [_flagged(evidence.with_label(label), kind) for label, kind in KINDS.items()]
+    rate = evidence.calibration.false_alarm_rate if evidence.calibration else None
+    at = "" if rate is None else f", at a false-alarm rate set to {percent(rate)} on held-out normal images"
+    said = [f"{evidence.method or 'The method'} flags {' and '.join(filter(None, counts))}{at}."]
+    unlabelled = len(evidence.with_label(None))
+    if rate is not None and unlabelled == len(evidence.scores):
+        chance = f"about {rate * unlabelled:.0f} would be flagged by chance"
+        said.append(f"If every image were normal and like those held out, {chance}.")
+    clean = (evidence.metrics or {}).get("clean", {})
+    if "auc" in clean:
+        said.append(
+            f"An abnormal image scores above a normal one in {percent(clean['auc'])} of all pairs "
+            f"(AUC {auc(clean, '95 % interval ')}, clean protocol)."
+        )
+    return said
+
+
+def _flagged(rows: pd.DataFrame, kind: str) -> str:
+    """Count the flagged rows of a kind; empty where there are none of it."""
+    count = int((rows["flag"] == 1).sum())
+    return f"{count} of {len(rows)} {kind} images ({percent(count / len(rows))})" if len(rows) else ""
+
+
+def label(row: pd.Series[Any], most: int = 40) -> str:
+    """Write the label of an image, with the kind of an abnormal one."""
+    known = None if pd.isna(row["label"]) else int(row["label"])
+    return f"{KINDS[known]} ({shorten(row['kind'], most)})" if row["kind"] and known == 1 else KINDS[known]
+
+
+def row_number(row: pd.Series[Any]) -> int:
+    """Return the row of scores.csv that a row of Evidence.scores was, the header being row 1."""
+    return int(str(row.name)) + 2
+
+
+def top_rows(evidence: Evidence) -> Rows:
+    """Return (name, row of scores.csv, anomaly score, p-value, flagged) of the most abnormal images."""
+    rows = evidence.scores.sort_values("score", ascending=False, kind="stable").head(TOP)
+    return [
+        (
+            Path(row["path"]).name,
+            str(row_number(row)),
+            number(float(row["anomaly_score"])),
+            p_value(float(row["p_value"])),
+            "yes" if row["flag"] == 1 else "no",
+        )
+        for _, row in rows.iterrows()
+    ]
+
+
+def rejected_rows(evidence: Evidence) -> Rows | None:
+    """Return (name, reason, during) without folders, whose names may identify a patient."""
+    if evidence.rejected is None:
+        return None
+    rows = evidence.rejected[["path", "reason", "during"]].itertuples(index=False)
+    return [(Path(path).name, reason.replace(path, Path(path).name), during) for path, reason, during in rows]
+
+
+def auc(metrics: Mapping[str, Any], what: str = "") -> str:
+    """Write an AUC with its 95 % interval, said to be ``what``."""
+    value, low, high = (number(metrics.get(key)) for key in ("auc", "auc_low", "auc_high"))
+    return f"{value}, {what}{low} to {high}" if what else f"{value} ({low} to {high})"
+
+
+def metric_rows(metrics: Mapping[str, Any]) -> Rows:
+    """Return (name, clean, paper), a row for each metric that either protocol has."""
+    sides = [metrics.get(protocol, {}) for protocol in MEANINGS]
+    rows = [(name, *(_metric(key, side) for side in sides)) for key, name in METRICS.items()]
+    return [row for row in rows if set(row[1:]) != {"–"}]
+
+
+def _metric(key: str, side: Mapping[str, Any]) -> str:
+    return auc(side) if key == "auc" and "auc" in side else number(side.get(key))
+
+
+def other_rows(metrics: Mapping[str, Any]) -> dict[str, Rows]:
+    """Return (name, value) rows of what is measured by pixel and by kind of abnormality, by title."""
+    pixel, kinds = metrics.get("pixel") or {}, metrics.get("kinds") or {}
+    tables: dict[str, Rows] = {
+        "Heat maps against masks": [(PIXEL.get(key, key), number(value)) for key, value in pixel.items()],
+        "AUC by kind of abnormality": [(str(kind), number(value)) for kind, value in kinds.items()],
+    }
+    return {title: rows for title, rows in tables.items() if rows}
+
+
+def error_rows(summary: pd.DataFrame) -> Rows:
+    """Return (group, images, generator, MSE, KL divergence) of an `Insight.summary`."""
+    return [
+        (str(group), str(images), str(generator), number(float(mse)), number(float(kl)))
+        for group, generator, images, mse, kl in summary.itertuples(index=False)
+    ]
+
+
+def similarities(means: Mapping[str, float]) -> str:
+    """Say how similar features are before and after in-painting, by group."""
+    return ", ".join(f"{group} {mean:.3f}" for group, mean in means.items())
+
+
+def config_rows(config: Mapping[str, Any]) -> dict[str, Rows]:
+    """Return (name, value) rows of the configuration and the cost, by title."""
+    parts = {
+        "Method": "method_config", "Training": "train", "Preprocessing": "preprocessing", "Data": "data", "Cost": "cost"
+    }  # fmt: skip
+    tables = {title: _flat(config.get(part) or {}) for title, part in parts.items()}
+    return {title: rows for title, rows in tables.items() if rows}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Rows:
+    """Write a mapping as (name, value) rows; names of nested ones are joined by dots."""
+    rows: Rows = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((prefix + COST.get(key, str(key)), _quantity(str(key), value)))
+    return rows
+
+
+def _quantity(key: str, value: Any) -> str:
+    """Write a value in the unit that its key ends in."""
+    if key.endswith("_seconds") and isinstance(value, int | float):
+        return duration(value)
+    if key.endswith("_bytes") and isinstance(value, int | float):
+        return f"{value / 2**30:.2f} GiB"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)

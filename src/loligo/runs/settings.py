@@ -1,0 +1,102 @@
+"""Everything that a training is asked for: method, training, preprocessing, and false-alarm rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from loligo import methods
+from loligo.config import PreprocessingConfig, TrainConfig, build, one_line
+from loligo.data.preprocessing import Preprocessing
+from loligo.methods.configs import MethodConfig, SliceConfig
+from loligo.methods.contract import Method
+from loligo.names import nearest
+
+FALSE_ALARM_RATE = 0.05
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a training is asked for, complete and checked."""
+
+    method: str
+    method_config: MethodConfig
+    train: TrainConfig
+    preprocessing: PreprocessingConfig
+    preset: str = ""
+    """Name of the preset that its options began with; empty where they began with the paper's."""
+    false_alarm_rate: float = FALSE_ALARM_RATE
+    """Proportion of normal images that may be flagged."""
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        preset: str | None = None,
+        options: Options | None = None,
+        train: TrainConfig | Options | None = None,
+        preprocessing: PreprocessingConfig | Options | None = None,
+        false_alarm_rate: float = FALSE_ALARM_RATE,
+    ) -> Settings:
+        """Complete what is given by preset and defaults of the method; ValueError for unknown names or values."""
+        kind = methods.get(method)
+        if preset is not None and preset not in kind.presets:
+            raise ValueError(f"{method} has no preset {preset!r}; {nearest(preset, kind.presets)}")
+        if not 0 < false_alarm_rate < 1:
+            raise ValueError(f"false_alarm_rate is {false_alarm_rate}; it must lie between 0 and 1, such as 0.05")
+        own_options, own_train = defaults(kind, preset)
+        if not isinstance(train, TrainConfig):
+            train = build(TrainConfig, own_train | (train or {}), "train")
+        if not isinstance(preprocessing, PreprocessingConfig):
+            preprocessing = build(PreprocessingConfig, preprocessing or {}, "preprocessing")
+        return Settings(
+            method=method,
+            method_config=build(kind.Config, own_options | (options or {}), method),
+            train=train,
+            preprocessing=preprocessing,
+            preset=preset or "",
+            false_alarm_rate=false_alarm_rate,
+        )
+
+    def new_model(self) -> Method:
+        """Return the method with fresh weights; ValueError where it cannot be made with its options."""
+        try:
+            return methods.get(self.method)(self.method_config)
+        except (RuntimeError, ZeroDivisionError, OverflowError, MemoryError) as error:
+            raise ValueError(f"{self.method} cannot be made with these options: {one_line(error)}") from error
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Distance of voxels in mm that volumes must have; empty where it may be any."""
+        return ()
+
+    def preprocess(self) -> Preprocessing:
+        """Return how images become what the method sees."""
+        config, own = self.preprocessing, self.method_config
+        position = isinstance(own, SliceConfig) and own.position
+        return Preprocessing(own.size, config.aspect, config.axis, config.window, position, self.spacing or None)
+
+    def difference(self, other: Self) -> str:
+        """Name the first option in which two settings differ; empty where there is none."""
+        if self.method != other.method:
+            return f"method was {self.method!r}, is now {other.method!r}"
+        for title, a, b in (
+            ("method", self.method_config, other.method_config),
+            ("train", self.train, other.train),
+            ("preprocessing", self.preprocessing, other.preprocessing),
+        ):
+            for name, value in vars(a).items():
+                if value != (now := vars(b)[name]):
+                    return f"{title}.{name} was {value!r}, is now {now!r}"
+        if self.false_alarm_rate != other.false_alarm_rate:
+            return f"false_alarm_rate was {self.false_alarm_rate}, is now {other.false_alarm_rate}"
+        return ""
+
+
+def defaults(kind: type[Method], preset: str | None) -> tuple[Options, Options]:
+    """Return the options of a method and of its training that its own defaults and a preset set."""
+    given = kind.presets.get(preset or "", {})
+    options = {key: value for key, value in given.items() if not key.startswith("train.")}
+    train = {key.removeprefix("train."): value for key, value in given.items() if key.startswith("train.")}
+    return options, kind.training_defaults | train

@@ -1,0 +1,76 @@
+"""Two processes train as one does with the joined batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from conftest import anatomy, dataset, write_images
+from loligo import api, methods
+from loligo.config import TrainConfig
+from loligo.methods.contract import Reduce
+from loligo.runs.run import Run
+from loligo.runs.settings import Settings
+from loligo.training.loop import fit
+
+TRAIN: dict[str, Any] = {"epochs": 3, "batch_size": 8, "precision": "float32"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ae": {},
+    "padim": {"weights": "random"},
+    "squid": {"shortcut_ratio": 1.0},  # without places drawn at random, which each process draws for itself
+}
+
+
+def trained(name: str, devices: int, folder: Path) -> Run:
+    write_images(folder / "normals", anatomy(36, 64))
+    train = TRAIN | {"devices": devices}
+    return api.train(name, folder / "normals", folder / "run", preset="tiny", options=OPTIONS[name], train=train)
+
+
+@pytest.mark.parametrize("name", ["ae", "squid", "padim"])
+def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> None:
+    one, two = (trained(name, count, tmp_path / str(count)) for count in (1, 2))
+    if methods.get(name)(one.method_config).phases():
+        a, b = (pd.read_csv(run.files.history) for run in (one, two))
+        losses = a.columns.difference(["epoch", "phase", "seconds", "cpu_seconds", "images_per_s"])
+        np.testing.assert_allclose(b[losses][:1], a[losses][:1], rtol=2e-3, atol=1e-5)
+        np.testing.assert_allclose(b[losses], a[losses], rtol=5e-2, atol=1e-4)  # rounding grows from step to step
+    a, b = (load_file(run.files.model) for run in (one, two))
+    compared = {"ae": (), "padim": ("mean", "whitening"), "squid": ("inpaint.memory.pointer", "inpaint.memory.slots")}
+    for key in compared[name]:  # rounding grows from step to step
+        assert float((b[key] - a[key]).float().norm()) <= 0.05 * float(a[key].float().norm()), key
+    new = anatomy(6, 64, seed=3)[:, 0]
+    scores = [[p.score for p in api.load(run).predict(new)] for run in (one, two)]
+    np.testing.assert_allclose(scores[1], scores[0], rtol=2e-2, atol=1e-4)
+
+
+def test_more_processes_than_images_in_a_batch_are_refused() -> None:
+    many = Reduce()
+    many.size = 4
+    with pytest.raises(ValueError, match="6 images in batches of 2 are too few for 4 processes"):
+        fit(Settings.of("ae", "tiny").new_model(), dataset(anatomy(6, 64)), TrainConfig(batch_size=2), reduce=many)
+
+
+def test_a_batch_norm_over_processes_is_that_of_torch_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from loligo.training import processes
+
+    monkeypatch.setattr(processes.dist, "all_reduce", lambda x: None)
+    x = torch.randn(6, 3, 5, 5, requires_grad=True)
+    ours, theirs = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)
+    weight = torch.randn(6, 3, 5, 5)
+    with processes._SyncedNorms():
+        y = ours(x)
+    (gradient,) = torch.autograd.grad((y * weight).sum(), x)
+    expected = theirs(x)
+    (wanted,) = torch.autograd.grad((expected * weight).sum(), x)
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    assert F.batch_norm is torch.nn.functional.batch_norm
