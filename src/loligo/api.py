@@ -87,7 +87,8 @@ def train_run(run: Run, data: Paths | pd.DataFrame, *, strict: bool = False, cal
 
 def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, callback: Callback | None) -> Run:
     """Train in this process, which may be one of several; the first of them writes."""
-    with processes.joined(run.train.device) as reduce:
+    device = pick_device(run.train.device, processes.local_rank())
+    with processes.joined(device) as reduce:
         first = reduce.rank == 0
         torch.manual_seed(run.train.seed)
         model = run.new_model()  # before anything is written, as it may refuse its options
@@ -105,7 +106,6 @@ def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, c
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch and first else None)
         unread = [rejected, normals.rejected, held_out.rejected]
         unread += [each.data.rejected] if isinstance(each, _EachEpoch) else []
-        device = pick_device(run.train.device, processes.local_rank())
         run.about.setdefault("precision", resolve(run.train.precision, device))
         if first:
             run.files.add_rejected(pd.concat(unread, ignore_index=True), "training")

@@ -118,10 +118,11 @@ def test_a_score_does_not_depend_on_its_batch(name: str, method: Method, precisi
     torch.testing.assert_close(turned, together, rtol=1e-5, atol=tolerance)
 
 
-def test_bf16_scores_are_close_to_those_in_float32(name: str) -> None:
-    exact, rounded = of_normals(name, "float32"), of_normals(name, "bf16")
-    apart = float((exact - rounded).abs().max() / exact.std())
-    assert spearmanr(exact, rounded).statistic > 0.9 or apart < 0.1, f"{apart:.2f} deviations"
+def test_bf16_scores_are_close_to_those_in_float32(name: str, method: Method) -> None:
+    normal = anatomy(40, SIZE, seed=3)
+    images = torch.from_numpy(np.concatenate([normal[:20], swapped(normal[20:])]))
+    exact, rounded = (ready(method, precision)(images).image for precision in ("float32", "bf16"))
+    assert spearmanr(exact, rounded).statistic > 0.9
 
 
 def test_packing_for_scoring_changes_nothing(name: str, method: Method) -> None:
@@ -190,8 +191,8 @@ def test_frozen_it_exports_to_the_same_scores_or_says_truly_that_it_cannot(name:
 
 def test_the_registry_says_what_its_default_options_say_of_export(name: str) -> None:
     kind = methods.get(name)
-    with torch.device("meta"):
-        method = kind(kind.Config())
+    method = kind.__new__(kind)  # its options alone decide, and the networks of some are large
+    method.__dict__["config"] = kind.Config()
     assert methods.METHODS[name].not_exportable == method.not_exportable
 
 

