@@ -15,7 +15,7 @@ from loligo.methods.squid import Decoder, DecoderMemory, Squid, SquidConfig, bla
 from loligo.nn.discriminator import Discriminator, Ensemble
 from loligo.nn.memory import shrink
 
-TINY = {k: v for k, v in Squid.presets["tiny"].items()}
+TINY = {"size": 64, "width": 4, "levels": 2, "slots": 16}
 X = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
