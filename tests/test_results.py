@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from loligo.evaluation import results
+from loligo.training import cost
 
 
 def test_rows_of_a_key_are_replaced_and_the_others_stay_as_they_are(tmp_path: Path) -> None:
@@ -34,8 +35,8 @@ def test_processes_that_write_at_once_lose_no_row(tmp_path: Path) -> None:
 
 def test_a_package_below_another_checkout_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    (tmp_path / "results.py").touch()
-    monkeypatch.setattr(results, "__file__", str(tmp_path / "results.py"))
-    results.commit.cache_clear()
-    assert results.commit() == ""
-    results.commit.cache_clear()
+    (tmp_path / "cost.py").touch()
+    monkeypatch.setattr(cost, "__file__", str(tmp_path / "cost.py"))
+    cost.commit.cache_clear()
+    assert cost.commit() == ""
+    cost.commit.cache_clear()

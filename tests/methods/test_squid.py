@@ -274,7 +274,7 @@ def test_blank_clears_one_patch_of_each_image() -> None:
     [
         ({"size": 100}, "must be a multiple of grid"),
         ({"size": 32}, "single pixel"),
-        ({"grid": 4, "levels": 4}, "cannot be cut into 4x4 quadrants"),
+        ({"grid": 4, "levels": 4, "decoder_memory": "quadrant"}, "cannot be cut into 4x4 quadrants"),
         ({"skips": 3}, "skips is 3"),
         ({"snapshots": 0}, "snapshots is 0"),
         ({"discriminators": 0}, "discriminators is 0"),

@@ -86,7 +86,7 @@ def test_where_it_is_asked_for_an_images_score_is_its_map_pooled(name: str, how:
         pytest.skip("its maximum is weighed, as in the paper")
     method = tiny(name, image_score=how).eval()
     method.fit([torch.from_numpy(anatomy(8, 64, seed=1))])
-    scores = method.score(torch.from_numpy(anatomy(3, 64)))
+    scores = method(torch.from_numpy(anatomy(3, 64)))
     falling = scores.map.flatten(1).sort(descending=True).values
-    share = {"max": 1, "mean": 64 * 64, "top": 41}[how]  # 1 % of 64 x 64
-    torch.testing.assert_close(scores.image, falling[:, :share].mean(1))
+    count = {"max": 1, "mean": 64 * 64, "top": 41}[how]  # 1 % of 64 x 64
+    torch.testing.assert_close(scores.image, falling[:, :count].mean(1))
