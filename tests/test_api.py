@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from conftest import anatomy, blob, write_images
 from loligo import api
 from loligo.calibration import Calibration
-from loligo.data import manifest
+from loligo.data import inputs, manifest
 from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
 from loligo.runs.settings import Settings
@@ -347,7 +347,7 @@ def test_a_start_that_failed_does_not_bind_the_next(normals: Path, tmp_path: Pat
     with pytest.raises(ValueError, match=r"text\.png"):
         api.train("ae", images, tmp_path / "run", **ae, strict=True)
     (images / "text.png").unlink()
-    rows = manifest.resolve(images, purpose="train").rows
+    rows = inputs.resolve(images, purpose="train").rows
     with pytest.raises(ValueError, match=r"in split 'calibration'; its splits: \{'train': 27\}; move some"):
         api.train("ae", rows[rows["split"] == "train"], tmp_path / "run", **ae)
     run = api.train("ae", rows, tmp_path / "run", **ae, options={"size": 32}, strict=True)

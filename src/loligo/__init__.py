@@ -7,10 +7,10 @@ Learn from normal images alone; say of a new one how abnormal it is, where, and 
     run = loligo.train("padim", "normals/", "runs/a", preset="radiograph")   # a tenth is held out for calibration
     table = loligo.score(run, "new/")                                        # runs/a/scores.csv and runs/a/maps/
     prediction = loligo.load(run).predict(["new/case.png"])[0]               # nothing is written
-    print(prediction.p_value, prediction.map.shape)                          # the map lies on the image's own pixels
+    prediction.p_value, prediction.map                                       # the map lies on the image's own pixels
 
     loligo.score(run)                                                        # the test split of a manifest
-    print(loligo.evaluate(run)["clean"]["auc"])                              # both protocols, with intervals
+    loligo.evaluate(run)["clean"]["auc"]                                     # both protocols, with intervals
     loligo.report(run)                                                       # runs/a/report.html
 
 Research use only: not a medical device.

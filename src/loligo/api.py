@@ -13,7 +13,7 @@ import torch
 
 from loligo import scoring
 from loligo.config import PreprocessingConfig, TrainConfig
-from loligo.data import manifest
+from loligo.data import inputs, manifest
 from loligo.data.dataset import AllRejected, Dataset, no_rejections, refuse_mixed
 from loligo.data.decode import shared_spacing
 from loligo.data.manifest import Listing
@@ -268,7 +268,7 @@ def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"], str
     """Return the rows of what was given, and the files that no reader takes; where ``strict``, raise for the first."""
     if isinstance(data, pd.DataFrame):
         return Listing(manifest.check(data), no_rejections())
-    found = manifest.resolve(data, purpose=purpose)
+    found = inputs.resolve(data, purpose=purpose)
     if strict and len(found.rejected):
         raise ValueError(f"{found.rejected['path'][0]}: {found.rejected['reason'][0]}")
     return found

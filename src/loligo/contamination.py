@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from loligo import api
-from loligo.data import manifest
+from loligo.data import inputs, manifest
 from loligo.evaluation import results
 from loligo.experiment import complete
 from loligo.reports.common import figures
@@ -60,7 +60,7 @@ def contaminate(
     the rows of ``method``. Raises ValueError for unfit data, and for an image that cannot be read: counts are exact.
     """
     _check_rates(rates)
-    rows = data if isinstance(data, pd.DataFrame) else manifest.resolve(data, purpose="train").accepted()
+    rows = data if isinstance(data, pd.DataFrame) else inputs.resolve(data, purpose="train").accepted()
     rows = manifest.check(rows)
     _check_test(rows)
     pool = candidates(abnormal, rows)
@@ -105,7 +105,7 @@ def candidates(abnormal: api.Paths | pd.DataFrame, rows: pd.DataFrame) -> pd.Dat
 
     ``rows`` is the checked manifest that they are to contaminate. ValueError where there is none.
     """
-    found = abnormal if isinstance(abnormal, pd.DataFrame) else manifest.resolve(abnormal, purpose="score").accepted()
+    found = abnormal if isinstance(abnormal, pd.DataFrame) else inputs.resolve(abnormal, purpose="score").accepted()
     found, listed = manifest.check(found), isinstance(abnormal, pd.DataFrame) or _is_manifest(abnormal)
     chosen = found if found["label"].isna().all() and not listed else found[found["label"] == 1]
     kept = rows.loc[rows["split"].isin(("calibration", "test")), "path"]

@@ -5,7 +5,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from loligo.data import manifest
+from loligo.data import inputs, manifest
 from loligo.data.dataset import AllRejected
 
 
@@ -120,60 +120,60 @@ def test_a_path_is_written_in_one_way(tmp_path, monkeypatch):
 
 def test_resolve_plain_folder(tmp_path):
     save(*(tmp_path / f"{i}.png" for i in range(20)))
-    train = manifest.resolve(tmp_path, purpose="train").rows
+    train = inputs.resolve(tmp_path, purpose="train").rows
     assert (train["label"] == 0).all()
     assert train["split"].value_counts().to_dict() == {"train": 18, "calibration": 2}
-    score = manifest.resolve(str(tmp_path), purpose="score").rows
+    score = inputs.resolve(str(tmp_path), purpose="score").rows
     assert set(score["split"]) == {"test"}
     assert score["label"].isna().all()
 
 
 def test_what_is_held_out_can_be_read(tmp_path):
     save(*(tmp_path / f"{i}.png" for i in range(12)))
-    whole = manifest.resolve(tmp_path, purpose="train").rows
+    whole = inputs.resolve(tmp_path, purpose="train").rows
     (held,) = whole.loc[whole["split"] == "calibration", "path"]
     Path(held).write_bytes(Path(held).read_bytes()[:40])
-    again = manifest.resolve(tmp_path, purpose="train").rows
+    again = inputs.resolve(tmp_path, purpose="train").rows
     assert list(again["path"]) == list(whole["path"])
     assert again["split"].value_counts().to_dict() == {"train": 11, "calibration": 1}
     assert again.set_index("path")["split"][held] == "train"  # where loading rejects it, with its reason
     cut = Path(held).with_name("0.png").read_bytes()[:40]
     for path in again["path"]:
         Path(path).write_bytes(cut)
-    pd.testing.assert_frame_equal(manifest.resolve(tmp_path, purpose="train").rows, whole)
+    pd.testing.assert_frame_equal(inputs.resolve(tmp_path, purpose="train").rows, whole)
 
 
 def test_resolve_class_folders(tmp_path):
     save(*(tmp_path / name / f"{i}.png" for name in ("NORMAL", "PNEUMONIA") for i in range(10)))
-    score = manifest.resolve(tmp_path, purpose="score").rows
+    score = inputs.resolve(tmp_path, purpose="score").rows
     assert (set(score["split"]), score["label"].sum()) == ({"test"}, 10)
-    train = manifest.resolve(tmp_path, purpose="train").rows
+    train = inputs.resolve(tmp_path, purpose="train").rows
     assert train["split"].value_counts().to_dict() == {"validation": 10, "train": 9, "calibration": 1}
 
 
 def test_resolve_files_and_manifest(tmp_path):
     save(tmp_path / "a.png", tmp_path / "b.png")
     files = [tmp_path / "a.png", tmp_path / "b.png"]
-    assert list(manifest.resolve(files, purpose="score").rows["path"]) == [str(path) for path in files]
+    assert list(inputs.resolve(files, purpose="score").rows["path"]) == [str(path) for path in files]
     manifest.write(frame(path=[str(path) for path in files]), tmp_path / "m.csv")
-    taken = manifest.resolve(tmp_path / "m.csv", purpose="train").rows
+    taken = inputs.resolve(tmp_path / "m.csv", purpose="train").rows
     assert list(taken["split"]) == ["train", "test"]
 
 
 def test_resolve_refuses_what_it_cannot_take(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such file or folder; give a manifest"):
-        manifest.resolve(tmp_path / "nowhere", purpose="score")
+        inputs.resolve(tmp_path / "nowhere", purpose="score")
     with pytest.raises(FileNotFoundError, match=r"no image below"):
-        manifest.resolve(tmp_path, purpose="score")
+        inputs.resolve(tmp_path, purpose="score")
     (tmp_path / "notes.txt").write_text("notes")
     for given in (tmp_path, [tmp_path / "notes.txt"]):
         with pytest.raises(
             AllRejected, match=r"all 1 images were rejected, the first: .*notes\.txt: its content is text or CSV, not"
         ) as caught:
-            manifest.resolve(given, purpose="score")
+            inputs.resolve(given, purpose="score")
         assert caught.value.rejected["path"].tolist() == [str(tmp_path / "notes.txt")]
     with pytest.raises(ValueError, match="the manifest has no rows"):
-        manifest.resolve([], purpose="score")
+        inputs.resolve([], purpose="score")
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -191,7 +191,7 @@ def test_what_is_no_image_is_listed_apart_with_its_reason(tmp_path, named, caplo
     shown = sorted(path for path in tmp_path.iterdir() if path.exists() and path.name[0] not in ".Td")
     given = shown if named else tmp_path
     for purpose in ("train", "score"):
-        rows, rejected = manifest.resolve(given, purpose=purpose)
+        rows, rejected = inputs.resolve(given, purpose=purpose)
         assert len(rows) == 13 and str(tmp_path / "IM000001") in set(rows["path"])
         found = {Path(path).name: reason for path, reason in zip(rejected["path"], rejected["reason"], strict=True)}
         known = {
@@ -204,7 +204,7 @@ def test_what_is_no_image_is_listed_apart_with_its_reason(tmp_path, named, caplo
             assert found.pop(name).startswith(begin)
         assert not found
     assert not caplog.records
-    assert len(manifest.resolve(given, purpose="score").accepted()) == 13
+    assert len(inputs.resolve(given, purpose="score").accepted()) == 13
     (said,) = caplog.messages
     assert said.startswith(f"{4 if named else 5} files were passed over: 2 DICOM, ") and "1 PDF" in said
     assert said.endswith(f"; the first is {tmp_path / 'a.dcm'}")

@@ -231,7 +231,7 @@ def experiment(argv: list[str]) -> None:
 
 def synthesize(argv: list[str]) -> None:
     """insert anomalies with known masks in normal images, to test on: loligo synthesize PATH... -o DIR"""
-    from loligo.data import manifest, synthetic, synthetic_set
+    from loligo.data import inputs, synthetic, synthetic_set
 
     parser = new_parser(synthesize, "loligo synthesize PATH... -o DIR [options]")
     parser.add_argument("paths", metavar="PATH", nargs="+", help="manifest, folder or files of normal images")
@@ -240,7 +240,7 @@ def synthesize(argv: list[str]) -> None:
     parser.add_argument("--split", default="test", help="of the manifest, whose normal images are taken")
     parser.add_argument("--seed", type=int, default=0, help="of the anomalies")
     given = parse(parser, argv)
-    rows = manifest.resolve(data_of(given.paths), purpose="score").accepted()
+    rows = inputs.resolve(data_of(given.paths), purpose="score").accepted()
     frame = synthetic_set.write(given.out, rows, kinds=given.kinds, split=given.split, seed=given.seed)
     count = int(frame["label"].sum())
     print(f"{given.out / 'manifest.csv'}: {len(frame) - count} normal images, {count} abnormal")

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import os.path
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from loligo import io
-from loligo.data.dataset import AllRejected, no_rejections
+from loligo.data.dataset import AllRejected
 from loligo.data.splits import SPLITS, hold_out
 from loligo.files import replacing
 
@@ -92,32 +92,6 @@ def check(frame: pd.DataFrame) -> pd.DataFrame:
     _check_rows(frame)
     _check_patients(frame)
     return frame
-
-
-def resolve(data: str | Path | Sequence[str | Path], *, purpose: Literal["train", "score"]) -> Listing:
-    """Turn a manifest, a folder or image files into a checked manifest, and the files that no reader takes.
-
-    A manifest is taken as it is, and the caller picks splits from it. Of a folder, class and split folders
-    are recognised (see ``sources.folder``). To ``train``, every other image counts as normal, and where the
-    folder holds no calibration split, ``CALIBRATION_FRACTION`` of the training patients becomes it. To
-    ``score``, every other image has no label, and what lies in no split folder is ``test``.
-
-    Raises ``FileNotFoundError`` for a path that does not exist or a folder without files, ``AllRejected`` where none of
-    the files is an image, and ``ValueError`` for what else is wrong with them.
-    """
-    given = [data] if isinstance(data, str | Path) else data
-    if "" in given:
-        raise ValueError("a path is empty; give a manifest, a folder or image files")
-    paths = [Path(path) for path in given]
-    if absent := [path for path in paths if not path.exists()]:
-        raise FileNotFoundError(f"{_some(absent)}: no such file or folder; give a manifest, a folder or image files")
-    if len(paths) == 1 and paths[0].suffix.lower() in MANIFEST_SUFFIXES:
-        return Listing(read(paths[0]), no_rejections())
-    from loligo.data.sources import folder  # sources check what they index, so they import this module
-
-    loose: Literal["train", "test"] = "train" if purpose == "train" else "test"
-    found = folder.listed(paths[0], loose) if len(paths) == 1 and paths[0].is_dir() else _files(paths, loose)
-    return found if purpose == "score" else found._replace(rows=as_normals(found.rows, CALIBRATION_FRACTION, seed=0))
 
 
 def sift(paths: Iterable[Path]) -> tuple[list[Path], pd.DataFrame]:
@@ -207,12 +181,6 @@ def writable(path: Path) -> str:
     No file has the name with escapes, so that loading rejects it, and it alone.
     """
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8").replace("\r", "\\r")
-
-
-def _files(paths: Sequence[Path], split: str) -> Listing:
-    """List image files as rows without label."""
-    kept, rejected = sift(absolute(path) for path in paths)
-    return Listing(check(pd.DataFrame({"path": [writable(path) for path in kept], "split": split})), rejected)
 
 
 def _suffix(path: Path) -> str:
