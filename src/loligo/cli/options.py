@@ -70,9 +70,10 @@ def add_device(parser: Any) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, or another accelerator of PyTorch")
 
 
-def add_rate(parser: Any, meaning: str = "proportion of normal images flagged, in place of the run's") -> None:
-    """Add the option of the false-alarm rate."""
-    parser.add_argument("--false_alarm_rate", type=float, help=meaning)
+def add_rate(parser: Any, default: float | None = None) -> None:
+    """Add the option of the false-alarm rate, in place of a run's own where it has no default."""
+    meaning = "proportion of normal images that may be flagged" + ("" if default else ", in place of the run's")
+    parser.add_argument("--false_alarm_rate", type=float, default=default, help=meaning)
 
 
 def data_of(paths: list[str]) -> str | list[str]:
@@ -84,14 +85,14 @@ def parse_training(parser: Any, method: str, argv: list[str], skip: set[str] | N
     """Add the options of a method and of its training, but for those of the latter in ``skip``, and parse all."""
     from loligo import methods
     from loligo.config import PreprocessingConfig, TrainConfig
-    from loligo.runs.settings import defaults
+    from loligo.runs.settings import FALSE_ALARM_RATE, defaults
 
     kind = methods.get(method)
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument(
         "--preset", type=str, help=f"named set of options, others on top: {', '.join(sorted(kind.presets))}"
     )
-    add_rate(parser, "proportion of normal images that may be flagged (default: 0.05)")
+    add_rate(parser, FALSE_ALARM_RATE)
     parser.add_class_arguments(kind.Config, "method")
     parser.add_class_arguments(TrainConfig, "train", skip=skip or set())
     parser.add_class_arguments(PreprocessingConfig, "preprocessing")
@@ -142,5 +143,5 @@ def training_arguments(given: Any) -> dict[str, Any]:
         "options": vars(given["method"].clone()),
         "train": vars(given["train"].clone()),
         "preprocessing": vars(given["preprocessing"].clone()),
-        **({} if given.false_alarm_rate is None else {"false_alarm_rate": given.false_alarm_rate}),
+        "false_alarm_rate": given.false_alarm_rate,
     }
