@@ -93,6 +93,17 @@ def test_what_was_saved_predicts_the_same(detector: Detector, tmp_path: Path) ->
     assert loaded.calibration.threshold == detector.calibration.threshold
     with pytest.raises(ValueError, match="holds a run already; choose another folder"):
         detector.save(tmp_path / "run")
+    paths = write_images(tmp_path / "new", new[:, None])
+    assert len(api.score(tmp_path / "run", tmp_path / "new")) == 4  # the command line takes it, too
+    assert api.sheet(tmp_path / "run", paths[0], tmp_path / "a.html").is_file()
+    assert api.report(tmp_path / "run").is_file()
+    with pytest.raises(ValueError, match="nothing to score"):
+        api.score(tmp_path / "run")
+
+
+def test_in_memory_one_process_trains() -> None:
+    with pytest.raises(ValueError, match=r"train\.devices is 2"):
+        Detector.fit("ae", anatomy(10, 64)[:, 0], preset="tiny", train={"devices": 2})
 
 
 def test_the_false_alarm_rate_can_change_without_training(run: Run, detector: Detector) -> None:

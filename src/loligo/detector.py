@@ -101,6 +101,8 @@ class Detector:
         unknown names, unfit images or too few of them.
         """
         settings = Settings.of(method, preset, options, train, preprocessing, false_alarm_rate)
+        if settings.train.devices > 1:
+            raise ValueError(f"train.devices is {settings.train.devices}; images in memory are trained on by 1 process")
         preprocess = settings.preprocess()
         normals = from_images(images, preprocess)
         if calibration is None:

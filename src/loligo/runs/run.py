@@ -137,5 +137,7 @@ class Run(Settings):
             save_file(tensors, new)
 
     def manifest(self) -> pd.DataFrame:
-        """Read the manifest that the run was trained on."""
+        """Read the manifest that the run was trained on; it has no rows where that was images in memory."""
+        if not self.files.manifest.is_file():
+            return pd.DataFrame(columns=[*manifest.REQUIRED, *manifest.OPTIONAL], dtype=str)
         return manifest.read(self.files.manifest)
