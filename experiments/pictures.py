@@ -62,7 +62,7 @@ def draw(detector: loligo.Detector, rows: list[pd.Series], page: np.ndarray, out
     figure = plt.figure(figsize=(18.6, 12.0), dpi=100)
     grid = figure.add_gridspec(3, 3, width_ratios=(1, 1, 1.52), height_ratios=(1, 1, 0.035), wspace=0.03, hspace=0.12)
     figure.subplots_adjust(left=0.01, right=0.99, top=0.955, bottom=0.06)
-    usual = detector.calibration.usual_peak
+    usual = detector.calibration.typical_peak
     for line, (row, name) in enumerate(zip(rows, ("normal", "pneumonia"), strict=True)):
         prediction = detector.predict([row["path"]])[0]
         grey = np.asarray(Image.open(row["path"]).convert("L")) / 255

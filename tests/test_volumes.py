@@ -244,7 +244,7 @@ def test_the_colours_of_maps_are_by_the_maps_that_are_written(
 ) -> None:
     table = api.score(run, manifest[manifest["split"] == "calibration"], tmp_path)
     peaks = [np.quantile(nib.load(tmp_path / file).get_fdata(), 0.999) for file in table["map"]]
-    assert Calibration.load(run.folder / "calibration.json").usual_peak == pytest.approx(np.median(peaks), rel=1e-3)
+    assert Calibration.load(run.folder / "calibration.json").typical_peak == pytest.approx(np.median(peaks), rel=1e-3)
 
 
 def test_another_spacing_is_refused_in_training_and_rejected_in_scoring(

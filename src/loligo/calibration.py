@@ -60,7 +60,7 @@ class Calibration:
         return 1.0 if self.scores[0] == self.scores[-1] else float(self.scores.std())
 
     @property
-    def usual_peak(self) -> float:
+    def typical_peak(self) -> float:
         """Return the value that the hottest thousandth of the map of a typical normal image, or volume, reaches."""
         return self.map_scale / HEADROOM
 

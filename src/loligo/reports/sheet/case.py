@@ -61,4 +61,4 @@ class Case:
     @cached_property
     def regions(self) -> list[Region]:
         """Return every region that stands out, the one with most heat first; none without a map."""
-        return [] if self.map is None else regions.find(self.map, self.calibration.usual_peak)
+        return [] if self.map is None else regions.find(self.map, self.calibration.typical_peak)
