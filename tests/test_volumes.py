@@ -264,15 +264,15 @@ def test_another_spacing_is_refused_in_training_and_rejected_in_scoring(
 
 
 def test_what_is_held_out_of_a_folder_of_volumes_can_be_read(manifest: pd.DataFrame, tmp_path: Path) -> None:
-    from loligo.data import manifest as manifests
+    from loligo.data import inputs
 
     for i in range(6):
         shutil.copy(manifest["path"][i], tmp_path / f"{i}.nii.gz")
-    held = manifests.resolve(tmp_path, purpose="train").rows
+    held = inputs.resolve(tmp_path, purpose="train").rows
     broken = Path(held.loc[held["split"] == "calibration", "path"].item())
     voxels = np.full(SHAPE, np.nan, np.float32)
     nib.save(nib.Nifti1Image(voxels, np.diag([2, 2, 2, 1])), broken)
-    again = manifests.resolve(tmp_path, purpose="train").rows.set_index("path")["split"]
+    again = inputs.resolve(tmp_path, purpose="train").rows.set_index("path")["split"]
     assert again[str(broken)] == "train" and (again == "calibration").sum() == 1
     run = api.train("gaussian", tmp_path, tmp_path / "run", preset="tiny")
     assert (run.about["data"]["train"], run.about["data"]["calibration"], run.about["data"]["rejected"]) == (4, 1, 1)

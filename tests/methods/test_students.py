@@ -118,7 +118,7 @@ def test_edc_learns_as_one_adamw_with_two_rates_and_a_clipped_gradient() -> None
         adam.step()
         adam.zero_grad()
     for (name, a), b, start in zip(ours.named_parameters(), theirs.parameters(), tiny("edc").parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-5)
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
         limit = 2e-3 if name.startswith("encoder") else 1e-2
         assert float((a - start).detach().abs().max()) < limit
 
