@@ -125,6 +125,43 @@ def test_both_protocols_pixels_and_kinds_are_measured(run: Run) -> None:
     assert found["kinds"] == {"blob": pytest.approx(found["clean"]["auc"])}
 
 
+@pytest.mark.parametrize("aspect", ["squash", "pad"])
+def test_maps_lie_on_the_image_or_on_the_networks_grid_and_measure_alike(aspect: str, tmp_path: Path) -> None:
+    normal = np.repeat(anatomy(52, 64), 2, axis=3)  # (N, 1, 64, 128)
+    changed = normal[40:].copy()
+    changed[:, :, 8:24, 70:100] = 1
+    mask = np.zeros((64, 128), np.uint8)
+    mask[8:24, 70:100] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    paths = write_images(tmp_path / "n", normal)
+    rows = [
+        {"path": str(p), "split": s, "label": 0}
+        for p, s in zip(paths, ["train"] * 30 + ["calibration"] * 10, strict=False)
+    ]
+    rows += [{"path": str(p), "split": "test", "label": 0} for p in paths[40:]]
+    sick = write_images(tmp_path / "a", changed)
+    rows += [{"path": str(p), "split": "test", "label": 1, "mask": str(tmp_path / "mask.png")} for p in sick]
+    run = api.train("gaussian", pd.DataFrame(rows), tmp_path / "run", preset="tiny", preprocessing={"aspect": aspect})
+    found = {}
+    for maps, shape in (("image", (64, 128)), ("network", (64, 64))):
+        table = api.score(run, maps=maps)
+        assert np.load(run.folder / table["map"][0]).shape == shape
+        assert Image.open(run.folder / table["overlay"][0]).size == (128, 64)  # the image's aspect either way
+        found[maps] = api.evaluate(run)["pixel"]
+    assert found["image"]["auroc"] > 0.9
+    assert found["image"]["auroc"] == pytest.approx(found["network"]["auroc"], abs=0.05)
+    assert set(api.score(run, maps="none")["map"]) == {""}
+
+
+def test_a_false_alarm_rate_holds_for_flags_metrics_and_pages_of_a_scoring(run: Run, tmp_path: Path) -> None:
+    table = api.score(run, out=tmp_path / "out", maps="none", false_alarm_rate=0.4)
+    loose, own = Calibration.load(tmp_path / "out" / "calibration.json"), Calibration.load(run.files.calibration)
+    assert (loose.false_alarm_rate, own.false_alarm_rate) == (0.4, 0.05)
+    np.testing.assert_array_equal(table["flag"], table["score"] >= loose.threshold)
+    assert api.evaluate(run, false_alarm_rate=0.4)["clean"]["threshold"] == loose.threshold
+    api.evaluate(run)
+
+
 def test_the_last_epoch_scores_as_the_run_does(run: Run) -> None:
     epochs = pd.read_csv(run.folder / "epochs.csv")
     assert set(epochs["epoch"]) == {1, 2, 3, 4, 5, 6}
