@@ -18,7 +18,7 @@ from conftest import anatomy, dataset
 from loligo.config import TrainConfig
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import Group, Method, Phase, Step, Turn
-from loligo.methods.optimisation import Clock, Cosine, Milestones, sgd
+from loligo.methods.optimisation import Clock, Cosine, sgd
 from loligo.methods.squid import Squid, SquidConfig
 from loligo.training.loop import fit
 from loligo.training.schedule import epochs_of
@@ -251,7 +251,11 @@ class Line(Method):
     [
         ({}, -12.0, -1.2),  # four steps of 3
         ({"clip": 0.5}, -4 * 0.5 / 2**0.5, -0.4 * 0.5 / 2**0.5),  # of the norm of both
-        ({"schedule": Milestones((0.5,), 0.1)}, -6.6, -0.66),  # two steps of 3, two of 0.3
+        (
+            {"schedule": lambda clock: 0.1 if 2 * clock.step >= clock.steps else 1.0},
+            -6.6,
+            -0.66,
+        ),  # two steps of 3, two of 0.3
         ({"schedule": Cosine(1.0, by_step=True, warmup=2)}, -10.5, -1.05),  # half a step, then whole ones
         ({"ema": 0.5}, -9.1875, -0.91875),  # of -3, -6, -9, -12, from 0
     ],

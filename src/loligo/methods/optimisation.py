@@ -56,18 +56,6 @@ class Cosine:
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
 
-@dataclass(frozen=True)
-class Milestones:
-    """Multiply the rate by ``factor`` at each of these fractions of the phase, in [0, 1]."""
-
-    at: tuple[float, ...]
-    factor: float = 0.1
-
-    def __call__(self, clock: Clock) -> float:
-        """Return the factor at a step."""
-        return self.factor ** sum(clock.step >= fraction * clock.steps for fraction in self.at)
-
-
 def adam(betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0) -> OptimiserFactory:
     """Return a factory of Adam; the weight decay is added to the gradient, as in the original."""
     return lambda groups: Adam(groups, betas=betas, weight_decay=weight_decay, fused=True)
