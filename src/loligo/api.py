@@ -103,7 +103,7 @@ def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, c
         refuse_mixed(first_of, [part.counts is not None for part in (normals, held_out)])
         if first:
             _warn_of_dark(normals)
-        each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch and first else None)
+        each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch else None)
         unread = [rejected, normals.rejected, held_out.rejected]
         unread += [each.data.rejected] if isinstance(each, _EachEpoch) else []
         run.about.setdefault("precision", resolve(run.train.precision, device))

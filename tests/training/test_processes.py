@@ -55,6 +55,18 @@ def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(scores[1], scores[0], rtol=2e-2, atol=1e-4)
 
 
+def test_what_is_learnt_after_each_epoch_is_agreed_on(tmp_path: Path) -> None:
+    rows = [(str(path), "train") for path in write_images(tmp_path, anatomy(16, 64))]
+    rows += [(str(path), "calibration") for path in write_images(tmp_path, anatomy(4, 64, seed=1), "c")]
+    rows += [(str(path), "test") for path in write_images(tmp_path, anatomy(4, 64, seed=2), "t")]
+    train = TRAIN | {"epochs": 2, "devices": 2, "evaluate_every_epoch": True}
+    table = pd.DataFrame(rows, columns=["path", "split"])
+    run = api.train("cutpaste", table, tmp_path / "run", preset="tiny", train=train)
+    epochs = run.files.read_epochs()
+    assert epochs is not None and epochs["epoch"].tolist() == [1] * 4 + [2] * 4
+    np.testing.assert_allclose(epochs["score"][4:], api.score(run)["score"], rtol=1e-4)
+
+
 def test_more_processes_than_images_in_a_batch_are_refused() -> None:
     many = Reduce()
     many.size = 4

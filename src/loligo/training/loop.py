@@ -50,7 +50,8 @@ def fit(
     Its attributes ``attrs["seconds"]`` and ``attrs["cpu_seconds"]``, of all threads, are what the training took: all
     epochs, and what is learnt after them. ``folder`` keeps history.csv and checkpoint/last.safetensors, both written
     after each epoch; where the checkpoint exists, training resumes from it. Without a folder nothing is written.
-    ``callback`` is called after each epoch; it changes nothing. ``reduce`` joins the processes of one training.
+    ``callback`` is called after each epoch, in the first process; it changes nothing. ``reduce`` joins the processes of
+    one training.
     """
     device = pick_device(config.device, local_rank())
     dtype = dtype_of(precision or resolve(config.precision, device), device)
@@ -117,7 +118,9 @@ class Loop:
             self.method.after_epoch(self.done / len(self.plan))
             bar.update()
             if callback:
-                callback(self.finish(copy.deepcopy(self.method)), self.done)
+                finished = self.finish(copy.deepcopy(self.method))  # by all processes, which it may have to agree with
+                if self.reduce.rank == 0:
+                    callback(finished, self.done)
             if checkpoint:
                 checkpoint.save(self)
         bar.close()
