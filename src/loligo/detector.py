@@ -185,11 +185,12 @@ class Detector:
 
     def by_row(self, scores: npt.NDArray[np.float64], data: Dataset) -> npt.NDArray[np.float64]:
         """Return the score of each row (R,) by those of its images (N,): of a volume the sum or the maximum."""
-        if self.method.volume_score == "sum":
-            return np.bincount(data.row_of, scores, len(data.rows)).astype(np.float64)
-        found = np.full(len(data.rows), -np.inf)
-        np.maximum.at(found, data.row_of, scores)
-        return found
+        starts = np.flatnonzero(np.diff(data.row_of, prepend=-1))
+        return np.asarray(self._over_slices.reduceat(scores, starts), np.float64)
+
+    @property
+    def _over_slices(self) -> np.ufunc:
+        return np.add if self.method.volume_score == "sum" else np.maximum
 
     def calibrate(self, normals: Dataset, false_alarm_rate: float | None = None) -> Calibration:
         """Return what normals say, which neither training nor any limit of the method has seen."""
@@ -231,7 +232,7 @@ class Detector:
             waiting.add(scores)
             while row < len(counts) and len(waiting.image) >= counts[row]:
                 image, heat, reconstruction = waiting.take(counts[row])
-                score = float(image.double().sum() if self.method.volume_score == "sum" else image.double().max())
+                score = float(self._over_slices.reduce(image.double().numpy()))
                 if data.counts is None:
                     yield score, _first(heat), _first(reconstruction)
                 else:

@@ -98,7 +98,7 @@ def _save(
     yield "map", f"{name}.npy"
     shown = _shown(geometry)
     grey, heat = (prediction.restore(part, shown) for part in (data.batch([row])[0, 0].numpy(), _map(prediction)))
-    _save_image(maps / f"{name}_overlay.png", overlay(levels(grey), (heat / scale).clip(0, 1)))
+    _save_image(maps / f"{name}_overlay.png", overlay(levels(grey), heat / scale))
     yield "overlay", f"{name}_overlay.png"
     if prediction.network_reconstruction is not None:
         image = prediction.restore(prediction.network_reconstruction, shown)

@@ -137,7 +137,7 @@ def _check_options(path: Path) -> dict[str, Any]:
 
 
 def training_arguments(given: Any) -> dict[str, Any]:
-    """Return what was given of the options that `_parse_training` adds, as arguments of the verbs."""
+    """Return what was given of the options that `parse_training` adds, as arguments of the verbs."""
     return {
         "preset": given.preset,
         "options": vars(given["method"].clone()),

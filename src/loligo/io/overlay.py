@@ -14,7 +14,7 @@ TYPICAL = 1 / 3
 
 
 def overlay(grey: npt.NDArray[np.uint8], heat: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
-    """Blend heat (h, w) in [0, 1] over (h, w) uint8, the more opaque the hotter beyond `TYPICAL`: (h, w, 3) uint8."""
+    """Blend heat (h, w), hottest at 1, over (h, w) uint8, more opaque the further beyond `TYPICAL`: (h, w, 3) uint8."""
     from matplotlib import colormaps
 
     heat = ((heat - TYPICAL) / (1 - TYPICAL)).clip(0, 1)

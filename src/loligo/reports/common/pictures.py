@@ -52,7 +52,7 @@ def is_volume(image: Path, heat: Path | None = None) -> bool:
 def heated(grey: Grey, heat: Heat, scale: float) -> Grey:
     """Blend a map (H, W), from 0 to ``scale``, over a picture (h, w): (h, w, 3) uint8."""
     resized = PIL.Image.fromarray(heat).resize(size(grey), PIL.Image.Resampling.BILINEAR)
-    return overlay(grey, (np.asarray(resized) / scale).clip(0, 1))
+    return overlay(grey, np.asarray(resized) / scale)
 
 
 def colour_bar() -> str:
