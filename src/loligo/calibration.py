@@ -15,8 +15,10 @@ from loligo.files import write_json
 
 Floats = npt.NDArray[np.float64]
 
-HEADROOM = 3.0
-"""Multiple of the typical peak of a normal image's map that is drawn in the hottest colour."""
+TAIL = 0.95
+"""Quantile of the peaks of normal images' maps from which a place is drawn in the hottest colour."""
+NARROWEST = 0.05
+"""Least range of colours, as a part of the typical peak: where all normals peak alike, a hair is no anomaly."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,10 @@ class Calibration:
     """(n,) raw scores of the calibration normals, ascending."""
     false_alarm_rate: float
     """Proportion of normal images that the threshold calls abnormal, at most; never below 1 / (n + 1)."""
+    typical_peak: float = 0.0
+    """Value that the hottest thousandth of the map of a typical normal image, or volume, reaches: no colour up to it."""
     map_scale: float = 1.0
-    """Value of a heat map that is drawn in the hottest colour."""
+    """What at most 1 in 20 of them reach (`TAIL`): the hottest colour from there; above `typical_peak`."""
 
     @classmethod
     def fit(cls, scores: npt.ArrayLike, false_alarm_rate: float = 0.05) -> Calibration:
@@ -47,7 +51,20 @@ class Calibration:
 
     def at(self, false_alarm_rate: float) -> Calibration:
         """Return the same calibration at another false-alarm rate; nothing needs to be trained or scored for it."""
-        return replace(self.fit(self.scores, false_alarm_rate), map_scale=self.map_scale)
+        fitted = self.fit(self.scores, false_alarm_rate)
+        return replace(fitted, typical_peak=self.typical_peak, map_scale=self.map_scale)
+
+    def with_peaks(self, peaks: npt.ArrayLike) -> Calibration:
+        """Return the same calibration with the colours of maps set by the peaks (n,) of normal images' maps."""
+        typical, tail = float(np.median(peaks)), float(np.quantile(peaks, TAIL, method="higher"))
+        return replace(self, typical_peak=typical, map_scale=max(tail, typical + (NARROWEST * abs(typical) or 1.0)))
+
+    def heat(self, maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return maps, float32 of any shape, in parts of the colours' range: 0 at the typical peak, 1 at the tail."""
+        found: npt.NDArray[np.float32] = (maps - np.float32(self.typical_peak)) / np.float32(
+            self.map_scale - self.typical_peak
+        )
+        return found
 
     @property
     def mean(self) -> float:
@@ -58,11 +75,6 @@ class Calibration:
     def std(self) -> float:
         """Return the standard deviation of raw scores; 1 where they are all equal."""
         return 1.0 if self.scores[0] == self.scores[-1] else float(self.scores.std())
-
-    @property
-    def typical_peak(self) -> float:
-        """Return the value that the hottest thousandth of the map of a typical normal image, or volume, reaches."""
-        return self.map_scale / HEADROOM
 
     @property
     def threshold(self) -> float:
@@ -92,6 +104,7 @@ class Calibration:
         values = {
             "scores": self.scores.tolist(),
             "false_alarm_rate": self.false_alarm_rate,
+            "typical_peak": self.typical_peak,
             "map_scale": self.map_scale,
             "mean": self.mean,
             "std": self.std,
@@ -107,7 +120,10 @@ class Calibration:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             fitted = cls.fit(values["scores"], float(values["false_alarm_rate"]))
-            return replace(fitted, map_scale=float(values["map_scale"]))
+            typical, scale = float(values["typical_peak"]), float(values["map_scale"])
+            if not -math.inf < typical < scale < math.inf:
+                raise ValueError(f"map_scale is {scale}; it must lie above typical_peak, {typical}")
+            return replace(fitted, typical_peak=typical, map_scale=scale)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is not a calibration ({error!r}); train the run again") from error
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from loligo.calibration import HEADROOM, Calibration
+from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
 from loligo.data.arrays import Given, from_images
 from loligo.data.dataset import Dataset
@@ -201,9 +200,9 @@ class Detector:
             if heat is not None:
                 own = heat if normals.counts is None else self.preprocessing.restore(heat, geometry)
                 peaks.append(float(np.quantile(own, 0.999)))
-        scale = float(np.median(peaks)) * HEADROOM if peaks else 1.0
         rate = self.settings.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-        return replace(Calibration.fit(found, rate), map_scale=scale or 1.0)
+        calibration = Calibration.fit(found, rate)
+        return calibration.with_peaks(peaks) if peaks else calibration
 
     def predictions(self, data: Dataset, batch_size: int = 16, progress: bool = False) -> Iterator[Prediction]:
         """Yield a prediction for each row of a data set, in order; memory holds one batch, or one volume."""
