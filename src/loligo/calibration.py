@@ -30,7 +30,7 @@ class Calibration:
     false_alarm_rate: float
     """Proportion of normal images that the threshold calls abnormal, at most; never below 1 / (n + 1)."""
     typical_peak: float = 0.0
-    """Value that the hottest thousandth of the map of a typical normal image, or volume, reaches: no colour up to it."""
+    """What the hottest thousandth of the map of a typical normal image, or volume, reaches: no colour up to it."""
     map_scale: float = 1.0
     """What at most 1 in 20 of them reach (`TAIL`): the hottest colour from there; above `typical_peak`."""
 
