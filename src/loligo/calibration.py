@@ -30,9 +30,9 @@ class Calibration:
     false_alarm_rate: float
     """Proportion of normal images that the threshold calls abnormal, at most; never below 1 / (n + 1)."""
     typical_peak: float = 0.0
-    """What the hottest thousandth of the map of a typical normal image, or volume, reaches: no colour up to it."""
+    """Heat at the hottest place of a typical normal image, or volume: no colour up to it."""
     map_scale: float = 1.0
-    """What at most 1 in 20 of them reach (`TAIL`): the hottest colour from there; above `typical_peak`."""
+    """What at most 1 in 20 of them reach anywhere (`TAIL`): the hottest colour from there; above `typical_peak`."""
 
     @classmethod
     def fit(cls, scores: npt.ArrayLike, false_alarm_rate: float = 0.05) -> Calibration:

@@ -24,6 +24,7 @@ from loligo.config import PreprocessingConfig, TrainConfig
 from loligo.data.arrays import Given, from_images
 from loligo.data.dataset import Dataset
 from loligo.data.preprocessing import Preprocessing
+from loligo.io import regions
 from loligo.methods.contract import Method
 from loligo.nn.conv import packed
 from loligo.nn.precision import Resolved, autocast, dtype_of, pick_device, resolve
@@ -198,8 +199,8 @@ class Detector:
         for geometry, (score, heat, _) in zip(normals.geometries, self._rows(normals, 16, progress=False), strict=True):
             found.append(score)
             if heat is not None:
-                own = heat if normals.counts is None else self.preprocessing.restore(heat, geometry)
-                peaks.append(float(np.quantile(own, 0.999)))
+                whole = normals.counts is None and self.preprocessing.aspect == "squash"
+                peaks.append(regions.peak(heat if whole else self.preprocessing.restore(heat, geometry)))
         rate = self.settings.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
         calibration = Calibration.fit(found, rate)
         return calibration.with_peaks(peaks) if peaks else calibration

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loligo.reports.sheet import regions
-from loligo.reports.sheet.regions import Region
+from loligo.io import regions
+from loligo.io.regions import Region
 
 SIDE = 64
 
@@ -19,10 +19,13 @@ def planted(*boxes: tuple[int, int, int, int], heat: float = 2.0, side: int = SI
     return found
 
 
-def only(heat: np.ndarray, typical: float = 1.0) -> Region:
-    found = regions.find(heat, typical)
-    assert len(found) == 1
-    return found[0]
+def find(heat: np.ndarray) -> tuple[Region, ...]:
+    return regions.find(heat).regions
+
+
+def only(heat: np.ndarray) -> Region:
+    (found,) = find(heat)
+    return found
 
 
 def test_a_square_at_the_top_left_is_told_in_words_with_its_exact_share() -> None:
@@ -43,7 +46,7 @@ def test_a_square_at_the_top_left_is_told_in_words_with_its_exact_share() -> Non
         ((10, 34, 8, 16), "upper and middle zone, image left"),
         ((30, 60, 8, 16), "middle and lower zone, image left"),
         ((2, 62, 40, 50), "all zones, image right"),
-        ((2, 62, 2, 62), "all zones, both sides"),
+        ((2, 62, 22, 42), "all zones, both sides"),
     ],
 )
 def test_places(box: tuple[int, int, int, int], place: str) -> None:
@@ -61,35 +64,49 @@ def test_zones_and_sides_of_a_map_that_is_not_square() -> None:
     assert only(heat).place == "lower zone, image right"
 
 
-def test_the_peak_is_in_multiples_of_the_typical_one() -> None:
-    assert only(planted((20, 40, 20, 40), heat=12.0), typical=4.0).peak == pytest.approx(3.0, rel=1e-3)
+def test_the_peak_is_the_heat_at_the_hottest_place() -> None:
+    heat = planted((20, 40, 20, 40), heat=3.0)
+    heat[28:32, 30:34] = 4
+    region = only(heat)
+    assert region.peak == pytest.approx(4.0, rel=0.02)
+    assert 28 / SIDE < region.at[0] < 32 / SIDE and 30 / SIDE < region.at[1] < 34 / SIDE
+    assert regions.find(heat).at == region.at and regions.find(heat).peak == region.peak
+    assert regions.peak(heat) == region.peak
+
+
+def test_the_peak_of_a_volume_is_no_lone_voxel() -> None:
+    heat = np.zeros((64, 64, 64), np.float32)
+    heat[10, 10, 10] = 9
+    assert regions.peak(heat) < 9
+    heat[30:40, 30:40, 30:40] = 5
+    assert regions.peak(heat) == pytest.approx(5, rel=1e-3)
 
 
 def test_what_is_typical_is_no_region() -> None:
-    assert regions.find(np.full((SIDE, SIDE), 0.99, np.float32), 1.0) == []
+    assert find(np.full((SIDE, SIDE), 0.99, np.float32)) == ()
 
 
 def test_a_lone_hot_pixel_is_no_region() -> None:
-    assert regions.find(planted((30, 31, 30, 31), heat=1.2, side=128), 1.0) == []  # smoothed away
-    assert regions.find(planted((30, 31, 30, 31), heat=9.0, side=128), 1.0) == []  # too small: 9 of 16384 pixels
+    assert find(planted((30, 31, 30, 31), heat=1.2, side=128)) == ()  # smoothed away
+    assert find(planted((30, 31, 30, 31), heat=9.0, side=128)) == ()  # too small: 9 of 16384 pixels
 
 
 def test_the_smallest_region_is_a_thousandth_of_the_image() -> None:
     side, area = 100, (2, 5)  # 10 pixels of 10000
     assert only(planted((20, 20 + area[0], 20, 20 + area[1]), heat=2.0, side=side)).fraction == 0.001
-    assert regions.find(planted((20, 21, 20, 29), heat=2.0, side=side), 1.0) == []  # 9 pixels
+    assert find(planted((20, 21, 20, 29), heat=2.0, side=side)) == ()  # 9 pixels
 
 
 def test_regions_are_ordered_by_their_heat() -> None:
     wide, hot = planted((4, 24, 4, 24), heat=1.5), planted((48, 54, 40, 46), heat=4.0)
-    assert [region.place[:5] for region in regions.find(wide + hot, 1.0)] == ["upper", "lower"]  # 200 against 108
+    assert [region.place[:5] for region in find(wide + hot)] == ["upper", "lower"]  # 200 against 108
     hotter = planted((48, 54, 40, 46), heat=9.0)
-    assert [region.place[:5] for region in regions.find(wide + hotter, 1.0)] == ["lower", "upper"]
+    assert [region.place[:5] for region in find(wide + hotter)] == ["lower", "upper"]
 
 
 def test_regions_that_touch_at_a_corner_are_one() -> None:
-    assert len(regions.find(planted((4, 14, 4, 14), (14, 24, 14, 24)), 1.0)) == 1
-    assert len(regions.find(planted((4, 14, 4, 14), (18, 28, 18, 28)), 1.0)) == 2
+    assert len(find(planted((4, 14, 4, 14), (14, 24, 14, 24)))) == 1
+    assert len(find(planted((4, 14, 4, 14), (18, 28, 18, 28)))) == 2
 
 
 @pytest.mark.parametrize("box", [(0, 8, 20, 30), (56, 64, 20, 30), (20, 30, 0, 8), (20, 30, 56, 64)])
@@ -98,7 +115,7 @@ def test_the_border_is_noticed_at_every_side(box: tuple[int, int, int, int]) -> 
 
 
 def test_near_the_border_is_not_at_it() -> None:
-    assert not only(planted((2, 62, 2, 62))).at_border
+    assert not only(planted((2, 62, 2, 20))).at_border
 
 
 def test_the_size_of_the_map_does_not_matter() -> None:
@@ -108,16 +125,23 @@ def test_the_size_of_the_map_does_not_matter() -> None:
     assert large.fraction == pytest.approx(small.fraction, rel=0.02)
 
 
-@pytest.mark.parametrize("typical", [0.0, -1.0, float("nan")])
-def test_a_typical_peak_must_be_positive(typical: float) -> None:
-    with pytest.raises(ValueError, match=rf"the typical peak is {typical}; it must be a positive number"):
-        regions.find(planted((4, 20, 6, 22)), typical)
+def test_where_more_than_a_third_is_hot_no_place_stands_out() -> None:
+    assert regions.find(planted((0, 64, 0, 22))).widespread
+    assert find(planted((0, 64, 0, 22))) == () and not regions.find(planted((0, 64, 0, 21))).widespread
+
+
+def test_large_maps_are_searched_at_a_bounded_size() -> None:
+    heat = np.zeros((1500, 3000), np.float32)
+    heat[300:600, 600:900] = 2
+    region = only(heat)
+    assert region.mask.shape == (128, 256)
+    assert region.size == pytest.approx((0.2, 0.1), abs=0.01) and region.fraction == pytest.approx(0.02, rel=0.05)
 
 
 def test_a_map_must_be_finite_and_flat() -> None:
     heat = planted((4, 20, 6, 22))
     with pytest.raises(ValueError, match=r"a map of shape \(1, 64, 64\) is not a finite \(H, W\) array"):
-        regions.find(heat[None], 1.0)
+        regions.find(heat[None])
     heat[0, 0] = np.nan
     with pytest.raises(ValueError, match=r"is not a finite"):
-        regions.find(heat, 1.0)
+        regions.find(heat)

@@ -147,14 +147,13 @@ def sheet(argv: list[str]) -> None:
     """write a page on each image, PDF or HTML: loligo sheet RUN IMAGE... | RUN --flagged [-o case.pdf]"""
     parser = new_parser(sheet, "loligo sheet RUN IMAGE... | RUN --flagged [-o case.pdf|case.html]")
     parser.add_argument("run", metavar="RUN", help="folder of a trained run")
-    parser.add_argument("images", metavar="IMAGE", nargs="*", default=[], help="image or volume files")
     parser.add_argument("--flagged", action="store_true", help="of all images that the run's scoring flagged")
+    if "--flagged" not in argv:
+        parser.add_argument("images", metavar="IMAGE", nargs="+", help="image or volume files; or --flagged")
     parser.add_argument("-o", "--out", help="file to write: .pdf or .html (default: the image's name with .pdf, here)")
     add_device(parser)
     add_rate(parser)
     given = parse(parser, argv)
-    if given.flagged == bool(given.images):
-        fail("give the images to make sheets of, or --flagged for all that the scoring flagged")
     images = None if given.flagged else given.images
     made = _api().sheet(given.run, images, given.out, device=given.device, false_alarm_rate=given.false_alarm_rate)
     print(f"{made}. {NOTICE}")

@@ -25,6 +25,8 @@ OPENED = 2
 """Pixels by which thin bridges, such as to a marker, are cut."""
 LEAST, ONE = 0.15, 0.8
 """Part of the image that a body takes at least, and part of all that is no background: else it is none, or many."""
+INSIDE = 0.9
+"""Part of what is taken for lungs that must lie in the body: else it is none."""
 NEAR = 3
 """Pixels beyond the outline that still count as the body."""
 
@@ -42,6 +44,7 @@ def place(image: Floats, at: tuple[float, float]) -> Place:
     small = resized(image[None], (SIDE, SIDE))[0]
     body, both = segment(small), lungs.segment(small)
     halves = both[:, : SIDE // 2].any() and both[:, SIDE // 2 :].any()
+    halves = halves and body is not None and both[body].sum() > INSIDE * both.sum()
     row, column = (min(SIDE - 1, int(part * SIDE)) for part in at)
     near = None if body is None else ndimage.binary_dilation(body, iterations=NEAR)
     return Place(

@@ -18,7 +18,7 @@ Line = npt.NDArray[np.float64]
 SIDE = 256
 """Longest side in pixels at which a map is searched."""
 SMALLEST = 0.001
-"""Fraction of the image below which a hot spot is no region: 1 in 20 normal images has that much above the limit."""
+"""Fraction of the image below which a hot spot is no region."""
 SMOOTHING = 1 / 128
 """Standard deviation of the smoothing, as a fraction of the map's side: lone hot pixels are noise."""
 BORDER = 1 / 64
@@ -109,10 +109,15 @@ def find(heat: Heat) -> Hot:
     return Hot(tuple(regions), hot.fraction, hot.at, hot.peak)
 
 
+def peak(heat: Heat) -> float:
+    """Return the heat at the hottest place of a map (H, W) or (X, Y, Z), in its own unit, as `smooth` leaves it."""
+    return float(smooth(_small(heat) if heat.ndim == 2 else heat).max())
+
+
 def smooth(heat: Heat) -> Heat:
-    """Return a map (H, W) without its lone hot pixels."""
+    """Return a map (H, W) or (X, Y, Z) without its lone hot pixels."""
     sigmas = [SMOOTHING * side for side in heat.shape]
-    smoothed: Heat = gaussian_filter(heat.astype(np.float64), sigmas, mode="nearest").astype(np.float32)
+    smoothed: Heat = gaussian_filter(np.asarray(heat, np.float32), sigmas, mode="nearest", truncate=3)
     return smoothed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from pathlib import Path
 
@@ -13,10 +14,14 @@ from PIL import Image
 from conftest import anatomy, blob, write_images
 from loligo import api
 from loligo.cli import main
-from loligo.io import nifti
 from loligo.reports.sheet import page as sheets
-from loligo.reports.sheet.examine import examine
+from loligo.reports.sheet.case import Case
+from loligo.reports.sheet.examine import Examiner
 from loligo.runs.run import Run
+
+
+def examine(run: Run, path: Path) -> Case:
+    return Examiner(run)(path)
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +55,20 @@ def test_a_sheet_has_the_numbers_of_score(run: Run, image: Path, tmp_path: Path)
     case = examine(run, image)
     row = table.iloc[0]
     assert case.score == pytest.approx(row["score"])
-    assert (case.p_value, case.anomaly_score) == pytest.approx((row["p_value"], row["anomaly_score"]))
+    assert case.p_value == pytest.approx(row["p_value"])
     assert case.flagged == bool(row["flag"])
     assert case.map is not None
     np.testing.assert_array_equal(case.map, np.load(tmp_path / "scored" / row["map"]))
-    assert (case.method, case.run, case.seen) == ("gaussian", "a", "")
+    assert (case.method, case.run, case.warnings) == ("gaussian", "a", ())
     assert [normal.source.parent for normal in case.normals] == [Path(run.manifest()["path"][0]).parent] * 3
 
 
-def test_map_and_regions_lie_on_the_grid_of_the_image(run: Run, tmp_path: Path) -> None:
+def test_the_map_lies_on_the_grid_of_the_image(run: Run, tmp_path: Path) -> None:
     wide = np.asarray(Image.fromarray(blob(anatomy(1, 64, seed=7))[0, 0]).resize((150, 90)))
     (path,) = write_images(tmp_path, wide.clip(0, 1)[None, None])
     case = examine(run, path)
     assert case.map is not None and case.map.shape == (90, 150)
-    assert case.regions[0].mask.shape == (90, 150)
+    assert case.hot is not None and case.hot.peak > 1
 
 
 def test_a_method_that_is_given_slice_positions_has_sheets_of_images(
@@ -90,7 +95,7 @@ def test_the_page_is_named_after_the_image_unless_told(
     monkeypatch.chdir(tmp_path)
     wanted = []
     monkeypatch.setattr(sheets, "check", wanted.append)
-    monkeypatch.setattr(sheets, "write", lambda case, out: out)
+    monkeypatch.setattr(sheets, "write", lambda cases, out: out)
     assert api.sheet(run.folder, image) == Path("000.pdf")
     assert wanted == [Path("000.pdf")]
 
@@ -103,8 +108,7 @@ def test_the_page_is_named_after_the_image_unless_told(
         ("colour.png", "colour", r"colour.png: is in colour"),
         ("notes.png", b"hello", r"notes.png: its content is text"),
         ("notes.txt", b"hello", r"notes.txt: its content is text"),
-        ("scan.nii", "volume", r"a sheet is of one image, not of a volume"),
-        ("nowhere.png", None, r"nowhere.png: no such file; give one image"),
+        ("nowhere.png", None, r"nowhere.png: no such file; give an image"),
     ],
 )
 def test_a_file_that_is_no_radiograph_is_one_line(
@@ -123,8 +127,6 @@ def test_a_file_that_is_no_radiograph_is_one_line(
         path.write_bytes(image.read_bytes()[:600])
     elif content == "colour":
         Image.fromarray(np.dstack([np.full((64, 64), level, np.uint8) for level in (0, 90, 200)])).save(path)
-    elif content == "volume":
-        nifti.save(path, np.zeros((4, 4, 4), np.float32), np.eye(4), 1)
     elif content is not None:
         path.write_bytes(content)  # type: ignore[arg-type]
     assert message in fails(["sheet", str(run.folder), str(path), "-o", str(out)], capsys)
@@ -134,7 +136,7 @@ def test_a_file_that_is_no_radiograph_is_one_line(
 def test_a_folder_and_a_wrong_suffix_are_one_line(
     run: Run, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "no such file; give one image" in fails(["sheet", str(run.folder), str(tmp_path)], capsys)
+    assert "no such file; give an image" in fails(["sheet", str(run.folder), str(tmp_path)], capsys)
     error = fails(["sheet", str(run.folder), str(image), "-o", str(tmp_path / "case.doc")], capsys)
     assert "a sheet ends in .pdf or .html, not '.doc'" in error
 
@@ -163,10 +165,44 @@ def test_images_that_the_run_has_seen_are_known(run: Run, tmp_path: Path) -> Non
     trained, held_out = (Path(rows["path"][rows["split"] == split].iloc[0]) for split in ("train", "calibration"))
     copy = tmp_path / "copy.png"
     shutil.copy(trained, copy)
-    assert [examine(run, path).seen for path in (trained, copy, held_out)] == ["train", "train", "calibration"]
+    said = [examine(run, path).warnings[0] for path in (trained, copy, held_out)]
+    assert ["learnt from" in one for one in said] == [True, True, False] and "compares it with itself" in said[2]
     (tmp_path / "link.png").symlink_to(held_out)
     roundabout = held_out.parent / ".." / held_out.parent.name / held_out.name
-    assert [examine(run, path).seen for path in (tmp_path / "link.png", roundabout)] == ["calibration"] * 2
+    assert [examine(run, path).warnings for path in (tmp_path / "link.png", roundabout)] == [(said[2],)] * 2
+
+
+def test_of_several_images_one_that_fails_is_told_and_the_others_have_their_sheet(
+    run: Run, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"")
+    page = api.sheet(run, [bad, image, tmp_path / "gone.png", image], tmp_path / "all.html").read_text(encoding="utf-8")
+    assert page.count("<article>") == 2
+    assert [one in caplog.text for one in ("bad.png: it is empty", "gone.png: no such file")] == [True, True]
+    with pytest.raises(ValueError, match=r"gone\.png: no such file"):
+        api.sheet(run, [bad, tmp_path / "gone.png"], tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()
+
+
+def test_sheets_of_all_that_is_flagged_the_most_abnormal_first(
+    normals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = api.train("gaussian", normals, tmp_path / "run", preset="tiny")
+    argv = ["sheet", str(run.folder), "-o", str(tmp_path / "flagged.html")]
+    capsys.readouterr()
+    assert "has no scores.csv" in fails([*argv, "--flagged"], capsys)
+    images = np.concatenate([anatomy(3, 64, seed=9), blob(anatomy(2, 64, seed=7))])
+    table = api.score(run, write_images(tmp_path / "new", images))
+    flagged = table[table["flag"] == 1].sort_values("score", ascending=False)
+    main([*argv, "--flagged"])
+    page = (tmp_path / "flagged.html").read_text(encoding="utf-8")
+    names = [Path(path).name for path in flagged["path"]]
+    assert re.findall(r"<h1>(.*?)</h1>", page) == names and len(names) >= 2
+    assert "images" in fails(argv, capsys)
+    assert "a.png" in fails([*argv, "a.png", "--flagged"], capsys)  # either, not both
+    table.assign(flag=0).to_csv(run.folder / "scores.csv", index=False)
+    assert "none of 5 images is flagged; name the images" in fails([*argv, "--flagged"], capsys)
 
 
 def test_a_score_that_is_no_number_is_told(run: Run, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

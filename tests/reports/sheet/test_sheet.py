@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 import sys
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import PIL.Image
 import pytest
 
 from loligo.calibration import Calibration
@@ -22,8 +18,7 @@ from loligo.reports.sheet import page as sheet
 from loligo.reports.sheet import pictures as sheet_pictures
 from loligo.reports.sheet import plain
 from loligo.reports.sheet.case import Case
-from loligo.reports.sheet.regions import Region
-from loligo.types import Image
+from loligo.types import Image, Volume
 
 try:
     sheet.check(Path("case.pdf"))
@@ -36,6 +31,7 @@ needs_pango = pytest.mark.skipif(bool(NO_PANGO), reason=NO_PANGO)
 
 SIDE = 64
 NORMALS = np.linspace(0, 1, 99)  # a score of x has about 100 * (1 - x) normals above it
+CALIBRATION = replace(Calibration.fit(NORMALS), typical_peak=0.5, map_scale=1.0)
 NOTICE = "Research use only: not a medical device."
 
 
@@ -45,7 +41,7 @@ def picture(name: str = "normal.png", shape: tuple[int, int] = (80, 100)) -> Ima
 
 
 def heat(*boxes: tuple[int, int, int, int]) -> np.ndarray:
-    """A map whose typical peak is 1, hot in boxes of (first row, last row + 1, first column, last column + 1)."""
+    """A map whose full colour is 1, hot in boxes of (first row, last row + 1, first column, last column + 1)."""
     found = np.full((SIDE, SIDE), 0.1, np.float32)
     for top, bottom, left, right in boxes:
         found[top:bottom, left:right] = 2
@@ -58,7 +54,7 @@ def case(score: float = 0.5, **changes: object) -> Case:
         method="ae",
         run="first",
         written=date(2031, 5, 7),
-        calibration=replace(Calibration.fit(NORMALS), map_scale=3.0),
+        calibration=CALIBRATION,
         score=score,
         map=heat((4, 20, 6, 22)),
         reconstruction=np.zeros((SIDE, SIDE), np.float32),
@@ -69,7 +65,7 @@ def case(score: float = 0.5, **changes: object) -> Case:
 
 
 def html(of: Case, folder: Path) -> str:
-    return sheet.write(of, folder / "case.html").read_text(encoding="utf-8")
+    return sheet.write([of], folder / "case.html").read_text(encoding="utf-8")
 
 
 def text(page: str) -> str:
@@ -79,7 +75,7 @@ def text(page: str) -> str:
 
 
 def suggested(of: Case) -> str:
-    return " ".join(plain.suggestions(of, sheet.REGIONS))
+    return " ".join(plain.suggestions(of))
 
 
 def confident(count: int, score: float) -> str:
@@ -90,12 +86,16 @@ def confident(count: int, score: float) -> str:
 def test_a_page_has_all_facts(tmp_path: Path) -> None:
     said = text(html(case(0.995), tmp_path))
     assert "image.png Anomaly sheet of one image, 64 × 64 pixels. Method ae, run first, written on 2031-05-07" in said
-    assert "Flagged Higher than nearly all normal images" in said
-    assert "0.845 anomaly score 0.020 p-value" in said  # sigmoid of 0.495 / 0.2916, and (1 + 1) / 100
+    assert "Flagged Higher than 98 of 99 held-out normal images" in said
+    assert "p-value 0.020 score 1.70" in said  # (1 + 1) / 100, and 0.495 / 0.2916
+    assert "Score: 1.70 deviations above the mean of those normals." in said
     assert (
         "1 of 99 held-out normal images scores as high; counting this image with them, that is about 1 in 50." in said
     )
-    assert "1 upper zone, image left 16 × 16 px, 6.2 % 2.00 ×" in said
+    assert "1 upper zone, image left 16 × 16 px, 6.2 % 3.00" in said
+    assert (
+        "typical normal 1 in 20 normals" in said and "hotter than the hottest place of 19 in 20 normal images" in said
+    )
     assert "Reconstruction" in said
     assert all(f"Normal image {i + 1} n{i}.png" in said for i in range(3)) and "200 training images" in said
     assert "not the patient's left: in the usual frontal display it is the patient's right" in said
@@ -116,9 +116,11 @@ def test_a_page_needs_nothing_else_and_tells_no_folder(tmp_path: Path) -> None:
 
 
 def test_sizes_are_in_mm_where_the_spacing_of_pixels_is_known() -> None:
-    (region,) = case(map=heat((4, 20, 6, 46))).regions
-    assert plain.region_row(region, None)[1] == "40 × 16 px, 16 %"
-    assert plain.region_row(region, (0.5, 0.2))[1] == "8 × 8 mm, 16 %"
+    of = case(map=heat((4, 20, 6, 46)))
+    assert of.hot is not None and isinstance(of.image, Image)
+    (region,) = of.hot.regions
+    assert plain.region_row(region, of.image)[1] == "40 × 16 px, 16 %"
+    assert plain.region_row(region, replace(of.image, spacing=(0.5, 0.2)))[1] == "8 × 8 mm, 16 %"
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_no_words_of_a_diagnosis(tmp_path: Path) -> None:
 def test_without_regions_the_page_says_so(tmp_path: Path) -> None:
     said = text(html(case(map=heat()), tmp_path))
     assert (
-        "No region stands out: no place of a thousandth of the image or more is hotter" in said
+        "None: no place of a thousandth of the image or more is in full colour." in said
         and "Compare region" not in said
     )
 
@@ -166,29 +168,56 @@ def test_without_training_images_the_page_says_so(tmp_path: Path) -> None:
     assert "nearest normal images" not in said and "Normal image 1" not in said
 
 
-def test_five_regions_are_outlined_and_the_others_counted(tmp_path: Path) -> None:
+def test_five_regions_are_listed_and_the_others_counted(tmp_path: Path) -> None:
     boxes = [(row, row + 6, column, column + 6) for row in (4, 24, 44) for column in (4, 24, 44)]
-    page = html(case(map=heat(*boxes)), tmp_path)
-    assert page.count('class="badge"') == 5
-    assert "4 further regions stand out less and are not outlined." in text(page)
-    assert "1 further region stands out less and is not outlined." in text(html(case(map=heat(*boxes[:6])), tmp_path))
+    said = text(html(case(map=heat(*boxes)), tmp_path))
+    assert said.count("6 × 6 px") == 5 and "4 further stand out less and are not listed." in said
+    assert "1 further stands out less and is not listed." in text(html(case(map=heat(*boxes[:6])), tmp_path))
     assert "further" not in text(html(case(map=heat(*boxes[:5])), tmp_path))
 
 
-@pytest.mark.parametrize(("seen", "words"), [("train", "the method learnt from"), ("calibration", "with itself")])
-def test_an_image_that_the_run_has_seen_is_warned_of(tmp_path: Path, seen: str, words: str) -> None:
-    assert words in text(html(case(seen=seen), tmp_path))
-    assert "This very image" not in text(html(case(), tmp_path))
+def test_where_too_much_is_hot_the_page_says_so_and_lists_nothing(tmp_path: Path) -> None:
+    of = case(2.0, map=heat((4, 44, 4, 44)))
+    said = text(html(of, tmp_path))
+    assert "39 % of the image is in full colour: no place stands out, none is outlined." in said
+    assert "Look at the whole image first" in said and "40 × 40 px" not in said and "None: no place" not in said
+
+
+def body_in_black(padding: int) -> Image:
+    pixels = np.zeros((1, SIDE, SIDE), np.float32)
+    pixels[0, padding:-padding, padding:-padding] = np.linspace(0.5, 0.9, SIDE - 2 * padding)
+    return Image(pixels, Path("/clinic/body.png"))
+
+
+@pytest.mark.parametrize(
+    ("box", "image", "words"),
+    [
+        ((1, 9, 1, 9), body_in_black(14), "The hottest place lies outside of the body: check collimation"),
+        ((26, 36, 26, 36), body_in_black(14), ""),
+        ((26, 36, 26, 36), Image(np.zeros((1, SIDE, SIDE), np.float32)), "The outline of the body was not found."),
+    ],
+)
+def test_the_page_says_what_the_hottest_place_lies_in(box: tuple[int, ...], image: Image, words: str) -> None:
+    said = " ".join(plain.where(case(image=image, map=heat(box))))  # type: ignore[arg-type]
+    assert words in said and ("of the body" in said) == bool(words)
+    assert "Two lungs were not found." in said  # a square has none
+    assert plain.where(case(image=image, map=heat() - 1)) == []
+
+
+def test_warnings_of_the_input_stand_at_the_top(tmp_path: Path) -> None:
+    said = text(html(case(warnings=("It is a negative.", "<b>")), tmp_path))
+    assert said.index("It is a negative.") < said.index("p-value") and "&lt;b&gt;" in said
 
 
 @pytest.mark.parametrize(
     ("score", "flagged", "words"),
     [
-        (2.0, True, "Higher than nearly all normal images"),
-        (0.97, True, "Higher than nearly all normal images"),
-        (0.9, False, "Higher than most normal images"),
+        (2.0, True, "Higher than all 99 held-out normal images"),
+        (0.97, True, "Higher than 96 of 99 held-out normal images"),
+        (0.9, False, "Higher than 89 of 99 held-out normal images"),
         (0.5, False, "In the typical range of normal images"),
-        (0.1, False, "Lower than most normal images"),
+        (0.1, False, "Lower than 89 of 99 held-out normal images"),
+        (-1, False, "Lower than all 99 held-out normal images"),
     ],
 )
 def test_headline(score: float, flagged: bool, words: str, tmp_path: Path) -> None:
@@ -197,14 +226,18 @@ def test_headline(score: float, flagged: bool, words: str, tmp_path: Path) -> No
     assert f"{'Flagged' if flagged else 'Not flagged'} {words}" in text(html(of, tmp_path))
 
 
-def test_of_few_normals_no_more_is_said_than_they_can_tell() -> None:
-    assert (
-        plain.headline(case(9.0, calibration=Calibration.fit([1.0, 2.0])))
-        == "Higher than the few held-out normal images"
-    )
-    assert plain.headline(case(1.5, calibration=Calibration.fit([1.0, 2.0]))) == "In the typical range of normal images"
-    assert plain.headline(case(0.5, calibration=Calibration.fit([1.0]))) == "Lower than the few held-out normal images"
-    assert plain.headline(case(1.0, calibration=Calibration.fit([1.0] * 5))) == "In the typical range of normal images"
+@pytest.mark.parametrize(
+    ("score", "normals", "words"),
+    [
+        (9.0, [1.0, 2.0], "Higher than all 2 held-out normal images"),
+        (1.5, [1.0, 2.0], "In the typical range of normal images"),
+        (0.5, [1.0], "Lower than the one held-out normal image"),
+        (1.5, [1.0], "Higher than the one held-out normal image"),
+        (1.0, [1.0] * 5, "In the typical range of normal images"),
+    ],
+)
+def test_of_few_normals_no_more_is_said_than_they_can_tell(score: float, normals: list[float], words: str) -> None:
+    assert plain.headline(case(score, calibration=Calibration.fit(normals))) == words
 
 
 def test_no_share_is_rounded_up_to_all() -> None:
@@ -264,7 +297,7 @@ def test_suggestions_for_a_region() -> None:
         "Compare region 1 with the same place on the other side of the image, in the nearest normal images and in the "
         "reconstruction."
     ) in said
-    assert "Not flagged does not mean normal" in said and "Many normal images have an outlined place too." in said
+    assert "Not flagged does not mean normal" in said
     alone = suggested(case(map=heat((4, 20, 20, 44)), reconstruction=None, neighbours=None, normals=()))
     assert "Look closely at region 1." in alone
 
@@ -285,13 +318,12 @@ def test_suggestions_for_regions_at_the_border() -> None:
 
 
 def test_suggestions_for_an_image_that_differs_as_a_whole() -> None:
-    assert "Hot regions cover 39 % of the image: check exposure" in suggested(case(map=heat((4, 44, 4, 44))))
-    assert "The score is high but no region stands out: look at the whole image" in suggested(case(2.0, map=heat()))
+    assert "The score is high but no place stands out: look at the whole image" in suggested(case(2.0, map=heat()))
     assert "The score is high" not in suggested(case(0.5, map=heat()))
     near = case().neighbours
     assert near is not None
     far = suggested(case(neighbours=replace(near, dissimilarity=0.997)))
-    assert "No training image is similar to it: 99.7 % of them" in far
+    assert "It looks like no training image: 99.7 % of those have a closer look-alike among the others" in far
     assert "mean is brighter than that of all of the training images" in suggested(
         case(neighbours=replace(near, darker=1.0))
     )
@@ -299,7 +331,7 @@ def test_suggestions_for_an_image_that_differs_as_a_whole() -> None:
         case(neighbours=replace(near, darker=0.0))
     )
     few = replace(near, dissimilarity=1.0, darker=1.0, count=20)  # of 21 images one must be the farthest
-    assert not re.search("No training image|Its mean", suggested(case()) + suggested(case(neighbours=few)))
+    assert not re.search("no training image|Its mean", suggested(case()) + suggested(case(neighbours=few)))
 
 
 def test_suggestions_for_another_shape() -> None:
@@ -317,49 +349,20 @@ def test_the_flag_is_put_in_its_place() -> None:
     )
 
 
-def pixels(of: sheet_pictures.Print) -> np.ndarray:
-    return np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(of.uri.split(",")[1]))))
-
-
-def test_the_outline_runs_around_the_region() -> None:
-    dark = np.zeros((1, SIDE, SIDE), np.float32)
-    of = case(map=heat((16, 48, 16, 48)))
-    assert of.map is not None
-    shown = pixels(sheet_pictures.outlined(dark, np.zeros_like(of.map), 3.0, of.regions, "")).astype(int)
-    side = shown.shape[0]
-    cyan = (shown[..., 2] > 180) & (shown[..., 0] < 80)
-    rows = np.flatnonzero(cyan.any(axis=1))
-    assert rows[0] == pytest.approx(side / 4, abs=6) and rows[-1] == pytest.approx(side * 3 / 4, abs=6)
-    assert not cyan[side * 3 // 10 : side * 7 // 10, side * 3 // 10 : side * 7 // 10].any()
-
-
-@pytest.mark.parametrize(("shape", "size"), [((100, 100), (74, 74)), ((10, 100), (90, 9)), ((100, 10), (7.4, 74))])
-def test_pictures_fit_their_place(shape: tuple[int, int], size: tuple[float, float]) -> None:
-    assert sheet_pictures.fitted(shape, sheet_pictures.LARGE) == pytest.approx(size)
-
-
-def test_numbers_stand_inside_the_picture_and_apart() -> None:
-    boxes = [(0, 8, 0, 8), (0, 8, 10, 18), (56, 64, 56, 64), (24, 40, 24, 40), (24, 40, 44, 60)]
-    found = [SimpleNamespace(mask=heat(box) > 1) for box in boxes]
-    at = np.array(sheet_pictures.badges(found, (60.0, 40.0)))  # type: ignore[arg-type]
-    half = sheet_pictures.BADGE / 2
-    assert (at >= half).all() and (at <= np.array([60, 40]) - half).all()
-    apart = np.linalg.norm(at[:, None] - at, axis=2) + 99 * np.eye(len(at))
-    assert apart.min() >= sheet_pictures.BADGE
-    for (x, y), one in zip(at, found, strict=True):
-        rows, columns = np.nonzero(one.mask)
-        near = np.hypot((columns + 0.5) * 60 / SIDE - x, (rows + 0.5) * 40 / SIDE - y).min()
-        assert near < 1.5 * sheet_pictures.BADGE
+@pytest.mark.parametrize(("shape", "side"), [((100, 100), 89), ((100, 200), 152), ((200, 100), 46)])
+def test_pictures_take_the_room_that_there_is(shape: tuple[int, int], side: float) -> None:
+    assert sheet_pictures.fitted(shape, sheet_pictures.large(shape))[0] == side
 
 
 def test_the_chart_marks_image_and_threshold() -> None:
     chart = sheet_pictures.chart(case().calibration, 0.7)
-    assert chart.startswith("<svg") and "this image" in chart and "flagged from here" in chart
+    assert chart.startswith("<svg") and "this image<" in chart and "flagged from here" in chart
+    assert "this volume at 1.71e+03" in sheet_pictures.chart(case().calibration, 500.0, "volume")  # beyond its end
 
 
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"case\.doc: a sheet ends in \.pdf or \.html, not '\.doc'"):
-        sheet.write(case(), tmp_path / "case.doc")
+        sheet.write([case()], tmp_path / "case.doc")
     assert not list(tmp_path.iterdir())
 
 
@@ -369,7 +372,7 @@ REFUSED = r"pip install 'loligo\[pdf\]'.* Pango .*libpango.*-o case\.html"
 def test_without_its_package_a_pdf_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "weasyprint", None)  # as if it were not installed
     with pytest.raises(ValueError, match=REFUSED):
-        sheet.write(case(), tmp_path / "case.pdf")
+        sheet.write([case()], tmp_path / "case.pdf")
     assert not list(tmp_path.iterdir())
     assert NOTICE in html(case(), tmp_path)
 
@@ -397,7 +400,7 @@ def crowded() -> Case:
         run="r" * 200,
         neighbours=replace(near, dissimilarity=1.0, darker=1.0),
         normals=tuple(picture("M" * 240 + f"{i}.png", (100, 130)) for i in range(3)),
-        seen="train",
+        warnings=("W" * 300,),
     )
 
 
@@ -406,12 +409,12 @@ def crowded() -> Case:
 def test_a_pdf_is_one_page_of_a4_with_all_words(of: Case, tmp_path: Path) -> None:
     from pypdf import PdfReader
 
-    reader = PdfReader(sheet.write(of, tmp_path / "case.pdf"))
+    reader = PdfReader(sheet.write([of], tmp_path / "case.pdf"))
     assert len(reader.pages) == 1
     assert [float(side) for side in reader.pages[0].mediabox[2:]] == pytest.approx([595.28, 841.89], abs=0.1)
     said = " ".join(reader.pages[0].extract_text().split())
     assert said.count(NOTICE) == 2
-    assert all(" ".join(words.split()[:4]) in said for words in plain.suggestions(of, sheet.REGIONS))
+    assert all(" ".join(words.split()[:4]) in said for words in plain.suggestions(of))
     last = "nearest of 200 training images" if of.neighbours else "The training images are not at hand"
     assert last in said
     assert (
@@ -420,18 +423,67 @@ def test_a_pdf_is_one_page_of_a4_with_all_words(of: Case, tmp_path: Path) -> Non
     )
 
 
-def test_regions_are_those_of_the_map_at_its_calibrated_peak() -> None:
-    found = case(map=2 * heat((4, 20, 6, 22))).regions
-    assert isinstance(found[0], Region) and found[0].peak == pytest.approx(4.0, rel=1e-3)
-    assert case(map=heat((4, 20, 6, 22)) / 2.1).regions == []
+def test_regions_are_those_of_the_map_at_its_calibrated_scale() -> None:
+    found = case(map=2 * heat((4, 20, 6, 22))).hot
+    assert found is not None and found.regions[0].peak == pytest.approx(7.0, rel=1e-3)  # (4 - 0.5) / (1 - 0.5)
+    none = case(map=heat((4, 20, 6, 22)) / 2.1).hot
+    assert none is not None and none.regions == () and none.peak == pytest.approx(0.905, abs=0.01)
 
 
-def test_no_bar_of_the_chart_is_flagged_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def volume(at: tuple[int, int, int] | None = (6, 10, 4)) -> Case:
+    shape = (12, 16, 8)
+    voxels = np.random.default_rng(0).random(shape, dtype=np.float32)
+    affine = np.diag([1.0, 2, 3, 1])
+    image = Volume(Path("/clinic/Jane/scan.nii.gz"), shape, affine, (1.0, 2.0, 3.0), shape, ("R", "A", "S"), {}, voxels)
+    found = np.full(shape, 0.1, np.float32)
+    if at:
+        x, y, z = at
+        found[x - 2 : x + 3, y - 2 : y + 3, z - 1 : z + 2] = 2
+        found[at] = 3
+    return case(image=image, map=found, reconstruction=None, neighbours=None, normals=())
+
+
+def test_a_volume_has_three_planes_twice_with_their_sides_and_the_places_in_mm(tmp_path: Path) -> None:
+    page = html(volume(), tmp_path)
+    said = text(page)
+    assert "scan.nii.gz Anomaly sheet of one volume, 12 × 16 × 8 voxels." in said and "Jane" not in page
+    assert len(re.findall("<figure", page)) == 6
+    for title in (
+        "axial, slice 5 of 8 from the feet",
+        "coronal, slice 11 of 16 from the back",
+        "sagittal, slice 7 of 12",
+    ):
+        assert title in said
+    assert "1 axial slice 5, coronal 11, sagittal 7 5 × 10 × 9 mm" in said
+    assert "19 in 20 normal volumes" in said and "R and L are the patient's right and left" in said
+    assert "For comparison" not in said and "99 held-out normal volumes" in said and "normal image" not in said
+    assert "None: no place is in full colour." in text(html(volume(None), tmp_path))
+    assert "does not say where" in text(html(replace(volume(), map=None), tmp_path))
+
+
+def test_several_sheets_are_one_page_of_html(tmp_path: Path) -> None:
+    page = sheet.write([case(), volume()], tmp_path / "two.html").read_text(encoding="utf-8")
+    assert page.count("<article>") == 2 and "<title>2 anomaly sheets</title>" in page
+    assert page.index("image.png") < page.index("scan.nii.gz")
+
+
+@needs_pango
+def test_several_sheets_are_one_pdf_a_page_each(tmp_path: Path) -> None:
+    from pypdf import PdfReader
+
+    reader = PdfReader(sheet.write([case(), volume()], tmp_path / "two.pdf"))
+    assert [("image.png" in page.extract_text(), "scan.nii" in page.extract_text()) for page in reader.pages] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_no_bar_of_the_chart_is_flagged_in_part() -> None:
     normals = np.random.default_rng(0).normal(size=50)
     calibration = Calibration.fit(normals, 0.05)
     figure = sheet_pictures.chart.__wrapped__(calibration, 0.0)
     bars = figure.axes[0].patches
-    threshold = float(calibration.anomaly_score(calibration.threshold))
+    threshold = (calibration.threshold - calibration.mean) / calibration.std
     assert min(abs(bar.get_x() - threshold) for bar in bars) < 1e-8
     flagged = sum(bar.get_height() for bar in bars if bar.get_x() > threshold - 1e-8)
     assert flagged == (normals >= calibration.threshold).sum()

@@ -14,7 +14,7 @@ import pandas as pd
 
 from loligo.calibration import Calibration
 from loligo.reports.common.pictures import Picture, is_volume
-from loligo.reports.common.text import number, p_value
+from loligo.reports.common.text import p_value
 from loligo.reports.run import slices, words
 from loligo.reports.run.evidence import Evidence
 from loligo.reports.run.pictures import Sources, pictures, read_map
@@ -57,7 +57,9 @@ def groups(evidence: Evidence, colours: Calibration, page: Path) -> list[Group]:
     """Return the images to look at, heat by the colours of a calibration, with links from where ``page`` lies."""
     found = []
     for title, meaning, rows in _chosen(evidence):
-        cards = [_card(evidence.folder, row, page) for _, row in rows.iterrows()]
+        if rows.empty and title != "Flagged":
+            continue
+        cards = [_card(evidence, row, page) for _, row in rows.iterrows()]
         shown = zip(cards[:PICTURED], rows.head(PICTURED).iterrows(), strict=True)
         pictured = tuple(replace(card, pictures=_pictures(evidence.folder, row, colours)) for card, (_, row) in shown)
         found.append(Group(title, meaning, pictured, tuple(cards[PICTURED:])))
@@ -100,15 +102,15 @@ def _chosen(evidence: Evidence) -> list[tuple[str, str, pd.DataFrame]]:
     return found
 
 
-def _card(folder: RunFolder, row: pd.Series[Any], page: Path) -> Card:
+def _card(evidence: Evidence, row: pd.Series[Any], page: Path) -> Card:
     return Card(
         name=Path(row["path"]).name,
         row=words.row_number(row),
-        score=number(float(row["anomaly_score"])),
+        score=words.standing(evidence, row),
         p_value=p_value(float(row["p_value"])),
         label="" if pd.isna(row["label"]) else words.label(row),
         flagged=bool(row["flag"] == 1),
-        links=tuple(_links(folder, row, page)),
+        links=tuple(_links(evidence.folder, row, page)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loligo.calibration import Calibration
+from loligo.io import regions
 from loligo.reports.common import planes
 from loligo.reports.common.pictures import SIDE, Picture, reason, uri
 from loligo.reports.run.pictures import Sources
@@ -18,7 +19,7 @@ def pictures(files: Sources, colours: Calibration) -> tuple[Picture, ...]:
     name = files.image.name
     try:
         volume = nifti.read(files.image)
-        heat = colours.heat(nifti.read(files.map).voxels) if files.map else None
+        heat = colours.heat(regions.smooth(nifti.read(files.map).voxels)) if files.map else None
         mask = nifti.read_mask(files.mask, volume) if files.mask else None
         if heat is not None and heat.shape != volume.shape:
             raise ValueError(f"its map has shape {heat.shape}, not {volume.shape}")

@@ -73,9 +73,7 @@ def warnings(evidence: Evidence) -> list[str]:
 
 def gone_files(evidence: Evidence) -> str:
     """Count the files that have moved away since they were scored."""
-    return (
-        f"{evidence.gone} of {len(evidence.scores)} {evidence.noun} are no longer where they were when they were scored"
-    )
+    return f"{evidence.gone} of {len(evidence.scores)} {evidence.noun} are no longer where they were scored"
 
 
 def _flagged(rows: pd.DataFrame, kind: str, noun: str) -> str:
@@ -89,6 +87,14 @@ def label(row: pd.Series[Any], most: int = 40) -> str:
     """Write the label of an image, with the kind of an abnormal one."""
     known = None if pd.isna(row["label"]) else int(row["label"])
     return f"{KINDS[known]} ({shorten(row['kind'], most)})" if row["kind"] and known == 1 else KINDS[known]
+
+
+def standing(evidence: Evidence, row: pd.Series[Any]) -> str:
+    """Say how far a score lies from those of held-out normals; where they are missing, its anomaly score."""
+    if evidence.calibration is None:
+        return f"A {number(float(row['anomaly_score']))}"
+    apart = (row["score"] - evidence.calibration.mean) / evidence.calibration.std
+    return f"{number(float(abs(apart)))} deviations {'above' if apart >= 0 else 'below'} normals"
 
 
 def row_number(row: pd.Series[Any]) -> int:

@@ -81,13 +81,20 @@ class Case:
 
     @cached_property
     def heat(self) -> Floats | None:
-        """Return the map in parts of the colours' range; None without a map."""
-        return None if self.map is None else self.calibration.heat(self.map)
+        """Return the map in parts of the colours' range, of a volume without lone hot voxels; None without a map."""
+        if self.map is None:
+            return None
+        return self.calibration.heat(regions.smooth(self.map) if isinstance(self.image, Volume) else self.map)
 
     @cached_property
     def hot(self) -> Hot | None:
         """Return what stands out of an image's map; None without one, and of a volume."""
         return None if self.heat is None or isinstance(self.image, Volume) else regions.find(self.heat)
+
+    @property
+    def stands_out(self) -> bool:
+        """Say whether some place of the map is in full colour."""
+        return bool(self.hot.regions if self.hot else self.heat is not None and self.heat.max() > 1)
 
     @cached_property
     def place(self) -> Place:

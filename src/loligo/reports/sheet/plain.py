@@ -174,10 +174,12 @@ def _border(regions: Sequence[Region]) -> list[str]:
 def _whole(case: Case) -> list[str]:
     if case.hot and case.hot.widespread:
         return ["Look at the whole image first: exposure, position, view, cropping, polarity."]
-    if case.noun == "volume" or not case.flagged or (case.hot and case.hot.regions):
+    if not case.flagged or (case.heat is not None and case.stands_out):
         return []
-    why = "this method does not say where" if case.map is None else "no region stands out"
-    return [f"The score is high but {why}: look at the whole image: exposure, position, cropping, foreign objects."]
+    why = "this method does not say where" if case.heat is None else "no place stands out"
+    return [
+        f"The score is high but {why}: look at the whole {case.noun}: exposure, position, cropping, foreign objects."
+    ]
 
 
 def _likeness(found: Neighbours | None) -> list[str]:
