@@ -53,7 +53,7 @@ class Run(Settings):
             raise ValueError("the run folder's name is empty; name one that 'loligo train' made")
         files = RunFolder(Path(folder))
         if not files.config.is_file():
-            apart = "name the folder of the run that made its scores" if files.scores.is_file() else ""
+            apart = "name the folder of the run that made its scores" if (files.path / "scores.csv").is_file() else ""
             how = apart or "make one with 'loligo train'"
             raise ValueError(f"{folder} is not a run folder: it has no config.yaml; {how}")
         try:
