@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from loligo.calibration import Calibration
+from loligo.runs.folder import RunFolder
 from loligo.runs.scores import ScoreFolder
 
 
@@ -43,7 +44,10 @@ def read(folder: ScoreFolder) -> Evidence:
 
     Raises ValueError, naming the file, where scores.csv is missing or any file is not what it should be.
     """
-    run = folder.run
+    try:
+        run = folder.run
+    except ValueError:  # it was moved away: the scores are still worth a page
+        run = RunFolder(folder.path)
     scores = folder.read_scores()
     test = scores["split"] == "test"
     return Evidence(
@@ -53,5 +57,5 @@ def read(folder: ScoreFolder) -> Evidence:
         history=run.read_history(),
         metrics=folder.read_metrics(),
         calibration=Calibration.load(folder.calibration) if folder.calibration.is_file() else None,
-        rejected=folder.read_rejected(),
+        rejected=folder.read_rejected() if folder.rejected.is_file() else None,
     )
