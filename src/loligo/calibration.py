@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from loligo.config import one_line
 from loligo.files import write_json
 
 Floats = npt.NDArray[np.float64]
@@ -29,6 +30,14 @@ class Calibration:
     """Proportion of normal images that the threshold calls abnormal, at most; never below 1 / (n + 1)."""
     map_scale: float = 1.0
     """Value of a heat map that is drawn in the hottest colour."""
+    folds: int = 0
+    """Models that scored them, each of normals that it did not see (`cross_calibration`); 0 where they were held out."""
+
+    @classmethod
+    def of(cls, scores: Floats, peaks: Floats, false_alarm_rate: float, folds: int = 0) -> Calibration:
+        """Calibrate on scores (n,) and peaks (n,) of maps of normals, as `Detector.measure` gives them; see `fit`."""
+        scale = float(np.median(peaks)) * HEADROOM if len(peaks) else 1.0
+        return replace(cls.fit(scores, false_alarm_rate), map_scale=scale or 1.0, folds=folds)
 
     @classmethod
     def fit(cls, scores: npt.ArrayLike, false_alarm_rate: float = 0.05) -> Calibration:
@@ -47,7 +56,7 @@ class Calibration:
 
     def at(self, false_alarm_rate: float) -> Calibration:
         """Return the same calibration at another false-alarm rate; nothing needs to be trained or scored for it."""
-        return replace(self.fit(self.scores, false_alarm_rate), map_scale=self.map_scale)
+        return replace(self.fit(self.scores, false_alarm_rate), map_scale=self.map_scale, folds=self.folds)
 
     @property
     def mean(self) -> float:
@@ -93,6 +102,7 @@ class Calibration:
             "scores": self.scores.tolist(),
             "false_alarm_rate": self.false_alarm_rate,
             "map_scale": self.map_scale,
+            "folds": self.folds,
             "mean": self.mean,
             "std": self.std,
             "threshold": self.threshold,
@@ -107,9 +117,27 @@ class Calibration:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             fitted = cls.fit(values["scores"], float(values["false_alarm_rate"]))
-            return replace(fitted, map_scale=float(values["map_scale"]))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path} is not a calibration ({error!r}); train the run again") from error
+            scale, folds = float(values["map_scale"]), int(values.get("folds", 0))
+            if not 0 < scale < math.inf:
+                raise ValueError(f"map_scale is {scale}; it must be a positive number")
+            return replace(fitted, map_scale=scale, folds=folds)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path} is not a calibration ({one_line(error)}); train the run again") from error
+
+
+def outlook(count: int, false_alarm_rate: float, pool: int = 0) -> str:
+    """Say what ``count`` normals to calibrate on can tell, and how many would do; empty where they suffice.
+
+    ``pool`` is the number of normals in all, where the others train.
+    """
+    needed = math.ceil(1 / false_alarm_rate * (1 - 1e-12)) - 1
+    if count >= needed:
+        return ""
+    more = f", or {math.ceil(needed / count) * pool} in all" if pool else ""
+    return (
+        f"{count} normal images to calibrate on allow no p-value below {1 / (count + 1):.2g}: the false-alarm rate is that"
+        f" in place of {false_alarm_rate:g}, which needs {needed}{more}"
+    )
 
 
 def _numbers(scores: npt.ArrayLike) -> Floats:
