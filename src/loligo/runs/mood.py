@@ -35,7 +35,7 @@ def write(table: pd.DataFrame, folder: ScoreFolder, calibration: Calibration) ->
     for path, file, score in zip(table["path"], table["map"], table["score"], strict=True):
         name, heat = Path(path).name, nifti.read(folder.artefact(file))
         write_text(f"{bounded((score - calibration.mean) / calibration.std)}\n", folder.path / "sample" / f"{name}.txt")
-        voxels = bounded(heat.voxels.astype(np.float64) / calibration.map_scale)  # float32 would not rise steadily
+        voxels = bounded(calibration.heat(heat.voxels).astype(np.float64))  # float32 would not rise steadily
         nifti.write(folder.path / "pixel" / name, voxels.astype(np.float32), heat)
 
 
