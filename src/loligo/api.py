@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from loligo import __version__, scoring
+from loligo import __version__, cross_calibration, scoring
+from loligo import calibration as calibrations
+from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
 from loligo.data import inputs, manifest
 from loligo.data.dataset import AllRejected, Dataset, no_rejections, refuse_mixed
@@ -32,11 +34,13 @@ from loligo.reports.sheet.examine import examine
 from loligo.runs import mood, scores
 from loligo.runs.run import Run
 from loligo.runs.scores import ScoreFolder
-from loligo.runs.settings import FALSE_ALARM_RATE, Settings
+from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings
 from loligo.training import images, loop, processes
 from loligo.training.cost import cost
 from loligo.training.loop import Callback
 
+LEAST, LEAST_HELD_OUT = 6, 4
+"""Normal images below which there is no training; those that are held out at least, or half where there are fewer."""
 DARK = 0.5
 """Brightest pixel, of the files' range, below which images look as if another range was meant."""
 Paths = str | Path | Sequence[str | Path]
@@ -58,35 +62,84 @@ def train(
     train: TrainConfig | dict[str, Any] | None = None,
     preprocessing: PreprocessingConfig | dict[str, Any] | None = None,
     false_alarm_rate: float = FALSE_ALARM_RATE,
+    calibration: Paths | pd.DataFrame | None = None,
+    held_out: float = HELD_OUT,
+    folds: int | None = None,
     strict: bool = False,
     callback: Callback | None = None,
 ) -> Run:
     """Train ``method`` on the normals of ``data`` into the run folder ``out``, and calibrate it.
 
-    ``data`` is a manifest (path or frame), a folder of images, or files; a folder is indexed on the fly and a tenth of
-    its images held out for calibration. ``options``, ``train`` and ``preprocessing`` replace defaults of the method's
-    Config, of `TrainConfig` and of `PreprocessingConfig`; ``preset`` names a set of the first two. A training that was
-    cut off resumes. Images that cannot be read are listed in rejected.csv, unless ``strict``. ``callback`` is called
-    after each epoch. Raises ValueError for unknown names or unfit data.
+    ``data`` is a manifest (path or frame), a folder of images, or files; a folder is indexed on the fly. Where ``data``
+    has no calibration split and no ``calibration`` images are given, the part ``held_out`` of its patients becomes it;
+    or, with ``folds``, every image is scored by one of so many models that did not see it, and the final one learns
+    from all. That is the default for methods of one pass where the part held out is too small for the rate.
+    ``options``, ``train`` and ``preprocessing`` replace defaults of the method's Config, of `TrainConfig` and of
+    `PreprocessingConfig`; ``preset`` names a set of the first two. A training that was cut off resumes. Images that
+    cannot be read are listed in rejected.csv, unless ``strict``. ``callback`` is called after each epoch. Raises
+    ValueError for unknown names or unfit data, fewer than `LEAST` normal images among them.
     """
-    settings = Settings.of(method, preset, options, train, preprocessing, false_alarm_rate)
-    return train_run(Run.new(out, settings), data, strict=strict, callback=callback)
+    settings = Settings.of(method, preset, options, train, preprocessing, false_alarm_rate, held_out, folds)
+    return train_run(Run.new(out, settings), data, calibration, strict=strict, callback=callback)
 
 
-def train_run(run: Run, data: Paths | pd.DataFrame, *, strict: bool = False, callback: Callback | None = None) -> Run:
+def train_run(
+    run: Run,
+    data: Paths | pd.DataFrame,
+    calibration: Paths | pd.DataFrame | None = None,
+    *,
+    strict: bool = False,
+    callback: Callback | None = None,
+) -> Run:
     """Train what `Run.new` returned; see `train`."""
     if run.trained:
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
     rows, rejected = _listing(data, "train", strict)
-    _require(rows, "train")
-    _require(rows, "calibration")
+    if calibration is not None:
+        extra = _listing(calibration, "train", strict)
+        rows, rejected = _joined(rows, extra.rows), pd.concat([rejected, extra.rejected], ignore_index=True)
+    rows, folds = _planned(run, rows)
     if run.train.devices > 1 and not processes.inside():
-        processes.spawn(_train, run.train.devices, run, rows, rejected, strict, callback)
+        processes.spawn(_train, run.train.devices, run, rows, folds, rejected, strict, callback)
         return Run.load(run.folder)
-    return _train(run, rows, rejected, strict, callback)
+    return _train(run, rows, folds, rejected, strict, callback)
 
 
-def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, callback: Callback | None) -> Run:
+def _joined(rows: pd.DataFrame, extra: pd.DataFrame) -> pd.DataFrame:
+    """Add the normals among the rows ``extra`` as calibration split."""
+    if (rows["split"] == "calibration").any():
+        raise ValueError("the data has a calibration split, and calibration images are given too; leave one out")
+    normal = extra[extra["split"].isin(("train", "calibration"))]
+    return manifest.check(pd.concat([rows, normal.assign(split="calibration", label=0)], ignore_index=True))
+
+
+def _planned(run: Run, rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Decide on what it is calibrated, and say what that can tell; return the rows with that split, and the folds."""
+    normals, given = (int((rows["split"] == split).sum()) for split in ("train", "calibration"))
+    if normals + given < LEAST or not normals:
+        raise ValueError(
+            f"{normals + given} normal images to train and calibrate on are too few: {LEAST} are the least, 200 or more"
+            f" give p-values that tell something; images by split: {rows['split'].value_counts().to_dict()}"
+        )
+    if given and run.folds:
+        raise ValueError(f"the data has {given} calibration images, which {run.folds} folds do not need; leave one out")
+    folds, rate = run.folds or 0, run.false_alarm_rate
+    if run.folds is None and not given and cross_calibration.is_for(run, normals):
+        folds = min(cross_calibration.FOLDS, normals)
+    if not (given or folds):
+        part = max(run.held_out, min(LEAST_HELD_OUT, normals // 2) / normals)
+        rows = manifest.as_normals(rows, part, seed=0)
+        given = int((rows["split"] == "calibration").sum())
+    if folds:
+        log.warning("each of %d normal images is scored by one of %d models that did not see it", normals, folds)
+    if said := calibrations.outlook(given or normals, rate, 0 if folds else normals):
+        log.warning("%s", said if folds else f"{said}; or --folds 10, a larger --held_out, or --calibration DIR")
+    return rows, folds
+
+
+def _train(
+    run: Run, rows: pd.DataFrame, folds: int, rejected: pd.DataFrame, strict: bool, callback: Callback | None
+) -> Run:
     """Train in this process, which may be one of several; the first of them writes."""
     device = pick_device(run.train.device, processes.local_rank())
     with processes.joined(device) as reduce:
@@ -97,15 +150,14 @@ def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, c
             _begin(run, rows)
         if spacing := shared_spacing(rows.loc[rows["split"].isin(("train", "calibration")), "path"]):
             run.about["data"]["spacing"] = list(spacing)
-        normals, held_out = (
-            images.load(run, rows[rows["split"] == split], strict=strict) for split in ("train", "calibration")
-        )
-        first_of = [part.rows["path"][0] for part in (normals, held_out)]
-        refuse_mixed(first_of, [part.counts is not None for part in (normals, held_out)])
+        splits = ("train",) if folds else ("train", "calibration")
+        parts = [images.load(run, rows[rows["split"] == split], strict=strict) for split in splits]
+        refuse_mixed([part.rows["path"][0] for part in parts], [part.counts is not None for part in parts])
+        normals = parts[0]
         if first:
             _warn_of_dark(normals)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch else None)
-        unread = [rejected, normals.rejected, held_out.rejected]
+        unread = [rejected, *(part.rejected for part in parts)]
         unread += [each.data.rejected] if isinstance(each, _EachEpoch) else []
         run.about.setdefault("precision", resolve(run.train.precision, device))
         if first:
@@ -116,8 +168,14 @@ def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, c
         )
         if first:
             run.save_model(model)
+        calibration = None
+        if folds:
+            calibration = cross_calibration.calibrate(run, normals, folds, reduce)
+        elif first:
+            calibration = Detector.of(run, model, run.train.device).calibrate(parts[1])
+        if first and calibration:
             run.about["cost"] = cost(history)
-            _finish(run, model, rows, normals, held_out, sum(map(len, unread)))
+            _finish(run, rows, len(normals.rows), calibration, sum(map(len, unread)))
     return run
 
 
@@ -131,19 +189,20 @@ def _begin(run: Run, rows: pd.DataFrame) -> None:
     manifest.write(rows, path)
 
 
-def _finish(run: Run, model: Method, rows: pd.DataFrame, normals: Dataset, held_out: Dataset, rejected: int) -> None:
-    """Calibrate, and note what the run was trained on."""
-    calibration = Detector.of(run, model, run.train.device).calibrate(held_out)
+def _finish(run: Run, rows: pd.DataFrame, normals: int, calibration: Calibration, rejected: int) -> None:
+    """Keep the calibration, and note what the run was trained on."""
     source = " ".join(sorted({str(name) for name in rows.get("source", []) if name and not pd.isna(name)}))
     run.about["data"] |= {
         "source": source,
-        "train": len(normals.rows),
-        "calibration": len(held_out.rows),
+        "train": normals,
+        "calibration": len(calibration.scores),
         "rejected": rejected,
+        "folds": calibration.folds,
         "false_alarm_rate": calibration.false_alarm_rate,
     }
     run.save()
     calibration.save(run.files.calibration)  # last: where it stands, the run counts as trained
+    cross_calibration.tidy(run)
 
 
 def score(
@@ -165,8 +224,9 @@ def score(
     ``splits`` are scored: all of ``data``, test of the run's own, unless given. The folder is ``out``, or
     ``scores/NAME`` in that of the run, named as the data; nothing is written over. It gets scores.csv, rejected.csv,
     maps/ and the calibration, at another ``false_alarm_rate`` than the run's where one is given; its path is
-    ``table.attrs["folder"]``. The ``layout`` mood adds what that challenge's evaluation reads: sample/NAME.txt and
-    pixel/NAME for each volume. Raises `AllRejected` where no image can be used: the folder then holds rejected.csv.
+    ``table.attrs["folder"]``, and ``["remark"]`` says where the scores as a whole are unlike the calibration's. The
+    ``layout`` mood adds what that challenge's evaluation reads: sample/NAME.txt and pixel/NAME for each volume. Raises
+    `AllRejected` where no image can be used: the folder then holds rejected.csv.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -201,7 +261,7 @@ def score(
     if isinstance(made[0], AllRejected):
         log.warning("%s has all reasons", where.rejected)
         raise made[0]
-    made[0].attrs["folder"] = str(where.path)
+    made[0].attrs.update(folder=str(where.path), remark=detector.calibration.remark(made[0]["score"]))
     return made[0]
 
 
@@ -318,14 +378,6 @@ def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"], str
     if strict and len(found.rejected):
         raise ValueError(f"{found.rejected['path'][0]}: {found.rejected['reason'][0]}")
     return found
-
-
-def _require(rows: pd.DataFrame, split: str) -> None:
-    if not (rows["split"] == split).any():
-        raise ValueError(
-            f"the data has no image in split {split!r}; its splits: {rows['split'].value_counts().to_dict()}; "
-            "move some normal images there, or give their folder, of which a tenth is held out for calibration"
-        )
 
 
 def _warn_of_dark(images: Dataset) -> None:

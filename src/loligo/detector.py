@@ -197,7 +197,7 @@ class Detector:
         return Calibration.of(*self.measure(normals), rate)
 
     def measure(self, normals: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return the raw score of each row (R,), and what the hottest thousandth of its map reaches: none without maps."""
+        """Return the raw score of each row (R,), and what the hottest thousandth of its map reaches, if it has one."""
         found: list[float] = []
         peaks: list[float] = []
         for geometry, (score, heat, _) in zip(normals.geometries, self._rows(normals, 16, progress=False), strict=True):

@@ -53,14 +53,29 @@ def train(argv: list[str]) -> None:
     parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there resumes")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
+    parser.add_argument("--calibration", nargs="+", help="normal images to calibrate on; else a part of the data is")
+    parser.add_argument("--held_out", type=float, default=0.1, help="that part, of the patients")
+    parser.add_argument(
+        "--folds", type=int, help="score each normal by one of so many models that did not see it instead"
+    )
     given = parse_training(parser, name, argv[1:])
     api = _api()
-    run = api.train(name, data_of(given.data), given.out, **training_arguments(given), strict=given.strict)
+    run = api.train(
+        name,
+        data_of(given.data),
+        given.out,
+        **training_arguments(given),
+        calibration=data_of(given.calibration) if given.calibration else None,
+        held_out=given.held_out,
+        folds=given.folds,
+        strict=given.strict,
+    )
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes the first writes and tells
-    held_out, rate = run.about["data"]["calibration"], run.about["data"]["false_alarm_rate"]
-    what = "volumes" if "spacing" in run.about["data"] else "images"
-    print(f"trained on {run.about['data']['train']} normal {what}; {held_out} held out: false-alarm rate {rate:.1%}")
+    data = run.about["data"]
+    what, count, rate = "volumes" if "spacing" in data else "images", data["calibration"], data["false_alarm_rate"]
+    how = "all of them scored by models that did not see them" if data["folds"] else f"{count} held out"
+    print(f"trained on {data['train']} normal {what}; {how}: false-alarm rate {rate:.1%}, p from {1 / (count + 1):.2g}")
     print(f"now: loligo score {run.folder} new/")
     _tell_rejected(run.folder)
 
@@ -105,6 +120,8 @@ def score(argv: list[str]) -> None:
     print(f"{folder / 'scores.csv'}: {len(table)} images, {flagged} flagged, the most abnormal first. {NOTICE}")
     print(f"now: loligo report {folder}")
     _tell_rejected(folder)
+    if remark := table.attrs["remark"]:
+        print(remark, file=sys.stderr)
 
 
 def evaluate(argv: list[str]) -> None:
@@ -123,8 +140,11 @@ def metrics_table(found: dict[str, Any]) -> str:
     lines = [f"{'':22}{'clean':>22}{'paper':>22}"]
     intervals = [f"{p['auc']:.3f} ({p['auc_low']:.3f}-{p['auc_high']:.3f})" for p in (clean, paper)]
     lines.append(f"{'AUC (95 % interval)':22}{intervals[0]:>22}{intervals[1]:>22}")
-    for key in ("ap", "accuracy", "f1", "sensitivity", "specificity"):
+    for key in ("ap", "accuracy", "f1"):
         lines.append(f"{key:22}{clean[key]:>22.3f}{paper[key]:>22.3f}")
+    for key in ("sensitivity", "specificity"):
+        rates = [f"{p[key]:.3f} ({p[f'{key}_low']:.3f}-{p[f'{key}_high']:.3f})" for p in (clean, paper)]
+        lines.append(f"{key:22}{rates[0]:>22}{rates[1]:>22}")
     lines += [f"clean: {clean['note']}", f"paper: {paper['note']}"]
     for title in ("pixel", "kinds"):
         if title in found:

@@ -36,12 +36,7 @@ def resolve(data: str | Path | Sequence[str | Path], *, purpose: Literal["train"
     if len(paths) == 1 and paths[0].suffix.lower() in manifest.MANIFEST_SUFFIXES:
         return Listing(manifest.read(paths[0]), no_rejections())
     loose: Literal["train", "test"] = "train" if purpose == "train" else "test"
-    found = folder.listed(paths[0], loose) if len(paths) == 1 and paths[0].is_dir() else _files(paths, loose)
-    return (
-        found
-        if purpose == "score"
-        else found._replace(rows=manifest.as_normals(found.rows, manifest.CALIBRATION_FRACTION, seed=0))
-    )
+    return folder.listed(paths[0], loose) if len(paths) == 1 and paths[0].is_dir() else _files(paths, loose)
 
 
 def _files(paths: Sequence[Path], split: str) -> Listing:

@@ -17,12 +17,14 @@ import pandas as pd
 from loligo.calibration import Calibration
 from loligo.data.decode import read_mask
 from loligo.data.preprocessing import Preprocessing, resized, resized_mask
-from loligo.evaluation import metrics
+from loligo.evaluation import metrics, statistics
 from loligo.runs.run import Run
 from loligo.runs.scores import ScoreFolder
 from loligo.types import Again
 
 Metrics = dict[str, Any]
+RATES = ("sensitivity", "specificity")
+"""Metrics with an interval beside that of the AUC: what a hospital asks for."""
 
 
 def evaluate(scoring: ScoreFolder, false_alarm_rate: float | None = None) -> Metrics:
@@ -140,12 +142,15 @@ def by_kind(test: pd.DataFrame) -> dict[str, float]:
 def _measure(test: pd.DataFrame, threshold: float) -> Metrics:
     labels, scores = _labels(test), _scores(test)
     auc, low, high = metrics.roc_auc_interval(labels, scores, groups=patients(test))
+    spans = statistics.bootstrap(labels, [scores], [threshold], patients(test))
+    rates = {f"{name}_{end}": spans[name][i] for name in RATES for i, end in enumerate(("low", "high"))}
     return {
         "auc": auc,
         "auc_low": low,
         "auc_high": high,
         "ap": metrics.average_precision(labels, scores),
         **metrics.confusion(labels, scores, threshold),
+        **rates,
         "threshold": threshold,
         "n_normal": int((labels == 0).sum()),
         "n_abnormal": int((labels == 1).sum()),

@@ -67,7 +67,7 @@ class Run(Settings):
                 preset=values.get("preset", ""),
                 false_alarm_rate=float(values["false_alarm_rate"]),
                 held_out=float(values.get("held_out", HELD_OUT)),
-                folds=int(values.get("folds", 0)),
+                folds=None if values.get("folds") is None else int(values["folds"]),
                 about={"data": values.get("data", {}), "cost": values.get("cost", {})}
                 | ({"precision": values["precision"]} if values.get("precision") in ("bf16", "float32") else {}),
             )
