@@ -20,7 +20,7 @@ from loligo.data.dataset import AllRejected, Dataset, no_rejections, refuse_mixe
 from loligo.data.decode import shared_spacing
 from loligo.data.manifest import Listing
 from loligo.data.splits import SPLITS
-from loligo.detector import Detector
+from loligo.detector import Detector, part_held_out
 from loligo.evaluation import protocols
 from loligo.evaluation.results import append
 from loligo.files import write_csv
@@ -39,8 +39,8 @@ from loligo.training import images, loop, processes
 from loligo.training.cost import cost
 from loligo.training.loop import Callback
 
-LEAST, LEAST_HELD_OUT = 6, 4
-"""Normal images below which there is no training; those that are held out at least, or half where there are fewer."""
+LEAST = 6
+"""Normal images below which there is no training."""
 DARK = 0.5
 """Brightest pixel, of the files' range, below which images look as if another range was meant."""
 Paths = str | Path | Sequence[str | Path]
@@ -127,8 +127,7 @@ def _planned(run: Run, rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     if run.folds is None and not given and cross_calibration.is_for(run, normals):
         folds = min(cross_calibration.FOLDS, normals)
     if not (given or folds):
-        part = max(run.held_out, min(LEAST_HELD_OUT, normals // 2) / normals)
-        rows = manifest.as_normals(rows, part, seed=0)
+        rows = manifest.as_normals(rows, part_held_out(run.held_out, normals), seed=0)
         given = int((rows["split"] == "calibration").sum())
     if folds:
         log.warning("each of %d normal images is scored by one of %d models that did not see it", normals, folds)

@@ -28,15 +28,15 @@ from loligo.methods.contract import Method
 from loligo.nn.conv import packed
 from loligo.nn.precision import Resolved, autocast, dtype_of, pick_device, resolve
 from loligo.runs.run import Run
-from loligo.runs.settings import FALSE_ALARM_RATE, Settings
+from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings
 from loligo.training import images as stored
 from loligo.training import loop
 from loligo.types import Prediction, Scores
 
 Floats = npt.NDArray[np.float32]
 Images = Sequence[Given] | Given
-CALIBRATION_FRACTION = 0.10
-"""Fraction of the images of `Detector.fit` that is held out to calibrate on, where none are given for that."""
+LEAST_HELD_OUT = 4
+"""Normal images that are held out to calibrate on at least, or half where there are fewer than twice as many."""
 
 
 class Detector:
@@ -274,6 +274,11 @@ def _first(part: Tensor | None) -> Floats | None:
     return None if part is None else part[0, 0].numpy().copy()
 
 
+def part_held_out(part: float, count: int) -> float:
+    """Return what part of ``count`` normals is held out where ``part`` is asked for."""
+    return max(part, min(LEAST_HELD_OUT, count // 2) / count)
+
+
 def _hold_out(normals: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     """Split a data set in memory into images to learn from and a tenth to calibrate on."""
     count = len(normals.rows)
@@ -282,5 +287,5 @@ def _hold_out(normals: Dataset, seed: int) -> tuple[Dataset, Dataset]:
             "1 image is too few to train and to calibrate on; give more, or calibration images of their own"
         )
     order = np.random.default_rng(seed).permutation(count)
-    held = max(1, round(CALIBRATION_FRACTION * count))
+    held = round(part_held_out(HELD_OUT, count) * count)
     return normals.subset(np.sort(order[held:])), normals.subset(np.sort(order[:held]))
