@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from loligo.methods.configs import MethodConfig
 from loligo.methods.optimisation import OptimiserFactory, Schedule, adam, constant
 from loligo.types import Inspection, Scores
 
+UNMEASURED = torch.finfo(torch.float32).max
+"""What a buffer holds that is infinite until it is measured: weights that are kept are finite."""
 Step = dict[str, Any]
 """Scratch of one training step, owned by the loop: what a turn leaves for the next one or for `Method.after_step`."""
 
@@ -76,6 +79,11 @@ class Reduce:
 ALONE = Reduce()
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Return the name of the first tensor that holds a number which is not finite; empty where there is none."""
+    return next((name for name, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()), "")
+
+
 @runtime_checkable
 class Freezes(Protocol):
     """A submodule with something to make constant once training is over."""
@@ -106,6 +114,8 @@ class Method(nn.Module):
     with ``train.``."""
     grown: ClassVar[tuple[str, ...]] = ()
     """Names of buffers whose length is known once it is trained, such as banks of features; loading takes any."""
+    least: int = 1
+    """Normal images that it must have to learn from; no fewer are accepted."""
     config: MethodConfig
 
     def __init__(self, config: MethodConfig) -> None:
@@ -129,6 +139,12 @@ class Method(nn.Module):
             if given is not None and given.shape[1:] == own.shape[1:]:
                 setattr(self, name, own.new_empty(given.shape))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def check_count(self, count: int) -> None:
+        """Raise ValueError where so many normal images are too few to learn from."""
+        if count < self.least:
+            name = type(self).__module__.rpartition(".")[2]
+            raise ValueError(f"{name} needs {self.least} normal images or more; it got {count}")
 
     def start(self) -> None:
         """Load the weights that a training starts from; scoring needs none of it."""

@@ -97,6 +97,7 @@ class Padim(Method):
     """See the module's docstring."""
 
     Config = PadimConfig
+    least = 2
     presets: ClassVar = {
         "radiograph": {"layers": (2, 3, 4), "dimensions": 472, "image_score": "mean"},
         "digits": {"size": 96, "train.augment": False},
@@ -153,8 +154,7 @@ class Padim(Method):
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Sum up mean and covariance of each place about the first batch's mean, then factor the inverses."""
         backbone, n, rest = self.backbone.ready(self.chosen.device), 0, iter(batches)
-        if (first := next(rest, None)) is None:
-            raise ValueError("padim got no normal images")
+        first = next(rest)
         for level, own in zip(self.levels, self._describe(first, backbone), strict=True):
             level.mean.copy_(own.mean(1))
             level.whitening.zero_()
@@ -166,10 +166,7 @@ class Padim(Method):
                 total.add_(own.sum(1))
                 with torch.autocast(x.device.type, enabled=False):
                     level.whitening.baddbmm_(own.mT, features)
-        n = int(reduce.sum(torch.tensor(n, device=self.chosen.device)))
-        if n < 2:
-            raise ValueError(f"padim needs 2 normal images or more to take a covariance of; it got {n}")
-        self._conclude(n, totals, reduce)
+        self._conclude(int(reduce.sum(torch.tensor(n, device=self.chosen.device))), totals, reduce)
 
     def _conclude(self, n: int, totals: list[Tensor], reduce: Reduce) -> None:
         """Make means and whitening of each level's sums (P, d) and sums of outer products (P, d, D) over n images."""
