@@ -18,6 +18,7 @@ from loligo import __version__, methods
 from loligo.benchmark.datasets import Data, digest
 from loligo.contamination import RATES, candidates, mixed, training_size
 from loligo.data import manifest
+from loligo.runs.scores import ScoreFolder
 from loligo.runs.settings import Settings
 
 CURVES = ("contamination", "sizes")
@@ -65,6 +66,11 @@ class Plan:
     def run(self) -> Path:
         """Return its run folder."""
         return self.folder / "run"
+
+    @property
+    def scoring(self) -> ScoreFolder:
+        """Return the folder of its scores."""
+        return ScoreFolder(self.run / "scores" / "test")
 
 
 def enumerate_cells(data: Sequence[Data], names: Sequence[str], seeds: int, curves: Iterable[str]) -> list[Cell]:
