@@ -33,7 +33,7 @@ Indices = npt.NDArray[np.int64]
 NORMALS, FRESH = 60, 200
 RATES = (0.02, 0.05, 0.10, 1 / 7)  # the last is the least that six images held out allow
 HELD_OUT = {"a tenth": 6, "a third": 20, "half": 30}
-FOLDS = (5, 10)
+FOLDS = (10, 20)
 
 
 class Draw:
@@ -67,6 +67,7 @@ class Draw:
             out = np.concatenate([model[part] for model, part in zip(models, parts, strict=True)])
             count = [(model[part][:, None] >= model[new]).sum(0) for model, part in zip(models, parts, strict=True)]
             yield f"{folds} folds, full model", conformal(out, full[new])
+            yield f"{folds} folds, one fold's model", conformal(out, models[0][new])
             yield f"{folds} folds, each fold's model", (1 + np.sum(count, 0)) / (NORMALS + 1)
             yield f"{folds} folds, mean of the folds' models", conformal(out, np.mean(models, 0)[new])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -77,11 +77,6 @@ class Reduce:
 
 
 ALONE = Reduce()
-
-
-def not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """Return the name of the first tensor that holds a number which is not finite; empty where there is none."""
-    return next((name for name, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()), "")
 
 
 @runtime_checkable

@@ -19,8 +19,8 @@ from loligo import __version__, methods
 from loligo.config import PreprocessingConfig, TrainConfig, build, one_line
 from loligo.data import manifest
 from loligo.files import replacing, write_text
-from loligo.methods.contract import Method, not_finite
-from loligo.nn.precision import Resolved
+from loligo.methods.contract import Method
+from loligo.nn.precision import Resolved, not_finite
 from loligo.runs import tables
 from loligo.runs.folder import RunFolder
 from loligo.runs.settings import CALIBRATED, HELD_OUT, Settings
@@ -35,7 +35,7 @@ class Run(Settings):
 
     folder: Path
     about: dict[str, Any] = field(default_factory=lambda: {"data": {}, "cost": {}})
-    """What was measured while it trained: data, cost, the precision that ``auto`` meant there, digest of the weights."""
+    """What was measured while it trained: data, cost, the precision that ``auto`` meant, and a digest of the weights."""
 
     @classmethod
     def new(cls, folder: str | Path, settings: Settings) -> Run:

@@ -42,7 +42,7 @@ class Settings:
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out is {self.held_out}; it must lie between 0 and 1, such as 0.1")
         if self.folds < 0 or self.folds == 1:
-            raise ValueError(f"folds is {self.folds}; it must be 2 or more, such as 10, or 0 to hold images out instead")
+            raise ValueError(f"folds is {self.folds}; it must be 2 or more, such as 10, or 0 to hold images out")
 
     @classmethod
     def of(

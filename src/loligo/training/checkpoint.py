@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loligo.files import replacing, sweep
-from loligo.methods.contract import not_finite
+from loligo.nn.precision import not_finite
 from loligo.runs.folder import RunFolder
 
 if TYPE_CHECKING:
