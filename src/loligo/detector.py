@@ -121,8 +121,8 @@ class Detector:
         if run.begun:
             raise ValueError(f"{folder} holds a run already; choose another folder, or remove it")
         run.about.update({"precision": self.precision, "data": self._about_data()})
-        run.save()
         run.save_model(self.method)
+        run.save()
         self.calibration.save(run.files.calibration)
         return run
 

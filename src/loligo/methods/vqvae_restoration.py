@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.methods.configs import SliceConfig, check_fractions
-from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
+from loligo.methods.contract import ALONE, UNMEASURED, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine
 from loligo.nn.autoregressive import PixelSnail, excess, nll, resample
 from loligo.nn.elu import Elu
@@ -208,7 +208,7 @@ class VqvaeRestoration(Method):
             conditions=int(c.position),
             grid=(side, side),
         )
-        self.register_buffer("limits", torch.full((2,), torch.inf))  # of density and of restoration
+        self.register_buffer("limits", torch.full((2,), UNMEASURED))  # of density and of restoration
         self.register_buffer("moments", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))  # mean, deviation of both scores
         self.window = side // 3 | 1
         self.register_buffer("places", torch.stack([torch.zeros(side, side), torch.ones(side, side)]))  # same, local

@@ -37,6 +37,14 @@ class Settings:
     """Models that score the normals which they did not see; the final one learns from all. 0 holds out instead; None
     does so too, but for methods of one pass where the part held out is too small for the rate."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.false_alarm_rate < 1:
+            raise ValueError(f"false_alarm_rate is {self.false_alarm_rate}; it must lie between 0 and 1, such as 0.05")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out is {self.held_out}; it must lie between 0 and 1, such as 0.1")
+        if self.folds is not None and (self.folds < 0 or self.folds == 1):
+            raise ValueError(f"folds is {self.folds}; it must be 2 or more, such as 10, or 0 to hold images out")
+
     @classmethod
     def of(
         cls,
@@ -53,12 +61,6 @@ class Settings:
         kind = methods.get(method)
         if preset is not None and preset not in kind.presets:
             raise ValueError(f"{method} has no preset {preset!r}; {nearest(preset, kind.presets)}")
-        if not 0 < false_alarm_rate < 1:
-            raise ValueError(f"false_alarm_rate is {false_alarm_rate}; it must lie between 0 and 1, such as 0.05")
-        if not 0 < held_out < 1:
-            raise ValueError(f"held_out is {held_out}; it must lie between 0 and 1, such as 0.1")
-        if folds is not None and (folds < 0 or folds == 1):
-            raise ValueError(f"folds is {folds}; it must be 2 or more, such as 10, or 0 to hold images out instead")
         own_options, own_train = defaults(kind, preset)
         if not isinstance(train, TrainConfig):
             train = build(TrainConfig, own_train | (train or {}), "train")
