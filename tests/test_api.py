@@ -198,9 +198,9 @@ def test_misspelt_names_are_answered_with_the_nearest(normals: Path, tmp_path: P
         api.train("squid", normals, tmp_path, options={"slotz": 3})
     with pytest.raises(ValueError, match="did you mean 'epochs'"):
         api.train("squid", normals, tmp_path, train={"epoch": 3})
-    with pytest.raises(ValueError, match="squid has shrinkage 'Gumbel'; did you mean 'gumbel'"):
+    with pytest.raises(ValueError, match=r"squid\.shrinkage is 'Gumbel'; did you mean 'gumbel'"):
         api.train("squid", normals, tmp_path, options={"shrinkage": "Gumbel"})
-    with pytest.raises(ValueError, match="squid has score 'input'; allowed: both, discriminator, local, pair, recon"):
+    with pytest.raises(ValueError, match=r"squid\.score is 'input'; allowed: both, discriminator, local, pair, recon"):
         api.train("squid", normals, tmp_path, options={"score": "input"})
 
 

@@ -65,10 +65,12 @@ def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["index", "zanglab", "x"], "did you mean 'zhanglab'"),
         (["train", "squid", "--data", "nowhere", "--out", "x"], "nowhere"),
         (["train", "squid", "--data", ".", "--out", "x", "--method.slots", "many"], "slots"),
-        (["train", "squid", "--data", ".", "--out", "x", "--train.epochs", "0"], "must be at least 1"),
+        (
+            ["train", "squid", "--data", ".", "--out", "x", "--train.epochs", "0"],
+            "--train.epochs is 0; it must be a whole number of at least 1",
+        ),
         (["train", "squid", "--data", ".", "--out", "x", "--train.seed", "9" * 20], "it must lie in 0 to 4294967295"),
-        (["train", "gaussian", "--data", ".", "--out", "x", "--method.components", "-1"], "it must be at least 1"),
-        (["train", "squid", "--data", ".", "--out", "x", "--method.size", "1" + "0" * 9], "cannot be made with these"),
+        (["train", "gaussian", "--data", ".", "--out", "x", "--method.components", "-1"], "whole number of at least 1"),
         (["train", "squid", "--data", "", "--out", "x"], "a path is empty"),
         (["train", "squid", "--data", ".", "--out", ""], "the run folder's name is empty"),
         (["score", ""], "the run folder's name is empty"),
@@ -93,8 +95,11 @@ def test_wrong_input_is_one_line(argv: list[str], message: str, capsys: pytest.C
         ("preset: 3", "has preset 3; it must be a name"),
         ("train: 4", "has train 4; it must be options"),
         ("", "holds no options"),
-        ("[", "holds no options"),
-        ("method: gaussian\nmethod_config: {}", "is the record of a run; copy its method_config as method:"),
+        ("method: [", ", line 1: "),
+        ("train:\n\tepochs: 3", ", line 2: a tab; indent with spaces"),
+        ("train: {epochs: 3}", "is not taken: gaussian learns in one pass"),
+        ("method: {side: big}", "method.side is 'big'; it must be a whole number of at least 1"),
+        ("method: ae\nmethod_config: {}", "is the record of a run of ae; it holds no options of gaussian"),
     ],
 )
 def test_a_wrong_file_of_options_is_named(
@@ -103,7 +108,7 @@ def test_a_wrong_file_of_options_is_named(
     (tmp_path / "c.yaml").write_text(text)
     for option in (["--config", str(tmp_path / "c.yaml")], [f"--config={tmp_path / 'c.yaml'}"]):
         error = fails(["train", "gaussian", *option, "--data", ".", "--out", "x"], capsys)
-        assert f"{tmp_path / 'c.yaml'} {message}" in error and len(error.strip().splitlines()) == 1
+        assert str(tmp_path / "c.yaml") in error and message in error and len(error.strip().splitlines()) == 1
 
 
 def test_without_timm_a_line_says_how_to_get_it(

@@ -93,7 +93,7 @@ class Run(Settings):
             "method": self.method,
             "preset": self.preset,
             "method_config": dataclasses.asdict(self.method_config),
-            "train": dataclasses.asdict(self.train),
+            "train": self.training(),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "false_alarm_rate": self.false_alarm_rate,
             **self.about,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from loligo import methods
-from loligo.config import PreprocessingConfig, TrainConfig, build, one_line
+from loligo.config import FALSE_ALARM_RATE as FALSE_ALARM_RATE
+from loligo.config import OF_EPOCHS, PreprocessingConfig, TrainConfig, build, one_line
 from loligo.data.preprocessing import Preprocessing
 from loligo.methods.configs import MethodConfig, SliceConfig
 from loligo.methods.contract import Method
-from loligo.names import nearest
-
-FALSE_ALARM_RATE = 0.05
-Options = dict[str, Any]
+from loligo.methods.declared import Options, defaults, one_pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +40,11 @@ class Settings:
     ) -> Settings:
         """Complete what is given by preset and defaults of the method; ValueError for unknown names or values."""
         kind = methods.get(method)
-        if preset is not None and preset not in kind.presets:
-            raise ValueError(f"{method} has no preset {preset!r}; {nearest(preset, kind.presets)}")
+        own_options, own_train = defaults(kind, preset, method)
         if not 0 < false_alarm_rate < 1:
             raise ValueError(f"false_alarm_rate is {false_alarm_rate}; it must lie between 0 and 1, such as 0.05")
-        own_options, own_train = defaults(kind, preset)
+        if one_pass(kind) and (vain := set(OF_EPOCHS) & set(train if isinstance(train, dict) else ())):
+            raise ValueError(f"train.{min(vain)} is not taken: {method} learns in one pass")
         if not isinstance(train, TrainConfig):
             train = build(TrainConfig, own_train | (train or {}), "train")
         if not isinstance(preprocessing, PreprocessingConfig):
@@ -58,6 +57,11 @@ class Settings:
             preset=preset or "",
             false_alarm_rate=false_alarm_rate,
         )
+
+    def training(self) -> Options:
+        """Return the options of the training that the method does not ignore."""
+        ignored = OF_EPOCHS if one_pass(methods.get(self.method)) else ()
+        return {key: value for key, value in dataclasses.asdict(self.train).items() if key not in ignored}
 
     def new_model(self) -> Method:
         """Return the method with fresh weights; ValueError where it cannot be made with its options."""
@@ -92,11 +96,3 @@ class Settings:
         if self.false_alarm_rate != other.false_alarm_rate:
             return f"false_alarm_rate was {self.false_alarm_rate}, is now {other.false_alarm_rate}"
         return ""
-
-
-def defaults(kind: type[Method], preset: str | None) -> tuple[Options, Options]:
-    """Return the options of a method and of its training that its own defaults and a preset set."""
-    given = kind.presets.get(preset or "", {})
-    options = {key: value for key, value in given.items() if not key.startswith("train.")}
-    train = {key.removeprefix("train."): value for key, value in given.items() if key.startswith("train.")}
-    return options, kind.training_defaults | train
