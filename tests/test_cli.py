@@ -79,7 +79,7 @@ def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["demo", "--preset", "digits_ful"], "did you mean 'digits_full'"),
         (["score", "x", "--splits", "test", "validaton"], "did you mean 'validation'"),
         (["score", "no-such-run"], "not a run folder"),
-        (["evaluate", "no-such-run"], "no scores.csv"),
+        (["evaluate", "no-such-run"], "neither a run folder nor one of a scoring"),
     ],
 )
 def test_wrong_input_is_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +130,7 @@ def test_the_two_commands_that_a_user_must_know(tmp_path: Path, capsys: pytest.C
     main(["train", "ae", "--data", str(tmp_path / "normals"), "--out", run, *options])
     main(["score", run, str(tmp_path / "new")])
     assert "3 images" in capsys.readouterr().out
-    table = pd.read_csv(Path(run) / "scores.csv")
+    table = pd.read_csv(Path(run) / "scores" / "new" / "scores.csv")
     assert {"path", "score", "anomaly_score", "p_value", "flag", "map"} <= set(table.columns)
     main(["report", run])
     assert Path(capsys.readouterr().out.strip()).is_file()

@@ -71,12 +71,13 @@ def test_shell_of_readme_runs(folder: Path) -> None:
     assert [words[0] for words in given] == ["train", "score", "sheet", "report"]
     for words in given:
         cli.main(words)
-    scores = pd.read_csv(folder / "runs" / "a" / "scores.csv")
+    scoring = folder / "runs" / "a" / "scores" / "new"
+    scores = pd.read_csv(scoring / "scores.csv")
     assert len(scores) == 3
     assert scores.loc[scores["score"].idxmax(), "path"].endswith("case.png")
-    assert all((folder / "runs" / "a" / name).is_file() for name in scores["map"])
+    assert all((scoring / name).is_file() for name in scores["map"])
     assert (folder / "case.html").is_file()
-    assert (folder / "runs" / "a" / "report.html").is_file()
+    assert (scoring / "report.html").is_file()
 
 
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "python.md"], ids=lambda page: page.name)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from loligo import scoring
+from loligo import __version__, scoring
 from loligo.config import PreprocessingConfig, TrainConfig
 from loligo.data import inputs, manifest
 from loligo.data.dataset import AllRejected, Dataset, no_rejections, refuse_mixed
@@ -21,6 +21,7 @@ from loligo.data.splits import SPLITS
 from loligo.detector import Detector
 from loligo.evaluation import protocols
 from loligo.evaluation.results import append
+from loligo.files import write_csv
 from loligo.methods.contract import Method
 from loligo.names import nearest
 from loligo.nn.precision import pick_device, resolve
@@ -28,9 +29,9 @@ from loligo.reports.run import gather
 from loligo.reports.run import page as reports
 from loligo.reports.sheet import page as sheets
 from loligo.reports.sheet.examine import examine
-from loligo.runs import mood
-from loligo.runs.folder import RunFolder
+from loligo.runs import mood, scores
 from loligo.runs.run import Run
+from loligo.runs.scores import ScoreFolder
 from loligo.runs.settings import FALSE_ALARM_RATE, Settings
 from loligo.training import images, loop, processes
 from loligo.training.cost import cost
@@ -108,7 +109,7 @@ def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, c
         unread += [each.data.rejected] if isinstance(each, _EachEpoch) else []
         run.about.setdefault("precision", resolve(run.train.precision, device))
         if first:
-            run.files.add_rejected(pd.concat(unread, ignore_index=True), "training")
+            run.files.write_rejected(pd.concat(unread, ignore_index=True))
             run.save()
         history = loop.fit(
             model, normals, run.train, run.folder, each, precision=run.precision, reduce=reduce, progress=first
@@ -158,51 +159,80 @@ def score(
     false_alarm_rate: float | None = None,
     layout: Literal["loligo", "mood"] = "loligo",
 ) -> pd.DataFrame:
-    """Score images with a trained run; write scores.csv, maps/ and rejected.csv to ``out``; return the table.
+    """Score images with a trained run into a folder of its own; return the table, the most abnormal image first.
 
     ``data`` is a folder, files or a manifest; without it, the manifest that the run was trained on. Of a manifest the
-    ``splits`` are scored: all of ``data``, test of the run's own, unless given. ``out`` is the run folder unless given;
-    metrics of scores that stood there go. A ``false_alarm_rate`` other than that of the run becomes that of ``out``.
-    The ``layout`` mood adds what that challenge's evaluation reads: sample/NAME.txt and pixel/NAME for each volume.
+    ``splits`` are scored: all of ``data``, test of the run's own, unless given. The folder is ``out``, or
+    ``scores/NAME`` in that of the run, named as the data; nothing is written over. It gets scores.csv, rejected.csv,
+    maps/ and the calibration, at another ``false_alarm_rate`` than the run's where one is given; its path is
+    ``table.attrs["folder"]``. The ``layout`` mood adds what that challenge's evaluation reads: sample/NAME.txt and
+    pixel/NAME for each volume. Raises `AllRejected` where no image can be used: the folder then holds rejected.csv.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     if unknown := [split for split in splits or () if split not in SPLITS]:
         raise ValueError(f"there is no split {unknown[0]!r}; {nearest(unknown[0], SPLITS)}")
-    run = run if isinstance(run, Run) else Run.load(run)
-    folder = RunFolder(Path(out) if out else run.folder)
+    run, out = run if isinstance(run, Run) else Run.load(run), Path(out) if out else None
+    if out:
+        scores.refuse_taken(out)
     detector = Detector.load(run, device, false_alarm_rate)
-    if data is None:
-        rows, rejected, splits = run.manifest(), no_rejections(), splits or ("test",)
-    else:
+    made: list[pd.DataFrame | AllRejected] = []
+
+    def fill(folder: ScoreFolder) -> None:
         try:
-            rows, rejected = _listing(data, "score", strict)
+            found = _to_score(run, data, splits, strict)
+            if layout == "mood":
+                mood.check(found.rows, maps != "none")
+            images = detector.images(found.rows, strict)
         except AllRejected as error:
-            folder.add_rejected(error.rejected, "scoring")
-            raise
-    if splits:
-        rows = rows[rows["split"].isin(splits)].reset_index(drop=True)
-    if rows.empty:
-        raise ValueError(f"there is nothing to score: the manifest has no image in {', '.join(splits or SPLITS)}")
-    if layout == "mood":
-        mood.check(rows, maps != "none", folder)
-    try:
-        data_set = detector.images(rows, strict)
-    except AllRejected as error:
-        folder.add_rejected(pd.concat([rejected, error.rejected], ignore_index=True), "scoring")
-        raise
-    table = scoring.score_table(detector, data_set, folder, maps, batch_size)
-    mood.sweep(folder)
-    if layout == "mood":
-        table["mood"] = table["path"].map(lambda path: Path(path).name)  # a later scoring may remove what is ours alone
-    folder.write_scores(table)
-    scoring.sweep(folder, table)
-    folder.add_rejected(pd.concat([rejected, data_set.rejected], ignore_index=True), "scoring")
-    if false_alarm_rate is not None:
+            write_csv(error.rejected, folder.rejected)
+            made.append(error)
+            return
+        table = scoring.score_table(detector, images, folder, maps, batch_size)
+        folder.write_scores(table, pd.concat([found.rejected, images.rejected], ignore_index=True))
+        given = [manifest.writable(path) for path in _absolute(data)]
+        folder.write_about({"run": run.folder, "loligo": __version__, "data": given, "splits": splits})
         detector.calibration.save(folder.calibration)
-    if layout == "mood":
-        mood.write(table, folder, detector.calibration)
-    return table
+        if layout == "mood":
+            mood.write(table, folder, detector.calibration)
+        made.append(table)
+
+    where = scores.write(run.folder, _name(data, splits), out, fill)
+    if isinstance(made[0], AllRejected):
+        log.warning("%s has all reasons", where.rejected)
+        raise made[0]
+    made[0].attrs["folder"] = str(where.path)
+    return made[0]
+
+
+def _to_score(run: Run, data: Paths | pd.DataFrame | None, splits: Sequence[str] | None, strict: bool) -> Listing:
+    """Return the rows to be scored, and the files that no reader takes."""
+    found = Listing(run.manifest(), no_rejections()) if data is None else _listing(data, "score", strict)
+    wanted = splits or (("test",) if data is None else ())
+    rows = found.rows[found.rows["split"].isin(wanted)].reset_index(drop=True) if wanted else found.rows
+    if rows.empty:
+        others = found.rows["split"].value_counts().to_dict()
+        has = ", ".join(f"{count} of {split}" for split, count in others.items()) or "none"
+        raise ValueError(
+            f"there is no {' or '.join(wanted)} image among those that were given ({has}): give a folder or files to "
+            "score, or other --splits"
+        )
+    return found._replace(rows=rows)
+
+
+def _name(data: Paths | pd.DataFrame | None, splits: Sequence[str] | None) -> str:
+    """Name a scoring by what was given."""
+    if data is None or isinstance(data, pd.DataFrame):
+        return "_".join(splits or ("test",))
+    given = _absolute(data)
+    return scores.name_of(given[0] if len(given) == 1 else given[0].parent)
+
+
+def _absolute(data: Paths | pd.DataFrame | None) -> list[Path]:
+    """List the paths that were given."""
+    if data is None or isinstance(data, pd.DataFrame):
+        return []
+    return [manifest.absolute(Path(one)) for one in ([data] if isinstance(data, str | Path) else data)]
 
 
 def evaluate(
@@ -210,19 +240,35 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure the scores of a run against their labels, under both protocols; append them to a results table.
 
-    The threshold is that of the run's false-alarm rate, or of the one given.
+    ``run`` is the folder of a scoring, or a run, of which the latest scoring is meant. The threshold is that of the
+    scoring's false-alarm rate, or of the one given.
     """
-    folder = run.folder if isinstance(run, Run) else Path(run)
+    folder = _scoring(run)
     found = protocols.evaluate(folder, false_alarm_rate)
     if results:
-        append(Path(results), Run.load(folder), found)
+        append(Path(results), Run.load(folder.run.path), found)
     return found
 
 
 def report(run: Run | str | Path) -> Path:
-    """Write report.html of a run folder, and its charts as PNG files in figures/; return the path of the page."""
-    run = run if isinstance(run, Run) else Run.load(run)
-    return reports.write(run.folder, insight=gather.insight(run))
+    """Write report.html of a scoring, and its charts as PNG files in figures/ beside it; return the path of the page.
+
+    ``run`` is the folder of a scoring, or a run, of which the latest scoring is meant.
+    """
+    folder = _scoring(run)
+    return reports.write(folder, insight=gather.insight(folder))
+
+
+def _scoring(run: Run | str | Path) -> ScoreFolder:
+    """Return the scoring that is meant, and log which where a run has several."""
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    found = scores.find(folder)
+    if found.path != folder and (others := [one.path.name for one in scores.scorings(folder) if one != found]):
+        named = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        log.warning(
+            "%s is the latest of its scorings; there are %s too: name a folder to choose one", found.path, named
+        )
+    return found
 
 
 def sheet(

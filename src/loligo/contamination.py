@@ -22,6 +22,7 @@ from loligo.evaluation import results
 from loligo.experiment import complete
 from loligo.reports.common import figures
 from loligo.runs.run import Run
+from loligo.runs.scores import scorings
 from loligo.runs.settings import FALSE_ALARM_RATE, Settings
 
 if TYPE_CHECKING:
@@ -154,10 +155,10 @@ def _run(run: Run, rows: pd.DataFrame, rate: float, path: Path) -> None:
     run = complete(run, rows, strict=True)
     key = {"method": run.method, "rate": rate, "seed": run.train.seed}
     known = path.exists() and results.matching(results.read(path), key).any()
-    if known and (run.folder / "metrics.json").exists():
+    if known and any(one.metrics.exists() for one in scorings(run.folder)):
         return
-    api.score(run, maps="none")
-    measured = results.row(run, api.evaluate(run), "clean")
+    scored = api.score(run, maps="none").attrs["folder"]
+    measured = results.row(run, api.evaluate(scored), "clean")
     counts = {"n_train": int((rows["split"] == "train").sum()), "n_abnormal": int(rows["contaminant"].sum())}
     results.replace(path, pd.DataFrame([measured | key | counts], columns=COLUMNS), key)
     abnormal = f"{counts['n_abnormal']} of {counts['n_train']} training images abnormal"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from loligo import progress as bars
-from loligo.calibration import HEADROOM, Calibration
+from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
 from loligo.data.arrays import Given, from_images
 from loligo.data.dataset import Dataset
@@ -186,7 +185,7 @@ class Detector:
     def by_row(self, scores: npt.NDArray[np.float64], data: Dataset) -> npt.NDArray[np.float64]:
         """Return the score of each row (R,) by those of its images (N,): of a volume the sum or the maximum."""
         starts = np.flatnonzero(np.diff(data.row_of, prepend=-1))
-        return np.asarray(self._over_slices.reduceat(scores, starts), np.float64)
+        return np.array([rounded(score) for score in self._over_slices.reduceat(scores, starts)], np.float64)
 
     @property
     def _over_slices(self) -> np.ufunc:
@@ -194,6 +193,11 @@ class Detector:
 
     def calibrate(self, normals: Dataset, false_alarm_rate: float | None = None) -> Calibration:
         """Return what normals say, which neither training nor any limit of the method has seen."""
+        rate = self.settings.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
+        return Calibration.of(*self.measure(normals), rate)
+
+    def measure(self, normals: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the raw score of each row (R,), and what the hottest thousandth of its map reaches: none without maps."""
         found: list[float] = []
         peaks: list[float] = []
         for geometry, (score, heat, _) in zip(normals.geometries, self._rows(normals, 16, progress=False), strict=True):
@@ -201,9 +205,7 @@ class Detector:
             if heat is not None:
                 own = heat if normals.counts is None else self.preprocessing.restore(heat, geometry)
                 peaks.append(float(np.quantile(own, 0.999)))
-        scale = float(np.median(peaks)) * HEADROOM if peaks else 1.0
-        rate = self.settings.false_alarm_rate if false_alarm_rate is None else false_alarm_rate
-        return replace(Calibration.fit(found, rate), map_scale=scale or 1.0)
+        return np.array(found), np.array(peaks)
 
     def predictions(self, data: Dataset, batch_size: int = 16, progress: bool = False) -> Iterator[Prediction]:
         """Yield a prediction for each row of a data set, in order; memory holds one batch, or one volume."""
@@ -232,7 +234,7 @@ class Detector:
             waiting.add(scores)
             while row < len(counts) and len(waiting.image) >= counts[row]:
                 image, heat, reconstruction = waiting.take(counts[row])
-                score = float(self._over_slices.reduce(image.double().numpy()))
+                score = rounded(self._over_slices.reduce(image.double().numpy()))
                 if data.counts is None:
                     yield score, _first(heat), _first(reconstruction)
                 else:
@@ -260,6 +262,11 @@ class _Waiting:
         first = [None if part is None else part[:count] for part in self.parts]
         self.parts = [None if part is None else part[count:] for part in self.parts]
         return image, first[0], first[1]
+
+
+def rounded(score: float) -> float:
+    """Return a raw score with as many digits as float32 holds, so that a table of scores holds just that number."""
+    return float(f"{score:.7g}")
 
 
 def _first(part: Tensor | None) -> Floats | None:

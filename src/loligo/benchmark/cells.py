@@ -20,6 +20,7 @@ from loligo.config import OF_EPOCHS
 from loligo.contamination import RATES, candidates, mixed, training_size
 from loligo.data import manifest
 from loligo.methods.declared import one_pass
+from loligo.runs.scores import ScoreFolder
 from loligo.runs.settings import Settings
 
 CURVES = ("contamination", "sizes")
@@ -67,6 +68,11 @@ class Plan:
     def run(self) -> Path:
         """Return its run folder."""
         return self.folder / "run"
+
+    @property
+    def scoring(self) -> ScoreFolder:
+        """Return the folder of its scores."""
+        return ScoreFolder(self.run / "scores" / "test")
 
 
 def enumerate_cells(data: Sequence[Data], names: Sequence[str], seeds: int, curves: Iterable[str]) -> list[Cell]:

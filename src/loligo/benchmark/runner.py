@@ -16,7 +16,6 @@ from loligo.benchmark.cells import VERSION, Cell, Plan, seen_in_scoring, seen_in
 from loligo.benchmark.request import Job, Request, finished
 from loligo.files import sweep, write_json
 from loligo.progress import span
-from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
 from loligo.training.cost import commit
 
@@ -107,7 +106,7 @@ def _measured(job: Job, plan: Plan, request: Request, begun: float) -> str:
     """Join a cell's labels, measure its scores and finish it; return its AUC."""
     finish = plan.folder / "cell.json"
     before = json.loads(finish.read_text(encoding="utf-8")) if finish.exists() else {}  # then corruptions are new
-    found = RunFolder(plan.run).read_metrics() if before else None
+    found = plan.scoring.read_metrics() if before else None
     found = found or labels.join(job, plan)
     epochs = Run.load(plan.run).train.epochs if plan.budget else None
     record = {

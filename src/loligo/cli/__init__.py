@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import sys
@@ -72,7 +73,7 @@ def train(argv: list[str]) -> None:
     what = "volumes" if "spacing" in run.about["data"] else "images"
     print(f"trained on {run.about['data']['train']} normal {what}; {held_out} held out: false-alarm rate {rate:.1%}")
     print(f"now: loligo score {run.folder} new/")
-    _tell_rejected(run.folder, "training")
+    _tell_rejected(run.folder)
 
 
 def score(argv: list[str]) -> None:
@@ -82,7 +83,9 @@ def score(argv: list[str]) -> None:
     parser.add_argument(
         "paths", metavar="PATH", nargs="*", default=[], help="folder, files, manifest; else the test split"
     )
-    parser.add_argument("--out", help="folder for scores.csv and maps; else the run folder")
+    parser.add_argument(
+        "--out", help="new folder for scores.csv and maps; else RUN/scores/NAME, named as what is scored"
+    )
     parser.add_argument("--splits", nargs="+", help="splits of a manifest to score; else all, test of the run's own")
     parser.add_argument(
         "--maps",
@@ -109,15 +112,16 @@ def score(argv: list[str]) -> None:
         false_alarm_rate=given.false_alarm_rate,
         layout=given.layout,
     )
-    folder = Path(given.out or given.run)
-    print(f"{folder / 'scores.csv'}: {len(table)} images, {int(table['flag'].sum())} flagged. {NOTICE}")
-    _tell_rejected(folder, "scoring")
+    folder, flagged = Path(table.attrs["folder"]), int(table["flag"].sum())
+    print(f"{folder / 'scores.csv'}: {len(table)} images, {flagged} flagged, the most abnormal first. {NOTICE}")
+    print(f"now: loligo report {folder}")
+    _tell_rejected(folder)
 
 
 def evaluate(argv: list[str]) -> None:
     """measure scores against labels, under the clean and the paper protocol: loligo evaluate RUN"""
     parser = new_parser(evaluate, "loligo evaluate RUN [options]")
-    parser.add_argument("run", metavar="RUN", help="run folder with scores.csv")
+    parser.add_argument("run", metavar="RUN", help="folder of a scoring, or of a run, of which the latest is meant")
     parser.add_argument("--results", help="table (CSV) to which a row a protocol is appended")
     add_rate(parser)
     given = parse(parser, argv)
@@ -142,7 +146,7 @@ def metrics_table(found: dict[str, Any]) -> str:
 def report(argv: list[str]) -> None:
     """write report.html, one file with all results and pictures: loligo report RUN"""
     parser = new_parser(report, "loligo report RUN")
-    parser.add_argument("run", metavar="RUN", help="run folder with scores.csv")
+    parser.add_argument("run", metavar="RUN", help="folder of a scoring, or of a run, of which the latest is meant")
     given = parse(parser, argv)
     print(_api().report(given.run))
 
@@ -224,6 +228,7 @@ def experiment(argv: list[str]) -> None:
     from loligo import experiment as experiments
     from loligo import methods
     from loligo.data import sources
+    from loligo.runs.scores import scorings
 
     dataset = leading(experiment, argv, "DATASET", sorted(experiments.DATASETS))
     name = leading(experiment, argv[1:], "METHOD", methods.names(), "second")
@@ -238,8 +243,9 @@ def experiment(argv: list[str]) -> None:
     settings = {"index": part(given, "index"), "results": given.results, **training_arguments(given)}
     found = experiments.run(dataset, name, given.data, given.out, **settings)
     print(metrics_table(found))
-    print(Path(given.out) / "report.html")
-    _tell_rejected(Path(given.out), "training", "scoring")
+    scored = scorings(Path(given.out))[-1]
+    print(scored.report)
+    _tell_rejected(Path(given.out), scored.path)
 
 
 def synthesize(argv: list[str]) -> None:
@@ -418,10 +424,8 @@ def _tell_what_begins(method: str, preset: str | None) -> None:
     print(f"training {method}{took}{hint}", file=sys.stderr, flush=True)
 
 
-def _tell_rejected(folder: Path, *during: str) -> None:
-    from loligo.runs.folder import RunFolder
-
-    run = RunFolder(folder)
-    rejected = run.read_rejected()
-    if rejected is not None and (count := int(rejected["during"].isin(during).sum())):
-        print(f"{count} files could not be used; see {run.rejected} for the reasons", file=sys.stderr)
+def _tell_rejected(*folders: Path) -> None:
+    for path in (folder / "rejected.csv" for folder in folders):
+        with path.open(newline="", encoding="utf-8") as stream:
+            if count := sum(1 for _ in csv.reader(stream)) - 1:
+                print(f"{count} files could not be used; see {path} for the reasons", file=sys.stderr)

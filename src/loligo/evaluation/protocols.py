@@ -18,42 +18,36 @@ from loligo.calibration import Calibration
 from loligo.data.decode import read_mask
 from loligo.data.preprocessing import Preprocessing, resized, resized_mask
 from loligo.evaluation import metrics
-from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
+from loligo.runs.scores import ScoreFolder
 from loligo.types import Again
 
 Metrics = dict[str, Any]
 
 
-def evaluate(folder: Path, false_alarm_rate: float | None = None) -> Metrics:
-    """Return the metrics of the scores in a run folder, and write them to metrics.json.
+def evaluate(scoring: ScoreFolder, false_alarm_rate: float | None = None) -> Metrics:
+    """Return the metrics of a scoring, and write them to its metrics.json.
 
-    The threshold is that of the run's false-alarm rate, or of the one given.
+    The threshold is that of the scoring's false-alarm rate, or of the one given.
 
     Raises ValueError where there are no scores, or no labels of both kinds in the test split.
     """
-    run = RunFolder(folder)
-    test = labelled(run.read_scores(), "test")
+    test = labelled(scoring.read_scores(), "test")
     if test["label"].nunique() < 2:
         counts = [int((test["label"] == label).sum()) for label in (0, 1)]
         raise ValueError(
-            f"{run.scores} has {counts[0]} test images labelled normal (0) and {counts[1]} abnormal (1); "
-            "metrics need both kinds"
+            f"{scoring.scores} has {counts[0]} test images labelled normal (0) and {counts[1]} abnormal (1); metrics "
+            "need both kinds: score a manifest with labels, or a folder with sub-folders normal and abnormal"
         )
-    if not run.config.is_file():
-        raise ValueError(
-            f"{folder} holds scores that are kept apart from their run; metrics need the run folder: "
-            "score without --out, then evaluate the run"
-        )
-    calibration = Calibration.load(run.calibration)
+    calibration = Calibration.load(scoring.calibration)
     if false_alarm_rate is not None:
         calibration = calibration.at(false_alarm_rate)
-    found: Metrics = {"clean": clean(test, calibration), "paper": paper(test, run.read_epochs())}
+    found: Metrics = {"clean": clean(test, calibration), "paper": paper(test, scoring.run.read_epochs())}
     if (test["mask"] != "").any() and (test["map"] != "").any():
-        found["pixel"] = pixels(test, run, Run.load(folder).preprocess())
+        found["pixel"] = pixels(test, scoring, Run.load(scoring.run.path).preprocess())
     if kinds := by_kind(test):
         found["kinds"] = kinds
-    run.write_metrics(found)
+    scoring.write_metrics(found)
     return found
 
 
@@ -103,10 +97,10 @@ def auc_by_epoch(epochs: pd.DataFrame, split: str) -> pd.DataFrame:
     return pd.DataFrame({"auc": pd.Series(aucs)})
 
 
-def pixels(test: pd.DataFrame, run: RunFolder, preprocessing: Preprocessing) -> Metrics:
+def pixels(test: pd.DataFrame, scoring: ScoreFolder, preprocessing: Preprocessing) -> Metrics:
     """Measure the maps against the masks, of images at the network's size; normal images count as masks of nothing."""
     rows = test[(test["map"] != "") & ((test["mask"] != "") | (test["label"] == 0))]
-    files = [(run.artefact(name), mask) for name, mask in zip(rows["map"], rows["mask"], strict=True)]
+    files = [(scoring.artefact(name), mask) for name, mask in zip(rows["map"], rows["mask"], strict=True)]
     pairs = Again(
         lambda: (
             _pixels(path, mask, preprocessing) if path.suffix == ".npy" else _voxels(path, mask) for path, mask in files

@@ -19,7 +19,7 @@ from loligo.files import replacing, write_text
 from loligo.methods.contract import Method
 from loligo.nn.precision import Resolved
 from loligo.runs.folder import RunFolder
-from loligo.runs.settings import Settings
+from loligo.runs.settings import CALIBRATED, HELD_OUT, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Run(Settings):
             raise ValueError("the run folder's name is empty; name one that 'loligo train' made")
         files = RunFolder(Path(folder))
         if not files.config.is_file():
-            apart = "name the folder of the run that made its scores" if files.scores.is_file() else ""
+            apart = "name the folder of the run that made its scores" if (files.path / "scores.csv").is_file() else ""
             how = apart or "make one with 'loligo train'"
             raise ValueError(f"{folder} is not a run folder: it has no config.yaml; {how}")
         try:
@@ -66,6 +66,8 @@ class Run(Settings):
                 preprocessing=build(PreprocessingConfig, values["preprocessing"], "preprocessing"),
                 preset=values.get("preset", ""),
                 false_alarm_rate=float(values["false_alarm_rate"]),
+                held_out=float(values.get("held_out", HELD_OUT)),
+                folds=int(values.get("folds", 0)),
                 about={"data": values.get("data", {}), "cost": values.get("cost", {})}
                 | ({"precision": values["precision"]} if values.get("precision") in ("bf16", "float32") else {}),
             )
@@ -95,7 +97,7 @@ class Run(Settings):
             "method_config": dataclasses.asdict(self.method_config),
             "train": self.training(),
             "preprocessing": dataclasses.asdict(self.preprocessing),
-            "false_alarm_rate": self.false_alarm_rate,
+            **{name: getattr(self, name) for name in CALIBRATED},
             **self.about,
         }
         write_text(yaml.safe_dump(values, sort_keys=False), self.files.config)

@@ -14,6 +14,10 @@ from loligo.methods.configs import MethodConfig, SliceConfig
 from loligo.methods.contract import Method
 from loligo.methods.declared import Options, defaults, one_pass
 
+HELD_OUT = 0.10
+CALIBRATED = ("false_alarm_rate", "held_out", "folds")
+"""Settings of the calibration."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -27,6 +31,10 @@ class Settings:
     """Name of the preset that its options began with; empty where they began with the paper's."""
     false_alarm_rate: float = FALSE_ALARM_RATE
     """Proportion of normal images that may be flagged."""
+    held_out: float = HELD_OUT
+    """Fraction of the training patients that is held out to calibrate on, where the data has no calibration split."""
+    folds: int = 0
+    """Models of which each scores the normals that it did not see; the final one learns from all. 0 holds out instead."""
 
     @classmethod
     def of(
@@ -37,6 +45,8 @@ class Settings:
         train: TrainConfig | Options | None = None,
         preprocessing: PreprocessingConfig | Options | None = None,
         false_alarm_rate: float = FALSE_ALARM_RATE,
+        held_out: float = HELD_OUT,
+        folds: int = 0,
     ) -> Settings:
         """Complete what is given by preset and defaults of the method; ValueError for unknown names or values."""
         kind = methods.get(method)
@@ -45,6 +55,10 @@ class Settings:
             raise ValueError(f"false_alarm_rate is {false_alarm_rate}; it must lie between 0 and 1, such as 0.05")
         if one_pass(kind) and (vain := set(OF_EPOCHS) & set(train if isinstance(train, dict) else ())):
             raise ValueError(f"train.{min(vain)} is not taken: {method} learns in one pass")
+        if not 0 < held_out < 1:
+            raise ValueError(f"held_out is {held_out}; it must lie between 0 and 1, such as 0.1")
+        if folds < 0 or folds == 1:
+            raise ValueError(f"folds is {folds}; it must be 2 or more, such as 10, or 0 to hold images out instead")
         if not isinstance(train, TrainConfig):
             train = build(TrainConfig, own_train | (train or {}), "train")
         if not isinstance(preprocessing, PreprocessingConfig):
@@ -56,6 +70,8 @@ class Settings:
             preprocessing=preprocessing,
             preset=preset or "",
             false_alarm_rate=false_alarm_rate,
+            held_out=held_out,
+            folds=folds,
         )
 
     def training(self) -> Options:
@@ -93,6 +109,7 @@ class Settings:
             for name, value in vars(a).items():
                 if value != (now := vars(b)[name]):
                     return f"{title}.{name} was {value!r}, is now {now!r}"
-        if self.false_alarm_rate != other.false_alarm_rate:
-            return f"false_alarm_rate was {self.false_alarm_rate}, is now {other.false_alarm_rate}"
+        for name in CALIBRATED:
+            if (was := getattr(self, name)) != (now := getattr(other, name)):
+                return f"{name} was {was}, is now {now}"
         return ""

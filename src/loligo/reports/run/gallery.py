@@ -14,7 +14,7 @@ from loligo.reports.common.text import number, p_value
 from loligo.reports.run import slices, words
 from loligo.reports.run.evidence import Evidence
 from loligo.reports.run.pictures import Sources, pictures, read_map
-from loligo.runs.folder import RunFolder
+from loligo.runs.scores import ScoreFolder
 
 FEW, MANY = 6, 10
 """Images of a group; of the most abnormal where no image has a label. They bound the size of the report."""
@@ -87,7 +87,7 @@ def _chosen(evidence: Evidence) -> list[tuple[str, str, pd.DataFrame]]:
     return found
 
 
-def _card(folder: RunFolder, row: pd.Series[Any], scale: float) -> Card:
+def _card(folder: ScoreFolder, row: pd.Series[Any], scale: float) -> Card:
     return Card(
         name=Path(row["path"]).name,
         row=words.row_number(row),
@@ -99,9 +99,9 @@ def _card(folder: RunFolder, row: pd.Series[Any], scale: float) -> Card:
     )
 
 
-def _pictures(folder: RunFolder, row: pd.Series[Any], scale: float) -> tuple[Picture, ...]:
+def _pictures(folder: ScoreFolder, row: pd.Series[Any], scale: float) -> tuple[Picture, ...]:
     """Return the pictures of an image or of a volume."""
-    image, mask = folder.path / row["path"], folder.path / row["mask"] if row["mask"] else None
+    image, mask = Path(row["path"]), Path(row["mask"]) if row["mask"] else None
     heat, reconstruction = (folder.artefact(row[key]) if row[key] else None for key in ("map", "reconstruction"))
     draw = slices.pictures if is_volume(image, heat) else pictures
     return draw(Sources(image, reconstruction, heat, mask), scale)

@@ -95,11 +95,11 @@ def top_rows(evidence: Evidence) -> Rows:
 
 
 def rejected_rows(evidence: Evidence) -> Rows | None:
-    """Return (name, reason, during) without folders, whose names may identify a patient."""
+    """Return (name, reason) without folders, whose names may identify a patient."""
     if evidence.rejected is None:
         return None
-    rows = evidence.rejected[["path", "reason", "during"]].itertuples(index=False)
-    return [(Path(path).name, reason.replace(path, Path(path).name), during) for path, reason, during in rows]
+    rows = evidence.rejected[["path", "reason"]].itertuples(index=False)
+    return [(Path(path).name, reason.replace(path, Path(path).name)) for path, reason in rows]
 
 
 def auc(metrics: Mapping[str, Any], what: str = "") -> str:
