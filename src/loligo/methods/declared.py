@@ -101,7 +101,7 @@ def _definitions(node: ast.stmt) -> Iterator[tuple[str, ast.stmt]]:
         for alias in node.names:
             yield alias.asname or alias.name, _import(node, alias)
     elif isinstance(node, ast.ClassDef):
-        yield node.name, _without_code(node)
+        yield node.name, _declaring(node)
     elif isinstance(node, ast.FunctionDef):
         yield node.name, node
     else:
@@ -125,13 +125,12 @@ def _import(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.stmt:
     return one
 
 
-def _without_code(node: ast.ClassDef) -> ast.ClassDef:
-    """Return a class without its functions; of a method what it declares, and a mark where it has phases."""
-    functions = [part for part in node.body if isinstance(part, ast.FunctionDef)]
-    kept = [part for part in node.body if part not in functions]
-    if not node.decorator_list:
-        kept = [part for part in kept if set(_targets(part)) & set(NAMES)]
-        kept += ast.parse("phases = True").body if any(part.name == "phases" for part in functions) else []
+def _declaring(node: ast.ClassDef) -> ast.ClassDef:
+    """Return a dataclass as it is; of a method what it declares, and a mark where it has phases."""
+    if node.decorator_list:
+        return node
+    kept = [part for part in node.body if set(_targets(part)) & set(NAMES)]
+    phases = any(isinstance(part, ast.FunctionDef) and part.name == "phases" for part in node.body)
     one = copy.copy(node)
-    one.body = kept or [ast.Pass(lineno=node.lineno, col_offset=0)]
+    one.body = kept + ast.parse("phases = True" if phases else "pass").body
     return one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from loligo import methods
 from loligo.config import FALSE_ALARM_RATE as FALSE_ALARM_RATE
@@ -13,6 +13,7 @@ from loligo.data.preprocessing import Preprocessing
 from loligo.methods.configs import MethodConfig, SliceConfig
 from loligo.methods.contract import Method
 from loligo.methods.declared import Options, defaults, one_pass
+from loligo.names import nearest
 
 HELD_OUT = 0.10
 CALIBRATED = ("false_alarm_rate", "held_out", "folds")
@@ -59,6 +60,8 @@ class Settings:
             raise ValueError(f"held_out is {held_out}; it must lie between 0 and 1, such as 0.1")
         if folds < 0 or folds == 1:
             raise ValueError(f"folds is {folds}; it must be 2 or more, such as 10, or 0 to hold images out instead")
+        if astray := (set(options or ()) - set(_fields(kind.Config))) & set(_fields(TrainConfig)):
+            raise ValueError(misplaced(method, min(astray)))
         if not isinstance(train, TrainConfig):
             train = build(TrainConfig, own_train | (train or {}), "train")
         if not isinstance(preprocessing, PreprocessingConfig):
@@ -113,3 +116,16 @@ class Settings:
             if (was := getattr(self, name)) != (now := getattr(other, name)):
                 return f"{name} was {was}, is now {now}"
         return ""
+
+
+def misplaced(method: str, name: str) -> str:
+    """Say where an argument belongs that a verb does not take by itself."""
+    kinds = {"train": TrainConfig, "preprocessing": PreprocessingConfig, "options": methods.get(method).Config}
+    homes = {field: title for title, kind in kinds.items() for field in _fields(kind)}
+    if name in homes:
+        return f"{name} belongs to {homes[name]}: write {homes[name]}={{{name!r}: ...}}"
+    return f"there is no argument {name!r}; {nearest(name, [*homes, *kinds, 'preset', 'strict', *CALIBRATED])}"
+
+
+def _fields(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
