@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ from loligo.reports.sheet.examine import examine
 from loligo.runs import mood, scores
 from loligo.runs.run import Run
 from loligo.runs.scores import ScoreFolder
-from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings
+from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings, misplaced
 from loligo.training import images, loop, processes
 from loligo.training.cost import cost
 from loligo.training.loop import Callback
@@ -67,6 +67,7 @@ def train(
     folds: int | None = None,
     strict: bool = False,
     callback: Callback | None = None,
+    **unknown: Never,
 ) -> Run:
     """Train ``method`` on the normals of ``data`` into the run folder ``out``, and calibrate it.
 
@@ -79,6 +80,8 @@ def train(
     cannot be read are listed in rejected.csv, unless ``strict``. ``callback`` is called after each epoch. Raises
     ValueError for unknown names or unfit data, fewer than `LEAST` normal images among them.
     """
+    for name in unknown:
+        raise TypeError(misplaced(method, name))
     settings = Settings.of(method, preset, options, train, preprocessing, false_alarm_rate, held_out, folds)
     return train_run(Run.new(out, settings), data, calibration, strict=strict, callback=callback)
 
@@ -94,6 +97,7 @@ def train_run(
     """Train what `Run.new` returned; see `train`."""
     if run.trained:
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
+    _refuse_arrays(data, "loligo.Detector.fit(method, images)")
     rows, rejected = _listing(data, "train", strict)
     if calibration is not None:
         extra = _listing(calibration, "train", strict)
@@ -227,6 +231,7 @@ def score(
     ``layout`` mood adds what that challenge's evaluation reads: sample/NAME.txt and pixel/NAME for each volume. Raises
     `AllRejected` where no image can be used: the folder then holds rejected.csv.
     """
+    _refuse_arrays(data, "loligo.load(run).predict(images)")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     if unknown := [split for split in splits or () if split not in SPLITS]:
@@ -367,6 +372,13 @@ class _EachEpoch:
         values = Detector.of(self.run, model, self.run.train.device).scores(self.data)
         rows = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch, score=values)
         self.run.files.append_epoch(rows, epoch)
+
+
+def _refuse_arrays(data: object, instead: str) -> None:
+    """Raise TypeError where what is given is neither paths nor the table of a manifest."""
+    first = data[0] if isinstance(data, list | tuple) and data else data
+    if not isinstance(first, str | Path | pd.DataFrame | None):
+        raise TypeError(f"data is a {type(first).__name__}; give paths or a manifest. Images in memory: {instead}")
 
 
 def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"], strict: bool) -> Listing:

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
-from loligo import methods
+from loligo import methods, progress
 from loligo.calibration import Calibration
 from loligo.data.dataset import Dataset
 from loligo.data.splits import folds
 from loligo.detector import Detector
 from loligo.files import write_json
-from loligo.methods.contract import ALONE, Method, Reduce
+from loligo.methods.contract import ALONE, Reduce
+from loligo.methods.declared import one_pass
 from loligo.runs.run import Run
 from loligo.training import loop
 
@@ -33,8 +33,7 @@ FOLDS = 10
 
 def is_for(run: Run, normals: int) -> bool:
     """Say whether it is worth while by itself: one pass over the images, of which a part is too few for the rate."""
-    one_pass = methods.get(run.method).phases is Method.phases
-    return one_pass and round(run.held_out * normals) + 1 < 1 / run.false_alarm_rate
+    return one_pass(methods.get(run.method)) and round(run.held_out * normals) + 1 < 1 / run.false_alarm_rate
 
 
 def calibrate(run: Run, normals: Dataset, count: int, reduce: Reduce = ALONE) -> Calibration:
@@ -44,7 +43,7 @@ def calibrate(run: Run, normals: Dataset, count: int, reduce: Reduce = ALONE) ->
     """
     fold = folds(normals.rows, count, run.train.seed).to_numpy()
     found = []
-    for number in tqdm(np.unique(fold), desc="calibrating", unit="fold", disable=reduce.rank > 0 or None):
+    for number in progress.bar(np.unique(fold), total=count, desc="calibrating", unit="fold", show=reduce.rank == 0):
         found.append(_fold(run, normals, fold == number, run.folder / "folds" / f"{number}.json", reduce))
     scores, peaks = (np.concatenate([one[part] for one in found]) for part in (0, 1))
     return Calibration.of(scores, peaks, run.false_alarm_rate, len(found))

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from loligo import progress as bars
 from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
 from loligo.data.arrays import Given, from_images
@@ -170,7 +170,7 @@ class Detector:
         self, data: Dataset, batch_size: int = 16, progress: bool = False
     ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor, Scores]]:
         """Yield (indices, images, scores) of all images of a data set in order."""
-        with tqdm(total=len(data), desc="scoring", unit="image", disable=None if progress else True) as bar:
+        with bars.bar(total=len(data), desc="scoring", unit="image", show=progress) as bar:
             for start in range(0, len(data), batch_size):
                 indices = np.arange(start, min(start + batch_size, len(data)))
                 x = data.batch(indices)

@@ -14,14 +14,20 @@ from loligo import NOTICE, __version__
 from loligo.cli.options import (
     add_device,
     add_rate,
+    check_methods,
+    check_new,
+    check_paths,
+    check_settings,
     data_of,
-    fail,
     leading,
     new_parser,
-    parse,
     parse_training,
+    part,
     training_arguments,
+    value_of,
+    with_file,
 )
+from loligo.cli.parser import complete, fail, parse
 from loligo.names import nearest
 
 
@@ -34,14 +40,16 @@ def index(argv: list[str]) -> None:
     parser.add_argument("root", metavar="DIR", type=Path, help="folder that holds the images")
     parser.add_argument("-o", "--out", type=Path, required=True, help="manifest to write: .csv or .parquet")
     function = sources.SOURCES[name]
-    keys = parser.add_function_arguments(function, skip={"root"})
-    given = parse(parser, argv[1:])
-    frame = function(given.root, **{key: given[key] for key in keys})
-    manifest.write(manifest.check(frame), given.out)
+    parser.add_function_arguments(function, skip={"root"})
+    given = vars(parse(parser, argv[1:]))
+    root, out = given.pop("root"), given.pop("out")
+    check_paths([root])
+    frame = function(root, **given)
+    manifest.write(manifest.check(frame), out)
     counts = frame.groupby(["split", frame["label"].map({0: "normal", 1: "abnormal"}).fillna("unknown")]).size()
     for (split, label), count in zip(counts.index, counts, strict=True):
         print(f"{split:12} {label:9} {count:7}")
-    print(f"{given.out}: {len(frame)} images")
+    print(f"{out}: {len(frame)} images")
 
 
 def train(argv: list[str]) -> None:
@@ -59,6 +67,9 @@ def train(argv: list[str]) -> None:
         "--folds", type=int, help="score each normal by one of so many models that did not see it instead"
     )
     given = parse_training(parser, name, argv[1:])
+    check_paths(given.data)
+    check_new(given.out)
+    _tell_what_begins(name, given.preset)
     api = _api()
     run = api.train(
         name,
@@ -178,17 +189,18 @@ def contaminate(argv: list[str]) -> None:
     from loligo import methods
 
     name = leading(contaminate, argv, "METHOD", methods.names())
-    from loligo import contamination
-
     parser = new_parser(contaminate, f"loligo contaminate {name} --data PATH --abnormal PATH --out DIR [options]")
     parser.add_argument("--data", nargs="+", required=True, help="manifest or folder, with a labelled test split")
     parser.add_argument("--abnormal", nargs="+", required=True, help="manifest, folder or files of abnormal images")
     parser.add_argument("--out", required=True, help="folder for the runs, contamination.csv and contamination.png")
-    parser.add_argument("--rates", nargs="+", type=float, default=list(contamination.RATES), help="each in [0, 1)")
+    parser.add_argument("--rates", nargs="+", type=float, help="each in [0, 1) (default: 0 to 0.5 by 0.1)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of samples and trainings")
-    given = parse_training(parser, name, argv[1:], skip={"seed"})
+    given = parse_training(parser, name, argv[1:], skip=["seed"])
+    check_paths([*given.data, *given.abnormal])
+    from loligo import contamination
+
     data, abnormal = data_of(given.data), data_of(given.abnormal)
-    sets = {"rates": given.rates, "seeds": given.seeds}
+    sets = {"rates": given.rates or contamination.RATES, "seeds": given.seeds}
     contamination.contaminate(name, data, abnormal, given.out, **sets, **training_arguments(given))
     print(f"{Path(given.out) / 'contamination.png'}. {NOTICE}")
 
@@ -205,7 +217,7 @@ def benchmark(argv: list[str]) -> None:
         print(benchmarks.table_text(benchmarks.compare(given.a, given.b)), NOTICE, sep="\n")
         return
     parser = new_parser(benchmark, "loligo benchmark --methods M --datasets D --out DIR [options] | compare A B")
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--config", help="YAML file with any of these options")
     parser.add_argument(
         "--methods", nargs="+", required=True, help="METHOD or METHOD:PRESET, split at commas or spaces"
     )
@@ -219,12 +231,12 @@ def benchmark(argv: list[str]) -> None:
     parser.add_argument("--robustness", nargs="+", default=[], help="contamination, sizes, corruptions")
     parser.add_argument("--only", help="the one cell to run, by name: DATASET/METHOD/seed_0")
     parser.add_argument("--workers", type=int, help="cells at once, on one thread each (default: one a core)")
-    given = parse(parser, argv)
+    given = parse(parser, with_file(parser, argv))
+    check_methods([name for words in given.methods for name in words.split(",") if name], given.preset, given.variants)
+    check_settings(given.set)
     from loligo import benchmark as benchmarks
 
-    words = {key: value for key, value in vars(given).items() if key != "config"}
-    config = str(given.config[0]) if given.config else None
-    found = benchmarks.run(benchmarks.parse(**words, config=config), lambda line: print(line, flush=True))
+    found = benchmarks.run(benchmarks.parse(**vars(given)), lambda line: print(line, flush=True))
     print(f"{found.page}. {NOTICE}")
     print(f"{found.failed} of {found.cells} cells failed" + (f"; reasons: {found.page}" if found.failed else ""))
     if found.failed == found.cells:
@@ -235,6 +247,7 @@ def experiment(argv: list[str]) -> None:
     """index, train, score, evaluate and report in one: loligo experiment DATASET METHOD --data DIR --out RUN"""
     from loligo import experiment as experiments
     from loligo import methods
+    from loligo.data import sources
     from loligo.runs.scores import scorings
 
     dataset = leading(experiment, argv, "DATASET", sorted(experiments.DATASETS))
@@ -243,12 +256,12 @@ def experiment(argv: list[str]) -> None:
     parser.add_argument("--data", required=True, help="folder that holds the data set")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there resumes")
     parser.add_argument("--results", help="table (CSV) to which a row a protocol is appended")
-    keys = parser.add_function_arguments(experiments.DATASETS[dataset], "index", skip={"root"})
+    parser.add_function_arguments(experiments.DATASETS[dataset], "index", skip={"root"})
     given = parse_training(parser, name, argv[2:])
-    index = {key.removeprefix("index."): given[key] for key in keys}
-    found = experiments.run(
-        dataset, name, given.data, given.out, index=index, results=given.results, **training_arguments(given)
-    )
+    check_paths([given.data] if dataset in sources.SOURCES else [])
+    _tell_what_begins(name, given.preset)
+    settings = {"index": part(given, "index"), "results": given.results, **training_arguments(given)}
+    found = experiments.run(dataset, name, given.data, given.out, **settings)
     print(metrics_table(found))
     scored = scorings(Path(given.out))[-1]
     print(scored.report)
@@ -257,17 +270,18 @@ def experiment(argv: list[str]) -> None:
 
 def synthesize(argv: list[str]) -> None:
     """insert anomalies with known masks in normal images, to test on: loligo synthesize PATH... -o DIR"""
-    from loligo.data import inputs, synthetic, synthetic_set
-
     parser = new_parser(synthesize, "loligo synthesize PATH... -o DIR [options]")
     parser.add_argument("paths", metavar="PATH", nargs="+", help="manifest, folder or files of normal images")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for images, masks and manifest.csv")
-    parser.add_argument("--kinds", nargs="+", default=list(synthetic.KINDS), help="each in a copy of each image")
+    parser.add_argument("--kinds", nargs="+", help="each in a copy of each image (default: all)")
     parser.add_argument("--split", default="test", help="of the manifest, whose normal images are taken")
     parser.add_argument("--seed", type=int, default=0, help="of the anomalies")
     given = parse(parser, argv)
-    rows = inputs.resolve(data_of(given.paths), purpose="score").accepted()
-    frame = synthetic_set.write(given.out, rows, kinds=given.kinds, split=given.split, seed=given.seed)
+    check_paths(given.paths)
+    from loligo.data import inputs, synthetic, synthetic_set
+
+    rows, kinds = inputs.resolve(data_of(given.paths), purpose="score").accepted(), given.kinds or list(synthetic.KINDS)
+    frame = synthetic_set.write(given.out, rows, kinds=kinds, split=given.split, seed=given.seed)
     count = int(frame["label"].sum())
     print(f"{given.out / 'manifest.csv'}: {len(frame) - count} normal images, {count} abnormal")
 
@@ -297,14 +311,37 @@ def cache(argv: list[str]) -> None:
 
 
 def list_methods(argv: list[str]) -> None:
-    """list the methods"""
+    """list the methods, how long each trains, and what it is good at"""
     from loligo import methods
 
     parse(new_parser(list_methods, "loligo methods"), argv)
-    lines = methods.list_methods()
-    width = max(map(len, lines))
-    for name, line in lines.items():
-        print(f"{name:{width}}  {line}")
+    for row in [("method", "training", "needs", "good at"), *methods.table()]:
+        print("{:20}  {:8}  {:8}  {}".format(*row))
+    print(
+        "\ntraining: of 1,133 radiographs on one CPU core, by the preset for radiographs where there is one\n"
+        "features: pip install '.[features]' in a clone of loligo\n"
+        "loligo train METHOD --help: its idea, presets and options"
+    )
+
+
+def completion(argv: list[str]) -> None:
+    """print a script that completes commands and options: loligo completion bash|zsh|fish"""
+    script = COMPLETIONS[leading(completion, argv, "SHELL", sorted(COMPLETIONS))]
+    parse(new_parser(completion, "loligo completion SHELL"), argv[1:])
+    print(script)
+
+
+BASH = """_loligo() {
+  local known=$(${COMP_WORDS[0]} "${COMP_WORDS[@]:1:COMP_CWORD-1}" --complete 2>/dev/null)
+  COMPREPLY=($(compgen -W "$known" -- "${COMP_WORDS[COMP_CWORD]}"))
+}
+complete -o default -F _loligo loligo"""
+COMPLETIONS = {
+    "bash": BASH,
+    "zsh": f"autoload -U +X bashcompinit && bashcompinit\n{BASH}",
+    "fish": "complete -c loligo -a '(set words (commandline -opc); $words --complete 2>/dev/null)'",
+}
+"""Scripts by shell: each asks loligo itself, by the last argument `COMPLETE`, what may come next."""
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -321,29 +358,62 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "cache": cache,
     "methods": list_methods,
+    "completion": completion,
 }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a subcommand; what is wrong with input is said in one line, with exit status 2."""
     args = list(sys.argv[1:] if argv is None else argv)
+    complete(args, COMMANDS)
+    if args[:1] == ["help"]:
+        args = [*args[1:], "--help"]
     if not args or args[0] in ("-h", "--help"):
         print(usage())
         return
-    if args[0] == "--version":
+    if args[0] in ("-V", "--version", "version"):
         print(f"loligo {__version__}")
         return
     if args[0] not in COMMANDS:
         fail(f"there is no command {args[0]!r}; {nearest(args[0], COMMANDS)}")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_AboveBars()])
     try:
         COMMANDS[args[0]](args[1:])
-    except (ValueError, OSError, FloatingPointError, ImportError, MemoryError) as error:
-        if os.environ.get("LOLIGO_DEBUG"):
-            raise
+    except OSError as error:
+        _raise_to_debug()
+        fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except (ValueError, FloatingPointError, ImportError, MemoryError) as error:
+        _raise_to_debug()
         fail(str(error) or "there is not enough memory")
     except KeyboardInterrupt:
-        fail("interrupted; the same command resumes a training")
+        fail(_interrupted(args))
+
+
+class _AboveBars(logging.Handler):
+    """Print messages on lines of their own, where a bar stands above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        from tqdm import tqdm  # here: most commands say nothing
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def _raise_to_debug() -> None:
+    if os.environ.get("LOLIGO_DEBUG"):
+        raise
+
+
+def _interrupted(args: list[str]) -> str:
+    """Say what an interrupted command leaves."""
+    if args[0] in ("train", "experiment"):
+        out = Path(value_of("--out", args) or "")
+        if (out / "model.safetensors").is_file() or (out / "checkpoint" / "last.safetensors").is_file():
+            return f"interrupted; the same command resumes {out} where it stands"
+        return "interrupted before anything was kept; the same command begins anew"
+    if args[0] in ("benchmark", "contaminate", "demo"):
+        return "interrupted; the same command keeps what is finished, and goes on"
+    return f"{args[0]} interrupted; the same command begins anew"
 
 
 def usage() -> str:
@@ -359,6 +429,19 @@ def _api() -> Any:
 
     accelerate()
     return api
+
+
+def _tell_what_begins(method: str, preset: str | None) -> None:
+    """Say at once, before anything slow, what is going to be trained and how long that may take."""
+    from loligo.methods import METHODS, declared
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    known, entry = declared.read(method).presets, METHODS.get(method)
+    ours = next((name for name in ("radiograph", "ensemble", "report") if name in known), None)
+    took = f": 1,133 radiographs took {entry.time} on one core" if entry and preset in (None, ours) else ""
+    hint = f" with --preset {ours}, which is for radiographs" if ours and not preset else ""
+    print(f"training {method}{took}{hint}", file=sys.stderr, flush=True)
 
 
 def _tell_rejected(*folders: Path) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from tqdm import tqdm
 
 from loligo import io
+from loligo import progress as bars
 from loligo.data.dataset import AllRejected, Dataset, refuse_mixed
 from loligo.data.decode import decode, reason
 from loligo.data.entries import Entries, Entry, Row, key, look, write
@@ -97,7 +97,7 @@ def _look(
         return _Wanted(row, path, look(path, row, preprocessing))
 
     found: list[_Wanted] = []
-    with tqdm(total=len(pairs), desc="read", unit="image", disable=None if progress else True) as bar:
+    with bars.bar(total=len(pairs), desc="reading", unit="image", show=progress) as bar:
         for start in range(0, len(pairs), _AT_ONCE):  # all at once would take some kB an image
             found += pool.map(one, pairs[start : start + _AT_ONCE])
             bar.update(len(found) - start)
@@ -165,7 +165,7 @@ def _made(
             return reason(error, *row)
         return write(wanted.path, row, levels, geometry, room)
 
-    with tqdm(total=len(missing), desc="decode", unit="image", disable=None if progress else True) as bar:
+    with bars.bar(total=len(missing), desc="decoding", unit="image", show=progress) as bar:
         for start in range(0, len(missing), at_once):
             for result in pool.map(one, missing[start : start + at_once]):
                 bar.update()

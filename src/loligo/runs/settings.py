@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
 from loligo import methods
-from loligo.config import PreprocessingConfig, TrainConfig, build, one_line
+from loligo.config import FALSE_ALARM_RATE as FALSE_ALARM_RATE
+from loligo.config import OF_EPOCHS, PreprocessingConfig, TrainConfig, build, one_line
 from loligo.data.preprocessing import Preprocessing
 from loligo.methods.configs import MethodConfig, SliceConfig
 from loligo.methods.contract import Method
+from loligo.methods.declared import Options, defaults, one_pass
 from loligo.names import nearest
 
-FALSE_ALARM_RATE = 0.05
 HELD_OUT = 0.10
 CALIBRATED = ("false_alarm_rate", "held_out", "folds")
 """Settings of the calibration."""
-Options = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +60,11 @@ class Settings:
     ) -> Settings:
         """Complete what is given by preset and defaults of the method; ValueError for unknown names or values."""
         kind = methods.get(method)
-        if preset is not None and preset not in kind.presets:
-            raise ValueError(f"{method} has no preset {preset!r}; {nearest(preset, kind.presets)}")
-        own_options, own_train = defaults(kind, preset)
+        own_options, own_train = defaults(kind, preset, method)
+        if one_pass(kind) and (vain := set(OF_EPOCHS) & set(train if isinstance(train, dict) else ())):
+            raise ValueError(f"train.{min(vain)} is not taken: {method} learns in one pass")
+        if astray := (set(options or ()) - set(_fields(kind.Config))) & set(_fields(TrainConfig)):
+            raise ValueError(misplaced(method, min(astray)))
         if not isinstance(train, TrainConfig):
             train = build(TrainConfig, own_train | (train or {}), "train")
         if not isinstance(preprocessing, PreprocessingConfig):
@@ -76,6 +79,11 @@ class Settings:
             held_out=held_out,
             folds=folds,
         )
+
+    def training(self) -> Options:
+        """Return the options of the training that the method does not ignore."""
+        ignored = OF_EPOCHS if one_pass(methods.get(self.method)) else ()
+        return {key: value for key, value in dataclasses.asdict(self.train).items() if key not in ignored}
 
     def new_model(self) -> Method:
         """Return the method with fresh weights; ValueError where it cannot be made with its options."""
@@ -113,9 +121,14 @@ class Settings:
         return ""
 
 
-def defaults(kind: type[Method], preset: str | None) -> tuple[Options, Options]:
-    """Return the options of a method and of its training that its own defaults and a preset set."""
-    given = kind.presets.get(preset or "", {})
-    options = {key: value for key, value in given.items() if not key.startswith("train.")}
-    train = {key.removeprefix("train."): value for key, value in given.items() if key.startswith("train.")}
-    return options, kind.training_defaults | train
+def misplaced(method: str, name: str) -> str:
+    """Say where an argument belongs that a verb does not take by itself."""
+    kinds = {"train": TrainConfig, "preprocessing": PreprocessingConfig, "options": methods.get(method).Config}
+    homes = {field: title for title, kind in kinds.items() for field in _fields(kind)}
+    if name in homes:
+        return f"{name} belongs to {homes[name]}: write {homes[name]}={{{name!r}: ...}}"
+    return f"there is no argument {name!r}; {nearest(name, [*homes, *kinds, 'preset', 'strict', *CALIBRATED])}"
+
+
+def _fields(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
