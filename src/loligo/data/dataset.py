@@ -5,18 +5,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from loligo.data.checks import Names
 from loligo.data.preprocessing import WHITE, Preprocessing
 from loligo.io import planes
 from loligo.types import Geometry, VolumeHeader
 
 if TYPE_CHECKING:
     import torch
+
+
+T = TypeVar("T")
 
 
 class Pixels(Protocol):
@@ -48,6 +52,10 @@ class Dataset:
     """Of each row's file, R."""
     counts: tuple[int, ...] | None = None
     """Slices of each row; None where the rows are images."""
+    warnings: tuple[Names, ...] = ()
+    """What is odd about each row by itself, R names of `checks.WARNINGS`; empty where nobody looked."""
+    contents: tuple[str, ...] = ()
+    """SHA-256 of each row's file, R, empty text for an array; empty where nobody looked."""
 
     def __len__(self) -> int:
         """Count the images."""
@@ -75,12 +83,18 @@ class Dataset:
     def subset(self, rows: Any) -> Dataset:
         """Return the data set of some rows (n,), ascending; its pixels lie in memory."""
         chosen = np.asarray(rows)
+
+        def of(every: Sequence[T]) -> tuple[T, ...]:
+            return tuple(every[row] for row in chosen) if every else ()
+
         return replace(
             self,
             rows=self.rows.iloc[chosen].reset_index(drop=True),
             pixels=self.pixels[np.flatnonzero(np.isin(self.row_of, chosen))],
-            geometries=tuple(self.geometries[row] for row in chosen),
-            counts=None if self.counts is None else tuple(self.counts[row] for row in chosen),
+            geometries=of(self.geometries),
+            counts=of(self.counts) if self.counts else None,
+            warnings=of(self.warnings),
+            contents=of(self.contents),
         )
 
     @functools.cached_property

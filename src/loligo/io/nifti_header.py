@@ -192,7 +192,7 @@ def _affine(path: Path, header: Nifti1Header) -> npt.NDArray[np.float64]:
 def _refuse_forms(path: Path, header: Nifti1Header, sides: npt.NDArray[np.float64]) -> None:
     """Raise where qform and sform say that the voxels lie elsewhere; one that leads to a template's space may."""
     qform, sform = (int(header[name]) for name in ("qform_code", "sform_code"))
-    if not (qform and sform) or max(qform, sform) in _TEMPLATES and qform != sform:
+    if not (qform and sform) or (max(qform, sform) in _TEMPLATES and qform != sform):
         return
     try:
         forms = header.get_qform(), header.get_sform()
@@ -202,8 +202,8 @@ def _refuse_forms(path: Path, header: Nifti1Header, sides: npt.NDArray[np.float6
         axes = " and ".join("".join(aff2axcodes(form)) for form in forms)
         raise UnreadableImage(
             path,
-            f"its qform and sform disagree by up to {apart:.3g} mm (their axes run to {axes}), so that viewers differ in"
-            " where a place lies; correct one, or set its code to 0",
+            f"its qform and sform disagree by up to {apart:.3g} mm (their axes run to {axes}), so that viewers show a"
+            " place differently; correct one, or set its code to 0",
         )
 
 
