@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 
 from loligo import scoring
 from loligo.config import PreprocessingConfig, TrainConfig
-from loligo.data import inputs, manifest
+from loligo.data import checks, inputs, manifest
 from loligo.data.dataset import AllRejected, Dataset, no_rejections, refuse_mixed
 from loligo.data.decode import shared_spacing
 from loligo.data.manifest import Listing
@@ -36,8 +35,6 @@ from loligo.training import images, loop, processes
 from loligo.training.cost import cost
 from loligo.training.loop import Callback
 
-DARK = 0.5
-"""Brightest pixel, of the files' range, below which images look as if another range was meant."""
 Paths = str | Path | Sequence[str | Path]
 log = logging.getLogger(__name__)
 
@@ -102,7 +99,8 @@ def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, c
         first_of = [part.rows["path"][0] for part in (normals, held_out)]
         refuse_mixed(first_of, [part.counts is not None for part in (normals, held_out)])
         if first:
-            _warn_of_dark(normals)
+            for said in checks.summary(normals.warnings + held_out.warnings):
+                log.warning("%s", said)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch else None)
         unread = [rejected, normals.rejected, held_out.rejected]
         unread += [each.data.rejected] if isinstance(each, _EachEpoch) else []
@@ -279,16 +277,4 @@ def _require(rows: pd.DataFrame, split: str) -> None:
         raise ValueError(
             f"the data has no image in split {split!r}; its splits: {rows['split'].value_counts().to_dict()}; "
             "move some normal images there, or give their folder, of which a tenth is held out for calibration"
-        )
-
-
-def _warn_of_dark(images: Dataset) -> None:
-    """Say where the images use little of their range, as 12-bit pixels in 16-bit files: contrast is lost on methods."""
-    few = images.batch(np.unique(np.linspace(0, len(images) - 1, 64).astype(int)))[:, 0]
-    if 0 < (brightest := float(few.max())) < DARK:
-        log.warning(
-            "the brightest pixel of %d training images has %.3f of what their files can hold; if those are 12-bit "
-            "numbers in 16 bits, save them scaled to the full range, these and all that is scored",
-            len(few),
-            brightest,
         )

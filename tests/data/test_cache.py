@@ -450,7 +450,7 @@ def test_reading_takes_memory_for_a_batch_alone(tmp_path):
     levels = np.random.default_rng(0).integers(0, 65536, (512, 1, 256, 256), np.uint16)
     file = entries.Wanted("a.nii", "", tmp_path / "entry")
     header = Geometry((256, 256))
-    entry = entries.write(file, Decoded(levels, header, ()), lambda size: size > levels.nbytes)
+    entry = entries.write(file, Decoded(levels, header, (), (True,) * 512), lambda size: size > levels.nbytes)
     pixels = entries.Entries([entry], Preprocessing(256))
     tracemalloc.start()
     for start in range(0, 512, 16):

@@ -42,6 +42,7 @@ def from_images(images: Sequence[Given] | Given, preprocessing: Preprocessing) -
         geometries=tuple(one.geometry for one in found),
         counts=tuple(len(one.levels) for one in found) if volume[0] else None,
         warnings=tuple(one.warnings for one in found),
+        slices_with_tissue=tuple(one.tissue for one in found),
         contents=tuple(content_hash(path) if (path := one.geometry.source) and path.is_file() else "" for one in found),
     )
 

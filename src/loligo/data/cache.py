@@ -177,6 +177,7 @@ def _dataset(rows: pd.DataFrame, results: list[_Result], preprocessing: Preproce
         geometries=tuple(entry.geometry for entry in entries),
         counts=counts if sliced else None,
         warnings=tuple(entry.warnings for entry in entries),
+        slices_with_tissue=tuple(entry.tissue for entry in entries),
         contents=tuple(entry.file.content for entry in entries),
     )
 

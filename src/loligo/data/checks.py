@@ -26,6 +26,8 @@ NARROW = 0.5
 """Part of the file's range that `BRIGHT` lies below where the range is narrow."""
 BLANK = 0.01
 """Contrast, of the file's range, below which an image shows nothing."""
+AIR = 0.1
+"""Part of the standard deviation of a volume's richest slice that a slice of air stays below."""
 TINY = 4
 """Times that the network's side is longer than a side of an image that is tiny."""
 
@@ -62,6 +64,15 @@ def found(image: Image | Volume, levels: npt.NDArray[np.uint16], size: int) -> N
         )
         if is_so
     )
+
+
+def tissue(levels: npt.NDArray[np.uint16]) -> tuple[bool, ...]:
+    """Tell which slices of a volume's levels (N, 1, S, S) hold tissue: those whose contrast is more than air's.
+
+    All do where one has as much contrast as another, as the only one, an image, has.
+    """
+    contrast = np.array([one.std(dtype=np.float32) for one in levels])
+    return tuple((contrast >= AIR * contrast.max()).tolist())
 
 
 def ordered(*warnings: Iterable[str]) -> Names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -54,6 +55,8 @@ class Dataset:
     """Slices of each row; None where the rows are images."""
     warnings: tuple[Names, ...] = ()
     """What is odd about each row by itself, R names of `checks.WARNINGS`; empty where nobody looked."""
+    slices_with_tissue: tuple[tuple[bool, ...], ...] = ()
+    """Which slices of each row, R, hold tissue; empty where nobody looked."""
     contents: tuple[str, ...] = ()
     """SHA-256 of each row's file, R, empty text for an array; empty where nobody looked."""
 
@@ -65,6 +68,12 @@ class Dataset:
     def row_of(self) -> npt.NDArray[np.int64]:
         """Return which row each image is of, (N,)."""
         return np.repeat(np.arange(len(self.rows)), self.counts or 1)
+
+    @functools.cached_property
+    def tissue(self) -> npt.NDArray[np.bool_]:
+        """Tell which images (N,) hold tissue, those of which nobody knows among them."""
+        known = itertools.chain.from_iterable(self.slices_with_tissue)
+        return np.fromiter(known, bool) if self.slices_with_tissue else np.ones(len(self), bool)
 
     def batch(self, indices: Any) -> torch.Tensor:
         """Copy the images at ``indices`` (n,), a list, array or tensor, as (n, 1, S, S) float32 in [0, 1].
@@ -94,6 +103,7 @@ class Dataset:
             geometries=of(self.geometries),
             counts=of(self.counts) if self.counts else None,
             warnings=of(self.warnings),
+            slices_with_tissue=of(self.slices_with_tissue),
             contents=of(self.contents),
         )
 

@@ -29,6 +29,8 @@ class Decoded(NamedTuple):
     """Where its pixels lie."""
     warnings: checks.Names
     """What is odd about it by itself."""
+    tissue: tuple[bool, ...]
+    """Which of its slices hold tissue; (True,) for an image."""
 
 
 class _Memory:
@@ -73,7 +75,8 @@ def decode(path: Path, preprocessing: Preprocessing) -> Decoded:
 def prepared(found: Image | Volume, preprocessing: Preprocessing) -> Decoded:
     """Return an image or a volume as a network sees it; raises as `Preprocessing.image` and `Preprocessing.volume`."""
     levels = preprocessing.volume(found) if isinstance(found, Volume) else preprocessing.image(found)
-    return Decoded(levels, found.geometry, checks.found(found, levels, preprocessing.size))
+    warnings = checks.found(found, levels, preprocessing.size)
+    return Decoded(levels, found.geometry, warnings, checks.tissue(levels))
 
 
 def reason(error: Exception, path: str) -> str:

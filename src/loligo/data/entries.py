@@ -1,7 +1,7 @@
 """Name, write and read the entries of the cache: one file an image or volume, its levels behind a header.
 
 b"loligo" and two spaces, the CRC-32 of all that follows, the length of the header (4 bytes each)
-header: JSON with count, geometry and warnings
+header: JSON with count, geometry, warnings and tissue
 levels: (count, 1, S, S) uint16, little-endian
 """
 
@@ -60,6 +60,8 @@ class Entry(NamedTuple):
     geometry: Geometry | VolumeHeader
     warnings: Names
     """What is odd about it by itself."""
+    tissue: tuple[bool, ...]
+    """Which of its slices hold tissue."""
 
 
 def wanted(source: str, preprocessing: Preprocessing, folder: Path) -> Wanted:
@@ -99,15 +101,17 @@ def look(file: Wanted, preprocessing: Preprocessing) -> Entry | None:
         with suppress(OSError):  # a folder that can only be read
             os.utime(file.path)
         geometry = _geometry(values["geometry"], Path(file.source))
-        return Entry(file, values["count"], _PREFIX.size + length, geometry, tuple(values["warnings"]))
+        warnings, tissue = tuple(values["warnings"]), tuple(map(bool, values["tissue"]))
+        return Entry(file, values["count"], _PREFIX.size + length, geometry, warnings, tissue)
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
 
 
 def write(file: Wanted, decoded: Decoded, room: Callable[[int], bool]) -> Entry:
     """Write an entry where there is ``room`` for so many bytes, and return it."""
-    levels, geometry, warnings = decoded
-    header = json.dumps({"count": len(levels), "geometry": _values(geometry), "warnings": warnings}).encode()
+    levels, geometry, warnings, tissue = decoded
+    values = {"count": len(levels), "geometry": _values(geometry), "warnings": warnings, "tissue": [*map(int, tissue)]}
+    header = json.dumps(values).encode()
     offset = _PREFIX.size + len(header)
     if room(offset + levels.nbytes):
         little = levels if sys.byteorder == "little" else levels.byteswap()
@@ -122,7 +126,7 @@ def write(file: Wanted, decoded: Decoded, room: Callable[[int], bool]) -> Entry:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-    return Entry(file, len(levels), offset, geometry, warnings)
+    return Entry(file, len(levels), offset, geometry, warnings, tissue)
 
 
 class Entries:
