@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Never
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -15,8 +15,8 @@ from loligo import __version__, cross_calibration, scoring
 from loligo import calibration as calibrations
 from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
-from loligo.data import inputs, manifest
-from loligo.data.dataset import AllRejected, Dataset, no_rejections, refuse_mixed
+from loligo.data import checks, inputs, manifest
+from loligo.data.dataset import AllRejected, no_rejections, refuse_mixed
 from loligo.data.decode import shared_spacing
 from loligo.data.manifest import Listing
 from loligo.data.splits import SPLITS
@@ -41,8 +41,6 @@ from loligo.training.loop import Callback
 
 LEAST = 6
 """Normal images below which there is no training."""
-DARK = 0.5
-"""Brightest pixel, of the files' range, below which images look as if another range was meant."""
 Paths = str | Path | Sequence[str | Path]
 log = logging.getLogger(__name__)
 
@@ -158,7 +156,8 @@ def _train(
         refuse_mixed([part.rows["path"][0] for part in parts], [part.counts is not None for part in parts])
         normals = parts[0]
         if first:
-            _warn_of_dark(normals)
+            for said in checks.summary(tuple(itertools.chain(*(part.warnings for part in parts)))):
+                log.warning("%s", said)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch else None)
         unread = [rejected, *(part.rejected for part in parts)]
         unread += [each.data.rejected] if isinstance(each, _EachEpoch) else []
@@ -389,15 +388,3 @@ def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"], str
     if strict and len(found.rejected):
         raise ValueError(f"{found.rejected['path'][0]}: {found.rejected['reason'][0]}")
     return found
-
-
-def _warn_of_dark(images: Dataset) -> None:
-    """Say where the images use little of their range, as 12-bit pixels in 16-bit files: contrast is lost on methods."""
-    few = images.batch(np.unique(np.linspace(0, len(images) - 1, 64).astype(int)))[:, 0]
-    if 0 < (brightest := float(few.max())) < DARK:
-        log.warning(
-            "the brightest pixel of %d training images has %.3f of what their files can hold; if those are 12-bit "
-            "numbers in 16 bits, save them scaled to the full range, these and all that is scored",
-            len(few),
-            brightest,
-        )

@@ -178,18 +178,22 @@ class Detector:
                 bar.update(len(indices))
 
     def scores(self, data: Dataset, batch_size: int = 16, progress: bool = False) -> npt.NDArray[np.float64]:
-        """Return the raw score of each row (R,); a volume's is the sum or the maximum over its slices."""
+        """Return the raw score of each row (R,); see `by_row`."""
         found = [scores.image.double().numpy() for *_, scores in self.batches(data, batch_size, progress)]
         return self.by_row(np.concatenate(found), data)
 
     def by_row(self, scores: npt.NDArray[np.float64], data: Dataset) -> npt.NDArray[np.float64]:
-        """Return the score of each row (R,) by those of its images (N,): of a volume the sum or the maximum."""
-        starts = np.flatnonzero(np.diff(data.row_of, prepend=-1))
-        return np.array([rounded(score) for score in self._over_slices.reduceat(scores, starts)], np.float64)
+        """Return the score of each row (R,) by those of its images (N,).
 
-    @property
-    def _over_slices(self) -> np.ufunc:
-        return np.add if self.method.volume_score == "sum" else np.maximum
+        That of a volume is the mean over its slices that hold tissue, so that air above the head counts for nothing,
+        or the maximum over all.
+        """
+        begin = np.flatnonzero(np.diff(data.row_of, prepend=-1))[1:]
+        parts = zip(np.split(scores, begin), np.split(data.tissue, begin), strict=True)
+        return np.array([self._over_slices(*part) for part in parts])
+
+    def _over_slices(self, scores: npt.NDArray[np.float64], tissue: npt.NDArray[np.bool_]) -> float:
+        return rounded(scores.max() if self.method.volume_score == "max" else scores[tissue].mean())
 
     def calibrate(self, normals: Dataset, false_alarm_rate: float | None = None) -> Calibration:
         """Return what normals say, which neither training nor any limit of the method has seen."""
@@ -229,17 +233,17 @@ class Detector:
     ) -> Iterator[tuple[float, Floats | None, Floats | None]]:
         """Yield raw score, map and reconstruction of each row, on the network's grid; a volume's once it is whole."""
         counts = data.counts or (1,) * len(data.rows)
-        row, waiting = 0, _Waiting()
+        row, first, waiting = 0, 0, _Waiting()
         for _, _, scores in self.batches(data, batch_size, progress):
             waiting.add(scores)
             while row < len(counts) and len(waiting.image) >= counts[row]:
                 image, heat, reconstruction = waiting.take(counts[row])
-                score = rounded(self._over_slices.reduce(image.double().numpy()))
+                score = self._over_slices(image.double().numpy(), data.tissue[first : first + counts[row]])
                 if data.counts is None:
                     yield score, _first(heat), _first(reconstruction)
                 else:
                     yield score, None if heat is None else self.method.pool(heat[:, 0]).numpy(), None
-                row += 1
+                row, first = row + 1, first + counts[row]
 
 
 class _Waiting:
