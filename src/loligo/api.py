@@ -19,6 +19,7 @@ from loligo.data import checks, inputs, manifest
 from loligo.data.dataset import AllRejected, no_rejections, refuse_mixed
 from loligo.data.decode import shared_spacing
 from loligo.data.manifest import Listing
+from loligo.data.reference import Reference
 from loligo.data.splits import SPLITS
 from loligo.detector import Detector, part_held_out
 from loligo.evaluation import protocols
@@ -132,7 +133,8 @@ def _planned(run: Run, rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
         rows = manifest.as_normals(rows, part_held_out(run.held_out, normals), seed=0)
         given = int((rows["split"] == "calibration").sum())
     if folds:
-        log.warning("each of %d normal images is scored by one of %d models that did not see it", normals, folds)
+        said = "%d normal images: all of them train, and each is scored by one of %d models that did not see it"
+        log.warning(said, normals, folds)
     if said := calibrations.outlook(given or normals, rate, 0 if folds else normals):
         log.warning("%s", said if folds else f"{said}; or --folds 10, a larger --held_out, or --calibration DIR")
     return rows, folds
@@ -155,6 +157,8 @@ def _train(
         parts = [images.load(run, rows[rows["split"] == split], strict=strict) for split in splits]
         refuse_mixed([part.rows["path"][0] for part in parts], [part.counts is not None for part in parts])
         normals = parts[0]
+        if all(part.contents for part in parts):
+            run.remember(itertools.chain(*(part.contents for part in parts)))
         if first:
             for said in checks.summary(tuple(itertools.chain(*(part.warnings for part in parts)))):
                 log.warning("%s", said)
@@ -176,6 +180,7 @@ def _train(
         elif first:
             calibration = Detector.of(run, model, run.train.device).calibrate(parts[1])
         if first and calibration:
+            Reference.of(normals, parts[-1]).save(run.files.reference)
             run.about["cost"] = cost(history)
             _finish(run, rows, len(normals.rows), calibration, sum(map(len, unread)))
     return run
@@ -258,13 +263,16 @@ def score(
         detector.calibration.save(folder.calibration)
         if layout == "mood":
             mood.write(table, folder, detector.calibration)
+        for said in checks.summary(images.warnings, "images"):
+            log.warning("%s", said)
         made.append(table)
 
     where = scores.write(run.folder, _name(data, splits), out, fill)
     if isinstance(made[0], AllRejected):
         log.warning("%s has all reasons", where.rejected)
         raise made[0]
-    made[0].attrs.update(folder=str(where.path), remark=detector.calibration.remark(made[0]["score"]))
+    new = made[0].loc[~made[0]["warnings"].str.contains("seen_in_training"), "score"]
+    made[0].attrs.update(folder=str(where.path), remark=detector.calibration.remark(new))
     return made[0]
 
 

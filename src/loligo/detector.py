@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,9 +22,11 @@ from torch import Tensor
 from loligo import progress as bars
 from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
+from loligo.data import checks
 from loligo.data.arrays import Given, from_images
 from loligo.data.dataset import Dataset
 from loligo.data.preprocessing import Preprocessing
+from loligo.data.reference import Reference
 from loligo.methods.contract import Method
 from loligo.nn.conv import packed
 from loligo.nn.precision import Resolved, autocast, dtype_of, pick_device, resolve
@@ -51,6 +54,7 @@ class Detector:
         precision: Resolved = "float32",
         device: str = "auto",
         calibration: Calibration | None = None,
+        reference: Reference | None = None,
     ) -> None:
         """Make ``method`` fast: folded, packed, in its dtype, without gradients; the one given stays as it is."""
         self.method, self.settings, self.preprocessing, self.precision = method, settings, preprocessing, precision
@@ -58,6 +62,8 @@ class Detector:
         self.dtype = dtype_of(precision, self.device)
         self.network = packed(method, self.dtype, self.device).freeze()
         self._calibration = calibration
+        self.reference = reference
+        """What is remembered of the training images; None where that is not known."""
 
     @classmethod
     def load(cls, run: str | Path | Run, device: str = "auto", false_alarm_rate: float | None = None) -> Self:
@@ -70,13 +76,28 @@ class Detector:
         calibration = Calibration.load(run.files.calibration)
         if false_alarm_rate is not None:
             calibration = calibration.at(false_alarm_rate)
-        return cls.of(run, run.model(), device, calibration)
+        reference = Reference.load(run.files.reference) if run.files.reference.is_file() else None
+        return cls.of(run, run.model(), device, calibration, reference)
 
     @classmethod
-    def of(cls, run: Run, method: Method, device: str = "auto", calibration: Calibration | None = None) -> Self:
+    def of(
+        cls,
+        run: Run,
+        method: Method,
+        device: str = "auto",
+        calibration: Calibration | None = None,
+        reference: Reference | None = None,
+    ) -> Self:
         """Return the detector of a run with a method in any state, such as that of an epoch."""
-        preprocessing = run.preprocess()
-        return cls(method, run, preprocessing, precision=run.precision, device=device, calibration=calibration)
+        return cls(
+            method,
+            run,
+            run.preprocess(),
+            precision=run.precision,
+            device=device,
+            calibration=calibration,
+            reference=reference,
+        )
 
     @classmethod
     def fit(
@@ -112,7 +133,10 @@ class Detector:
         model = settings.new_model()
         precision = resolve(settings.train.precision, pick_device(settings.train.device))
         loop.fit(model, normals, settings.train, precision=precision, progress=progress)
-        detector = cls(model.eval(), settings, preprocess, precision=precision, device=settings.train.device)
+        reference = Reference.of(normals, held_out)
+        detector = cls(
+            model.eval(), settings, preprocess, precision=precision, device=settings.train.device, reference=reference
+        )
         return detector.with_calibration(detector.calibrate(held_out))
 
     def save(self, folder: str | Path) -> Run:
@@ -123,6 +147,8 @@ class Detector:
         run.about.update({"precision": self.precision, "data": self._about_data()})
         run.save_model(self.method)
         run.save()
+        if self.reference:
+            self.reference.save(run.files.reference)
         self.calibration.save(run.files.calibration)
         return run
 
@@ -147,8 +173,18 @@ class Detector:
         return other
 
     def images(self, rows: pd.DataFrame, strict: bool = False) -> Dataset:
-        """Load manifest rows as the method sees them, through the cache; see `data.cache.load`."""
-        return stored.load(self.settings, rows, strict=strict)
+        """Load manifest rows as the method sees them, with all their warnings, through the cache.
+
+        See `data.cache.load`.
+        """
+        return self._checked(stored.load(self.settings, rows, strict=strict))
+
+    def _checked(self, data: Dataset) -> Dataset:
+        """Add the warnings that follow from the training images; see `data.checks`."""
+        if self.reference is None:
+            return data
+        both = zip(data.warnings, self.reference.warnings(data), strict=True)
+        return replace(data, warnings=tuple(checks.ordered(*names) for names in both))
 
     def predict(self, images: Images, batch_size: int = 16) -> list[Prediction]:
         """Return a prediction for each image: arrays (H, W) or one of (N, H, W), `Image`s, volumes, or paths.
@@ -156,7 +192,7 @@ class Detector:
         Integers are scaled by the range of their type, floats must lie in [0, 1]. Raises ValueError, which names the
         image by its file or its place, for one that cannot be used. `predictions` takes a `Dataset` piece by piece.
         """
-        return list(self.predictions(from_images(images, self.preprocessing), batch_size))
+        return list(self.predictions(self._checked(from_images(images, self.preprocessing)), batch_size))
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Scores:
@@ -214,7 +250,8 @@ class Detector:
     def predictions(self, data: Dataset, batch_size: int = 16, progress: bool = False) -> Iterator[Prediction]:
         """Yield a prediction for each row of a data set, in order; memory holds one batch, or one volume."""
         calibration = self.calibration
-        for geometry, (score, heat, image) in zip(data.geometries, self._rows(data, batch_size, progress), strict=True):
+        warnings, rows = data.warnings or ((),) * len(data.rows), self._rows(data, batch_size, progress)
+        for geometry, names, (score, heat, image) in zip(data.geometries, warnings, rows, strict=True):
             if not math.isfinite(score):
                 raise ValueError(f"{geometry.source or 'an image'}: its score is not a number; train the method anew")
             yield Prediction(
@@ -222,6 +259,7 @@ class Detector:
                 p_value=float(calibration.p_value([score])[0]),
                 flag=score >= calibration.threshold,
                 anomaly_score=float(calibration.anomaly_score([score])[0]),
+                warnings=names,
                 geometry=geometry,
                 network_map=heat,
                 network_reconstruction=image,

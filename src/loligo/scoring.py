@@ -52,13 +52,14 @@ def score_table(
     known[list(COLUMNS)] = ""
     found = []
     for row, prediction in enumerate(detector.predictions(data, batch_size, progress=True)):
-        found.append((prediction.score, prediction.anomaly_score, prediction.p_value, int(prediction.flag)))
+        named = "; ".join(prediction.warnings)
+        found.append((prediction.score, prediction.anomaly_score, prediction.p_value, int(prediction.flag), named))
         if folder is None or maps == "none" or prediction.network_map is None:
             continue
         name = map_name(row, str(known["path"][row]))
         for column, file in _save(folder.maps, name, data, row, prediction, maps, detector.calibration.map_scale):
             known.loc[row, column] = f"{folder.maps.name}/{file}"
-    values = pd.DataFrame(found, columns=["score", "anomaly_score", "p_value", "flag"], index=known.index)
+    values = pd.DataFrame(found, columns=["score", "anomaly_score", "p_value", "flag", "warnings"], index=known.index)
     return ranked(pd.concat([known, values], axis=1).assign(threshold=detector.calibration.threshold))
 
 
