@@ -16,7 +16,7 @@ from loligo.config import PreprocessingConfig, TrainConfig
 from loligo.data import inputs, manifest
 from loligo.data.dataset import AllRejected, Dataset, no_rejections, refuse_mixed
 from loligo.data.decode import shared_spacing
-from loligo.data.manifest import Listing
+from loligo.data.places import AS_NAMED, Layout
 from loligo.data.splits import SPLITS
 from loligo.detector import Detector
 from loligo.evaluation import protocols
@@ -57,26 +57,41 @@ def train(
     train: TrainConfig | dict[str, Any] | None = None,
     preprocessing: PreprocessingConfig | dict[str, Any] | None = None,
     false_alarm_rate: float = FALSE_ALARM_RATE,
+    normal: Sequence[str | Path] = (),
+    abnormal: Sequence[str | Path] = (),
+    masks: Sequence[str | Path] = (),
+    patient: str = "",
     strict: bool = False,
     callback: Callback | None = None,
 ) -> Run:
     """Train ``method`` on the normals of ``data`` into the run folder ``out``, and calibrate it.
 
     ``data`` is a manifest (path or frame), a folder of images, or files; a folder is indexed on the fly and a tenth of
-    its images held out for calibration. ``options``, ``train`` and ``preprocessing`` replace defaults of the method's
-    Config, of `TrainConfig` and of `PreprocessingConfig`; ``preset`` names a set of the first two. A training that was
+    its patients held out for calibration. Of a folder, ``normal``, ``abnormal`` and ``masks`` name folders in it whose
+    names do not say what they hold, and ``patient`` says whose images they are: "folder" where each sub-folder is a
+    patient, or a regular expression whose first group in a file's name is one. ``options``, ``train`` and
+    ``preprocessing`` replace defaults of the method's Config, of `TrainConfig` and of `PreprocessingConfig`; ``preset``
+    names a set of the first two. A training that was
     cut off resumes. Images that cannot be read are listed in rejected.csv, unless ``strict``. ``callback`` is called
     after each epoch. Raises ValueError for unknown names or unfit data.
     """
     settings = Settings.of(method, preset, options, train, preprocessing, false_alarm_rate)
-    return train_run(Run.new(out, settings), data, strict=strict, callback=callback)
+    layout = Layout(normal, abnormal, masks, patient)
+    return train_run(Run.new(out, settings), data, layout=layout, strict=strict, callback=callback)
 
 
-def train_run(run: Run, data: Paths | pd.DataFrame, *, strict: bool = False, callback: Callback | None = None) -> Run:
+def train_run(
+    run: Run,
+    data: Paths | pd.DataFrame,
+    *,
+    layout: Layout = AS_NAMED,
+    strict: bool = False,
+    callback: Callback | None = None,
+) -> Run:
     """Train what `Run.new` returned; see `train`."""
     if run.trained:
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
-    rows, rejected = _listing(data, "train", strict)
+    rows, rejected = _listing(data, "train", strict, layout)
     _require(rows, "train")
     _require(rows, "calibration")
     if run.train.devices > 1 and not processes.inside():
@@ -264,14 +279,15 @@ class _EachEpoch:
         self.run.files.append_epoch(rows, epoch)
 
 
-def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"], strict: bool) -> Listing:
+def _listing(
+    data: Paths | pd.DataFrame, purpose: Literal["train", "score"], strict: bool, layout: Layout = AS_NAMED
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows of what was given, and the files that no reader takes; where ``strict``, raise for the first."""
-    if isinstance(data, pd.DataFrame):
-        return Listing(manifest.check(data), no_rejections())
-    found = inputs.resolve(data, purpose=purpose)
+    found = inputs.resolve(data, purpose=purpose, layout=layout)
     if strict and len(found.rejected):
         raise ValueError(f"{found.rejected['path'][0]}: {found.rejected['reason'][0]}")
-    return found
+    found.tell()
+    return found.rows, found.rejected
 
 
 def _require(rows: pd.DataFrame, split: str) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 from loligo import NOTICE, __version__
 from loligo.cli.options import (
     add_device,
+    add_layout,
     add_rate,
     data_of,
     fail,
+    layout_arguments,
     leading,
     new_parser,
     parse,
@@ -33,9 +35,12 @@ def index(argv: list[str]) -> None:
     parser.add_argument("root", metavar="DIR", type=Path, help="folder that holds the images")
     parser.add_argument("-o", "--out", type=Path, required=True, help="manifest to write: .csv or .parquet")
     function = sources.SOURCES[name]
-    keys = parser.add_function_arguments(function, skip={"root"})
+    of_folder = {"normal", "abnormal", "masks", "patient"} if name == "folder" else set()
+    keys = parser.add_function_arguments(function, skip={"root"} | of_folder)
+    if of_folder:
+        add_layout(parser)
     given = parse(parser, argv[1:])
-    frame = function(given.root, **{key: given[key] for key in keys})
+    frame = function(given.root, **{key: given[key] for key in (*keys, *of_folder)})
     manifest.write(manifest.check(frame), given.out)
     counts = frame.groupby(["split", frame["label"].map({0: "normal", 1: "abnormal"}).fillna("unknown")]).size()
     for (split, label), count in zip(counts.index, counts, strict=True):
@@ -52,9 +57,11 @@ def train(argv: list[str]) -> None:
     parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there resumes")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
+    add_layout(parser)
     given = parse_training(parser, name, argv[1:])
     api = _api()
-    run = api.train(name, data_of(given.data), given.out, **training_arguments(given), strict=given.strict)
+    options = training_arguments(given) | layout_arguments(given)
+    run = api.train(name, data_of(given.data), given.out, **options, strict=given.strict)
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes the first writes and tells
     held_out, rate = run.about["data"]["calibration"], run.about["data"]["false_alarm_rate"]
