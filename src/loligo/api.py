@@ -15,10 +15,10 @@ from loligo import __version__, cross_calibration, scoring
 from loligo import calibration as calibrations
 from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
-from loligo.data import checks, inputs, manifest
+from loligo.data import checks, copies, inputs, manifest
 from loligo.data.dataset import AllRejected, no_rejections, refuse_mixed
 from loligo.data.decode import shared_spacing
-from loligo.data.manifest import Listing
+from loligo.data.places import AS_NAMED, Layout
 from loligo.data.reference import Reference
 from loligo.data.splits import SPLITS
 from loligo.detector import Detector, part_held_out
@@ -64,25 +64,32 @@ def train(
     calibration: Paths | pd.DataFrame | None = None,
     held_out: float = HELD_OUT,
     folds: int | None = None,
+    normal: Sequence[str | Path] = (),
+    abnormal: Sequence[str | Path] = (),
+    masks: Sequence[str | Path] = (),
+    patient: str = "",
     strict: bool = False,
     callback: Callback | None = None,
     **unknown: Never,
 ) -> Run:
     """Train ``method`` on the normals of ``data`` into the run folder ``out``, and calibrate it.
 
-    ``data`` is a manifest (path or frame), a folder of images, or files; a folder is indexed on the fly. Where ``data``
-    has no calibration split and no ``calibration`` images are given, the part ``held_out`` of its patients becomes it;
-    or, with ``folds``, every image is scored by one of so many models that did not see it, and the final one learns
-    from all. That is the default for methods of one pass where the part held out is too small for the rate.
-    ``options``, ``train`` and ``preprocessing`` replace defaults of the method's Config, of `TrainConfig` and of
-    `PreprocessingConfig`; ``preset`` names a set of the first two. A training that was cut off resumes. Images that
-    cannot be read are listed in rejected.csv, unless ``strict``. ``callback`` is called after each epoch. Raises
-    ValueError for unknown names or unfit data, fewer than `LEAST` normal images among them.
+    ``data`` is a manifest (path or frame), a folder of images, or files; a folder is indexed on the fly. In a folder,
+    ``normal``, ``abnormal`` and ``masks`` name sub-folders whose names do not say what they hold, and ``patient`` says
+    whose images they are: "folder" where each sub-folder is a patient, or a regular expression whose first group in a
+    file's name is one. Where ``data`` has no calibration split and no ``calibration`` images are given, the part
+    ``held_out`` of its patients becomes it; or, with ``folds``, every image is scored by one of so many models that did
+    not see it, and the final one learns from all. That is the default for methods of one pass where the part held out
+    is too small for the rate. ``options``, ``train`` and ``preprocessing`` replace defaults of the method's Config, of
+    `TrainConfig` and of `PreprocessingConfig`; ``preset`` names a set of the first two. A training that was cut off
+    resumes. Images that cannot be read are listed in rejected.csv, unless ``strict``. ``callback`` is called after each
+    epoch. Raises ValueError for unknown names or unfit data, fewer than `LEAST` normal images among them.
     """
     for name in unknown:
         raise TypeError(misplaced(method, name))
     settings = Settings.of(method, preset, options, train, preprocessing, false_alarm_rate, held_out, folds)
-    return train_run(Run.new(out, settings), data, calibration, strict=strict, callback=callback)
+    layout = Layout(normal, abnormal, masks, patient)
+    return train_run(Run.new(out, settings), data, calibration, layout=layout, strict=strict, callback=callback)
 
 
 def train_run(
@@ -90,6 +97,7 @@ def train_run(
     data: Paths | pd.DataFrame,
     calibration: Paths | pd.DataFrame | None = None,
     *,
+    layout: Layout = AS_NAMED,
     strict: bool = False,
     callback: Callback | None = None,
 ) -> Run:
@@ -97,10 +105,10 @@ def train_run(
     if run.trained:
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
     _refuse_arrays(data, "loligo.Detector.fit(method, images)")
-    rows, rejected = _listing(data, "train", strict)
+    rows, rejected = _listing(data, "train", strict, layout)
     if calibration is not None:
-        extra = _listing(calibration, "train", strict)
-        rows, rejected = _joined(rows, extra.rows), pd.concat([rejected, extra.rejected], ignore_index=True)
+        extra, unread = _listing(calibration, "train", strict)
+        rows, rejected = _joined(rows, extra), pd.concat([rejected, unread], ignore_index=True)
     rows, folds = _planned(run, rows)
     if run.train.devices > 1 and not processes.inside():
         processes.spawn(_train, run.train.devices, run, rows, folds, rejected, strict, callback)
@@ -126,12 +134,14 @@ def _planned(run: Run, rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
         )
     if given and run.folds:
         raise ValueError(f"the data has {given} calibration images, which {run.folds} folds do not need; leave one out")
-    folds, rate = run.folds or 0, run.false_alarm_rate
+    folds, rate, content = run.folds or 0, run.false_alarm_rate, copies.find(rows["path"])
     if run.folds is None and not given and cross_calibration.is_for(run, normals):
         folds = min(cross_calibration.FOLDS, normals)
     if not (given or folds):
-        rows = manifest.as_normals(rows, part_held_out(run.held_out, normals), seed=0)
+        rows = manifest.as_normals(rows, part_held_out(run.held_out, normals), 0, content)
         given = int((rows["split"] == "calibration").sum())
+    for note in copies.notes(rows, content):
+        log.warning("%s", note)
     if folds:
         said = "%d normal images: all of them train, and each is scored by one of %d models that did not see it"
         log.warning(said, normals, folds)
@@ -248,16 +258,16 @@ def score(
 
     def fill(folder: ScoreFolder) -> None:
         try:
-            found = _to_score(run, data, splits, strict)
+            rows, rejected = _to_score(run, data, splits, strict)
             if layout == "mood":
-                mood.check(found.rows, maps != "none")
-            images = detector.images(found.rows, strict)
+                mood.check(rows, maps != "none")
+            images = detector.images(rows, strict)
         except AllRejected as error:
             write_csv(error.rejected, folder.rejected)
             made.append(error)
             return
         table = scoring.score_table(detector, images, folder, maps, batch_size)
-        folder.write_scores(table, pd.concat([found.rejected, images.rejected], ignore_index=True))
+        folder.write_scores(table, pd.concat([rejected, images.rejected], ignore_index=True))
         given = [manifest.writable(path) for path in _absolute(data)]
         folder.write_about({"run": run.folder, "loligo": __version__, "data": given, "splits": splits})
         detector.calibration.save(folder.calibration)
@@ -276,19 +286,21 @@ def score(
     return made[0]
 
 
-def _to_score(run: Run, data: Paths | pd.DataFrame | None, splits: Sequence[str] | None, strict: bool) -> Listing:
+def _to_score(
+    run: Run, data: Paths | pd.DataFrame | None, splits: Sequence[str] | None, strict: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows to be scored, and the files that no reader takes."""
-    found = Listing(run.manifest(), no_rejections()) if data is None else _listing(data, "score", strict)
+    every, rejected = (run.manifest(), no_rejections()) if data is None else _listing(data, "score", strict)
     wanted = splits or (("test",) if data is None else ())
-    rows = found.rows[found.rows["split"].isin(wanted)].reset_index(drop=True) if wanted else found.rows
+    rows = every[every["split"].isin(wanted)].reset_index(drop=True) if wanted else every
     if rows.empty:
-        others = found.rows["split"].value_counts().to_dict()
+        others = every["split"].value_counts().to_dict()
         has = ", ".join(f"{count} of {split}" for split, count in others.items()) or "none"
         raise ValueError(
             f"there is no {' or '.join(wanted)} image among those that were given ({has}): give a folder or files to "
             "score, or other --splits"
         )
-    return found._replace(rows=rows)
+    return rows, rejected
 
 
 def _name(data: Paths | pd.DataFrame | None, splits: Sequence[str] | None) -> str:
@@ -388,11 +400,12 @@ def _refuse_arrays(data: object, instead: str) -> None:
         raise TypeError(f"data is a {type(first).__name__}; give paths or a manifest. Images in memory: {instead}")
 
 
-def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"], strict: bool) -> Listing:
+def _listing(
+    data: Paths | pd.DataFrame, purpose: Literal["train", "score"], strict: bool, layout: Layout = AS_NAMED
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows of what was given, and the files that no reader takes; where ``strict``, raise for the first."""
-    if isinstance(data, pd.DataFrame):
-        return Listing(manifest.check(data), no_rejections())
-    found = inputs.resolve(data, purpose=purpose)
+    found = inputs.resolve(data, purpose=purpose, layout=layout)
     if strict and len(found.rejected):
         raise ValueError(f"{found.rejected['path'][0]}: {found.rejected['reason'][0]}")
-    return found
+    found.tell()
+    return found.rows, found.rejected

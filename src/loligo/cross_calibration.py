@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
 from loligo import methods, progress
@@ -39,9 +40,10 @@ def is_for(run: Run, normals: int) -> bool:
 def calibrate(run: Run, normals: Dataset, count: int, reduce: Reduce = ALONE) -> Calibration:
     """Return the calibration of a run by a model of each of ``count`` folds; what was finished is not trained again.
 
-    Images of one patient are in one fold. The first process writes.
+    Images of one patient, and copies of one file, are in one fold. The first process writes.
     """
-    fold = folds(normals.rows, count, run.train.seed).to_numpy()
+    content = pd.Series(normals.contents, normals.rows.index, dtype=str)
+    fold = folds(normals.rows, count, run.train.seed, content).to_numpy()
     found = []
     for number in progress.bar(np.unique(fold), total=count, desc="calibrating", unit="fold", show=reduce.rank == 0):
         found.append(_fold(run, normals, fold == number, run.folder / "folds" / f"{number}.json", reduce))

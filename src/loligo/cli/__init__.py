@@ -13,12 +13,14 @@ from typing import Any
 from loligo import NOTICE, __version__
 from loligo.cli.options import (
     add_device,
+    add_layout,
     add_rate,
     check_methods,
     check_new,
     check_paths,
     check_settings,
     data_of,
+    layout_arguments,
     leading,
     new_parser,
     parse_training,
@@ -40,7 +42,10 @@ def index(argv: list[str]) -> None:
     parser.add_argument("root", metavar="DIR", type=Path, help="folder that holds the images")
     parser.add_argument("-o", "--out", type=Path, required=True, help="manifest to write: .csv or .parquet")
     function = sources.SOURCES[name]
-    parser.add_function_arguments(function, skip={"root"})
+    of_folder = {"normal", "abnormal", "masks", "patient"} if name == "folder" else set()
+    parser.add_function_arguments(function, skip={"root"} | of_folder)
+    if of_folder:
+        add_layout(parser)
     given = vars(parse(parser, argv[1:]))
     root, out = given.pop("root"), given.pop("out")
     check_paths([root])
@@ -66,6 +71,7 @@ def train(argv: list[str]) -> None:
     parser.add_argument(
         "--folds", type=int, help="score each normal by one of so many models that did not see it instead"
     )
+    add_layout(parser)
     given = parse_training(parser, name, argv[1:])
     check_paths(given.data)
     check_new(given.out)
@@ -76,6 +82,7 @@ def train(argv: list[str]) -> None:
         data_of(given.data),
         given.out,
         **training_arguments(given),
+        **layout_arguments(given),
         calibration=data_of(given.calibration) if given.calibration else None,
         held_out=given.held_out,
         folds=given.folds,
