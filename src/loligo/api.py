@@ -11,7 +11,7 @@ from typing import Any, Literal, Never
 import pandas as pd
 import torch
 
-from loligo import __version__, cross_calibration, scoring
+from loligo import __version__, cross_calibration, io, scoring
 from loligo import calibration as calibrations
 from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
@@ -30,8 +30,8 @@ from loligo.names import nearest
 from loligo.nn.precision import pick_device, resolve
 from loligo.reports.run import gather
 from loligo.reports.run import page as reports
+from loligo.reports.sheet import examine
 from loligo.reports.sheet import page as sheets
-from loligo.reports.sheet.examine import examine
 from loligo.runs import mood, scores
 from loligo.runs.run import Run
 from loligo.runs.scores import ScoreFolder
@@ -356,26 +356,32 @@ def _scoring(run: Run | str | Path) -> ScoreFolder:
 
 def sheet(
     run: Run | str | Path,
-    image: str | Path,
+    images: Paths | None = None,
     out: str | Path | None = None,
     *,
     device: str = "auto",
     false_alarm_rate: float | None = None,
 ) -> Path:
-    """Write the one-page sheet of an image to ``out``, .pdf or .html; return its path.
+    """Write a page on each of some images or volumes to ``out``, .pdf or .html; return its path.
 
-    ``out`` is the image's name with .pdf, in the current folder, unless given. Raises ValueError, which names the file,
-    for an image that cannot be read, a run whose training is not finished, and an ``out`` that cannot be made.
+    ``run`` is a run, its folder, or that of a scoring. Without ``images``, these are those that the scoring flagged, or
+    the latest of the run, the most abnormal first. ``out`` is
+    the name of the only image with .pdf, or sheets.pdf, in the current folder, unless given. Of several images those
+    that cannot be used are left out with a warning. Raises ValueError, which names the file, where the only one or all
+    cannot be used, nothing is flagged, the training is not finished, or ``out`` cannot be made.
     """
+    scoring = ScoreFolder(run.folder if isinstance(run, Run) else Path(run))
+    if scoring.scores.is_file():
+        run = scoring.run.path
     run = run if isinstance(run, Run) else Run.load(run)
-    image = Path(image)
-    if not image.is_file():
-        raise FileNotFoundError(f"{image}: no such file; give one image")
-    if (shown := manifest.writable(image)) != str(image):
-        raise ValueError(f"{shown}: its name is not UTF-8 or has a carriage return; rename the file")
-    out = Path(out or f"{image.stem}.pdf")
+    if images is None:
+        paths = examine.flagged(scores.find(scoring.path))
+    else:
+        paths = [Path(image) for image in ([images] if isinstance(images, str | Path) else images)]
+    out = Path(out or (f"{io.stem(paths[0])}.pdf" if len(paths) == 1 else "sheets.pdf"))
     sheets.check(out)
-    return sheets.write(examine(run, image, device=device, false_alarm_rate=false_alarm_rate), out)
+    examiner = examine.Examiner(run, device=device, false_alarm_rate=false_alarm_rate)
+    return sheets.write(examine.each(examiner, paths), out)
 
 
 class _EachEpoch:

@@ -158,6 +158,7 @@ def metrics_table(found: dict[str, Any]) -> str:
     lines = [f"{'':22}{'clean':>22}{'paper':>22}"]
     intervals = [f"{p['auc']:.3f} ({p['auc_low']:.3f}-{p['auc_high']:.3f})" for p in (clean, paper)]
     lines.append(f"{'AUC (95 % interval)':22}{intervals[0]:>22}{intervals[1]:>22}")
+    lines += [f"{name}: {said}" for name in ("clean", "paper") if (said := _against_guessing(found[name]))]
     for key in ("ap", "accuracy", "f1"):
         lines.append(f"{key:22}{clean[key]:>22.3f}{paper[key]:>22.3f}")
     for key in ("sensitivity", "specificity"):
@@ -170,6 +171,12 @@ def metrics_table(found: dict[str, Any]) -> str:
     return "\n".join([*lines, NOTICE])
 
 
+def _against_guessing(protocol: dict[str, Any]) -> str:
+    from loligo.evaluation.metrics import against_guessing
+
+    return against_guessing(protocol["auc_low"], protocol["auc_high"])
+
+
 def report(argv: list[str]) -> None:
     """write report.html, one file with all results and pictures: loligo report RUN"""
     parser = new_parser(report, "loligo report RUN")
@@ -179,15 +186,19 @@ def report(argv: list[str]) -> None:
 
 
 def sheet(argv: list[str]) -> None:
-    """write one page on one image, PDF or HTML: loligo sheet RUN IMAGE [-o case.pdf]"""
-    parser = new_parser(sheet, "loligo sheet RUN IMAGE [-o case.pdf|case.html]")
-    parser.add_argument("run", metavar="RUN", help="folder of a trained run")
-    parser.add_argument("image", metavar="IMAGE", help="image file")
-    parser.add_argument("-o", "--out", help="page to write: .pdf or .html (default: the image's name with .pdf, here)")
+    """write a page on each image, PDF or HTML: loligo sheet RUN IMAGE... | RUN --flagged [-o case.pdf]"""
+    parser = new_parser(sheet, "loligo sheet RUN IMAGE... | RUN --flagged [-o case.pdf|case.html]")
+    parser.add_argument("run", metavar="RUN", help="run folder, or that of a scoring")
+    parser.add_argument("images", metavar="IMAGE", nargs="*", default=[], help="image or volume files")
+    parser.add_argument("--flagged", action="store_true", help="of all images that the scoring flagged")
+    parser.add_argument("-o", "--out", help="file to write: .pdf or .html (default: the image's name with .pdf, here)")
     add_device(parser)
     add_rate(parser)
     given = parse(parser, argv)
-    made = _api().sheet(given.run, given.image, given.out, device=given.device, false_alarm_rate=given.false_alarm_rate)
+    if given.flagged == bool(given.images):
+        fail("give the images to make sheets of, or --flagged for all that the scoring flagged")
+    images = None if given.flagged else given.images
+    made = _api().sheet(given.run, images, given.out, device=given.device, false_alarm_rate=given.false_alarm_rate)
     print(f"{made}. {NOTICE}")
 
 

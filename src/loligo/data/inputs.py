@@ -24,7 +24,7 @@ def resolve(
     """Turn a manifest (path or frame), a folder or files into a checked manifest, and the files that no reader takes.
 
     A manifest is taken as it is, and the caller picks splits from it. Of a folder, class and split folders
-    are recognised (see ``sources.folder``), or given by ``layout``. To ``train``, every other image counts as normal; to
+    are recognised (see ``sources.folder``), or given by ``layout``. To ``train``, other images count as normal; to
     ``score``, every other image has no label, and what lies in no split folder, or has none in a manifest, is ``test``.
 
     Raises ``FileNotFoundError`` for a path that does not exist or a folder without files, ``AllRejected`` where none of

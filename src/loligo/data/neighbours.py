@@ -57,38 +57,55 @@ class Neighbours:
     """Fraction of them that are darker in the mean than this image, in [0, 1]."""
 
 
-def search(image: Floats, rows: pd.DataFrame, load: Loader, most: int = MOST) -> Neighbours | None:
-    """Return the `NEAREST` to ``image`` (S, S) in [0, 1] of the files in manifest ``rows``, loaded as it was.
+@dataclass(frozen=True)
+class Training:
+    """What of training images is compared: made once, however many images are."""
 
-    Files that are gone or cannot be read are passed over; None where fewer than two are left. Raises OSError where the
-    cache cannot be written.
-    """
-    rows = rows.loc[[Path(path).is_file() for path in rows["path"]], ["path", "split"]]
-    if len(rows) > most:
-        rows = rows.iloc[np.linspace(0, len(rows) - 1, most).round().astype(int)]
-    if len(rows) < 2:
-        return None
-    try:
-        images = load(rows)
-    except ValueError:  # all of them are unreadable
-        return None
-    return compare(image, images) if len(images) > 1 else None
+    paths: tuple[Path, ...]
+    features: Floats
+    """(N, SIDE * SIDE), their `signatures`."""
+    means: Floats
+    """(N,) mean brightness."""
+    own: Floats
+    """(N,) distance of each to its nearest other that is no copy of it."""
 
+    @classmethod
+    def of(cls, images: Dataset) -> Training:
+        """Return what of two ``images`` or more is compared."""
+        found = measured(images)
+        own = nearest(found.signatures, found.signatures).distance
+        return cls(tuple(Path(str(path)) for path in images.rows["path"]), found.signatures, found.means, own)
 
-def compare(image: Floats, images: Dataset) -> Neighbours:
-    """Return where ``image`` (S, S) in [0, 1] stands among at least two ``images``."""
-    others = measured(images)
-    distances = np.linalg.norm(others.signatures - signatures(image[None])[0], axis=1)
-    unlike = np.flatnonzero(distances > SAME)
-    near = unlike[np.argsort(distances[unlike], kind="stable")]
-    own = nearest(others.signatures, others.signatures).distance
-    return Neighbours(
-        paths=tuple(Path(str(images.rows["path"][i])) for i in near[:NEAREST]),
-        count=len(images),
-        same=bool(others.signatures[distances <= SAME].any()),  # flat images are all alike
-        dissimilarity=float((own < distances[near[0]]).mean()) if len(near) else 0.0,
-        darker=float((others.means < image.mean()).mean()),
-    )
+    @classmethod
+    def load(cls, rows: pd.DataFrame, load: Loader, most: int = MOST) -> Training | None:
+        """Return what of the files in manifest ``rows`` is compared, ``most`` of them.
+
+        Files that are gone or cannot be read are passed over; None where fewer than two are left. Raises OSError where
+        the cache cannot be written.
+        """
+        rows = rows.loc[[Path(path).is_file() for path in rows["path"]], ["path", "split"]]
+        if len(rows) > most:
+            rows = rows.iloc[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+        if len(rows) < 2:
+            return None
+        try:
+            images = load(rows)
+        except ValueError:  # all of them are unreadable
+            return None
+        return cls.of(images) if len(images) > 1 else None
+
+    def compare(self, image: Floats) -> Neighbours:
+        """Return where ``image`` (S, S) in [0, 1] stands among them."""
+        distances = np.linalg.norm(self.features - signatures(image[None])[0], axis=1)
+        others = np.flatnonzero(distances > SAME)
+        near = others[np.argsort(distances[others], kind="stable")]
+        return Neighbours(
+            paths=tuple(self.paths[i] for i in near[:NEAREST]),
+            count=len(self.paths),
+            same=bool(self.features[distances <= SAME].any()),  # flat images are all alike
+            dissimilarity=float((self.own < distances[near[0]]).mean()) if len(near) else 0.0,
+            darker=float((self.means < image.mean()).mean()),
+        )
 
 
 def signatures(images: Floats) -> Floats:
