@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -25,7 +24,7 @@ from loligo.detector import Detector
 from loligo.files import replacing
 from loligo.io import nifti, regions
 from loligo.io.overlay import annotated, levels
-from loligo.runs.folder import RunFolder
+from loligo.runs.scores import ScoreFolder
 from loligo.types import Floats, Geometry, Prediction, VolumeHeader
 
 Maps = Literal["image", "network", "none"]
@@ -35,53 +34,54 @@ MAX_NAME = 120
 SHOWN, RECONSTRUCTED = 2048, 512
 """Longest side in pixels of an overlay, and of the picture of a reconstruction; else they have the image's size."""
 COLUMNS = ("map", "reconstruction", "overlay")
+FIRST = ("rank", "path", "p_value", "flag", "anomaly_score", "score", "threshold", "warnings")
+"""Columns of a table of scores that stand before what a manifest knows."""
 
 
 def score_table(
     detector: Detector,
     data: Dataset,
-    folder: RunFolder | None = None,
+    folder: ScoreFolder | None = None,
     maps: Maps = "image",
     batch_size: int = 16,
 ) -> pd.DataFrame:
-    """Return the manifest's rows with score, anomaly_score, p_value, flag, and the names of their maps.
+    """Return the manifest's rows with what the detector says of each, the most abnormal first.
 
-    Where a ``folder`` is given, each image leaves its map in maps/ as ``.npy`` float32, (H, W) on its own grid or
-    (S, S) on the network's, and an overlay to look at; a volume leaves its map as NIfTI on its own grid. Names in the
-    table are relative to the folder.
+    Columns: rank, path, p_value, flag, anomaly_score, score, threshold, warnings (names, see `data.checks`), what the
+    manifest knows, and the names of maps. Where a ``folder`` is given, each image leaves its map in maps/ as ``.npy``
+    float32, (H, W) on its own grid or (S, S) on the network's, and an overlay to look at; a volume leaves its map as
+    NIfTI on its own grid. Names in the table are relative to the folder.
     """
-    table = data.rows.copy()
-    table[list(COLUMNS)] = ""
+    known = data.rows.drop(columns=[name for name in FIRST if name in data.rows and name != "path"])
+    known[list(COLUMNS)] = ""
     found = []
     for row, prediction in enumerate(detector.predictions(data, batch_size, progress=True)):
-        found.append((prediction.score, prediction.anomaly_score, prediction.p_value, int(prediction.flag)))
+        named = "; ".join(prediction.warnings)
+        found.append((prediction.score, prediction.anomaly_score, prediction.p_value, int(prediction.flag), named))
         if folder is None or maps == "none" or prediction.network_map is None:
             continue
-        name = map_name(row, str(table["path"][row]))
+        name = map_name(row, str(known["path"][row]))
         for column, file in _save(folder.maps, name, data, row, prediction, maps, detector.calibration):
-            table.loc[row, column] = f"{folder.maps.name}/{file}"
-    values = pd.DataFrame(found, columns=["score", "anomaly_score", "p_value", "flag"], index=table.index)
-    return pd.concat([table, values], axis=1)
+            known.loc[row, column] = f"{folder.maps.name}/{file}"
+    values = pd.DataFrame(found, columns=["score", "anomaly_score", "p_value", "flag", "warnings"], index=known.index)
+    return ranked(pd.concat([known, values], axis=1).assign(threshold=detector.calibration.threshold))
+
+
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """Order a table of scores by abnormality, rows of one score by their place; `FIRST` stands first."""
+    table = table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
+    table["rank"] = np.arange(1, len(table) + 1)
+    return table[[*(name for name in FIRST if name in table), *(name for name in table if name not in FIRST)]]
 
 
 def map_name(row: int, path: str) -> str:
     """Name an image's maps by its row, its own name, and a digest of its path.
 
-    Two of one name do not collide, nor does what a scoring that was cut off wrote with what an earlier one lists.
+    Two of one name do not collide.
     """
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
     stem = io.stem(Path(path))
     return f"{row:06d}_{os.fsencode(stem)[:MAX_NAME].decode('utf-8', 'ignore')}_{digest}"
-
-
-def sweep(folder: RunFolder, table: pd.DataFrame) -> None:
-    """Remove maps that an earlier scoring left and that the table of this one does not name."""
-    if folder.maps.is_symlink():
-        return  # what lies elsewhere is not ours
-    named = set(table[list(COLUMNS)].to_numpy().ravel())
-    for path in folder.maps.glob("*"):
-        if re.match(r"\d{6}_", path.name) and f"{folder.maps.name}/{path.name}" not in named:
-            path.unlink()
 
 
 def _save(

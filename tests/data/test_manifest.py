@@ -1,3 +1,4 @@
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ def frame(**columns):
 def save(*paths):
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+        PIL.Image.fromarray(
+            np.random.default_rng(zlib.crc32(str(path).encode())).integers(0, 256, (4, 4), np.uint8)
+        ).save(path)
 
 
 def test_check_fills_what_is_optional():
@@ -42,7 +45,7 @@ def test_check_takes_any_empty_label_and_patient(none):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"split": ["train", "dev"]}, "split 'dev' is not one of train, calibration, validation, test"),
+        ({"split": ["train", "fold1"]}, "split 'fold1' is not one of train, calibration, validation, test"),
         ({"label": [0, 2]}, r"label 2 is not 0 \(normal\), 1 \(abnormal\) or empty"),
         (
             {"label": ["1", "0"]},
@@ -94,8 +97,8 @@ def test_written_manifest_reads_back_and_moves_with_its_folder(tmp_path, name):
 
 
 def test_read_names_the_manifest(tmp_path):
-    (tmp_path / "m.csv").write_text("path,split\na.png,dev\n")
-    with pytest.raises(ValueError, match=r"m\.csv: split 'dev'"):
+    (tmp_path / "m.csv").write_text("path,split\na.png,fold1\n")
+    with pytest.raises(ValueError, match=r"m\.csv: split 'fold1'"):
         manifest.read(tmp_path / "m.csv")
     (tmp_path / "zero.csv").touch()
     with pytest.raises(ValueError, match=r"zero\.csv: "):
@@ -137,9 +140,8 @@ def test_what_is_held_out_can_be_read(tmp_path):
     assert list(again["path"]) == list(whole["path"])
     assert again["split"].value_counts().to_dict() == {"train": 11, "calibration": 1}
     assert again.set_index("path")["split"][held] == "train"  # where loading rejects it, with its reason
-    cut = Path(held).with_name("0.png").read_bytes()[:40]
     for path in again["path"]:
-        Path(path).write_bytes(cut)
+        Path(path).write_bytes(Path(path).read_bytes()[:40] + path.encode())
     pd.testing.assert_frame_equal(inputs.resolve(tmp_path, purpose="train").rows, whole)
 
 
@@ -191,7 +193,7 @@ def test_what_is_no_image_is_listed_apart_with_its_reason(tmp_path, named, caplo
     shown = sorted(path for path in tmp_path.iterdir() if path.exists() and path.name[0] not in ".Td")
     given = shown if named else tmp_path
     for purpose in ("train", "score"):
-        rows, rejected = inputs.resolve(given, purpose=purpose)
+        rows, rejected, _ = inputs.resolve(given, purpose=purpose)
         assert len(rows) == 13 and str(tmp_path / "IM000001") in set(rows["path"])
         found = {Path(path).name: reason for path, reason in zip(rejected["path"], rejected["reason"], strict=True)}
         known = {

@@ -1,4 +1,4 @@
-"""Gather what a run folder holds for its report: each file once, None where it is missing."""
+"""Gather what a scoring and its run hold for their report: each file once, None where it is missing."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import pandas as pd
 
 from loligo.calibration import Calibration
 from loligo.runs.folder import RunFolder
+from loligo.runs.scores import ScoreFolder
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run folder holds; a field is None where its file is missing."""
+    """What a scoring and its run hold; a field is None where its file is missing."""
 
-    folder: RunFolder
+    folder: ScoreFolder
     scores: pd.DataFrame
-    """Rows of the test split, or all where none is of it, as `RunFolder.read_scores` has them.
+    """Rows of the test split, or all where none is of it, as `ScoreFolder.read_scores` has them.
 
     The index counts the rows of scores.csv from 0.
     """
@@ -43,7 +44,7 @@ class Evidence:
     @cached_property
     def gone(self) -> int:
         """Count the files that were scored and are no longer where they were."""
-        return sum(not (self.folder.path / path).is_file() for path in self.scores["path"])
+        return sum(not Path(path).is_file() for path in self.scores["path"])
 
     @property
     def method(self) -> str:
@@ -56,20 +57,23 @@ class Evidence:
         return self.scores[column.isna() if label is None else (column == label).fillna(False)]
 
 
-def read(path: Path) -> Evidence:
-    """Read a run folder.
+def read(folder: ScoreFolder) -> Evidence:
+    """Read a scoring and its run.
 
     Raises ValueError, naming the file, where scores.csv is missing or any file is not what it should be.
     """
-    folder = RunFolder(path)
+    try:
+        run = folder.run
+    except ValueError:  # it was moved away: the scores are still worth a page
+        run = RunFolder(folder.path)
     scores = folder.read_scores()
     test = scores["split"] == "test"
     return Evidence(
         folder=folder,
         scores=scores[test] if test.any() else scores,
-        config=folder.read_config(),
-        history=folder.read_history(),
+        config=run.read_config(),
+        history=run.read_history(),
         metrics=folder.read_metrics(),
         calibration=Calibration.load(folder.calibration) if folder.calibration.is_file() else None,
-        rejected=folder.read_rejected(),
+        rejected=folder.read_rejected() if folder.rejected.is_file() else None,
     )

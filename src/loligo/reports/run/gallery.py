@@ -18,7 +18,7 @@ from loligo.reports.common.text import p_value
 from loligo.reports.run import slices, words
 from loligo.reports.run.evidence import Evidence
 from loligo.reports.run.pictures import Sources, pictures, read_map
-from loligo.runs.folder import RunFolder
+from loligo.runs.scores import ScoreFolder
 
 FEW, PICTURED = 6, 60
 """Images of a group; flagged ones with pictures, which bound the size of the report: the others are listed."""
@@ -39,6 +39,8 @@ class Card:
     flagged: bool
     links: tuple[tuple[str, str], ...]
     """(what, address relative to the page) of its files."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on what is odd about the input."""
     pictures: tuple[Picture, ...] = ()
 
 
@@ -111,19 +113,20 @@ def _card(evidence: Evidence, row: pd.Series[Any], page: Path) -> Card:
         label="" if pd.isna(row["label"]) else words.label(row),
         flagged=bool(row["flag"] == 1),
         links=tuple(_links(evidence.folder, row, page)),
+        warnings=words.odd(row, evidence.noun),
     )
 
 
-def _links(folder: RunFolder, row: pd.Series[Any], page: Path) -> Iterator[tuple[str, str]]:
+def _links(folder: ScoreFolder, row: pd.Series[Any], page: Path) -> Iterator[tuple[str, str]]:
     """Yield (what, address) of the files of an image that there are."""
     for column in ("overlay", "map"):
         if row[column] and (path := folder.artefact(row[column])).is_file():
             yield column, quote(Path(os.path.relpath(path, page.parent)).as_posix())
 
 
-def _pictures(folder: RunFolder, row: pd.Series[Any], colours: Calibration) -> tuple[Picture, ...]:
+def _pictures(folder: ScoreFolder, row: pd.Series[Any], colours: Calibration) -> tuple[Picture, ...]:
     """Return the pictures of an image or of a volume."""
-    image, mask = folder.path / row["path"], folder.path / row["mask"] if row["mask"] else None
+    image, mask = Path(row["path"]), Path(row["mask"]) if row["mask"] else None
     heat, made, overlay = (
         folder.artefact(row[key]) if row[key] else None for key in ("map", "reconstruction", "overlay")
     )

@@ -16,6 +16,7 @@ from loligo.reports.run import embedding as embeddings
 from loligo.reports.run import evidence as evidences
 from loligo.reports.run.evidence import Evidence
 from loligo.reports.run.insight import Insight
+from loligo.runs.scores import ScoreFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def write(folder: Path, out: Path | None = None, insight: Insight | None = None) -> Path:
-    """Write the report of a run folder to ``out``, or to report.html in the folder; return where it is.
+def write(folder: ScoreFolder, out: Path | None = None, insight: Insight | None = None) -> Path:
+    """Write the report of a scoring to ``out``, or to report.html in the folder; return where it is.
 
     Every chart of it is written to ``figures/`` of the folder too, as PNG, and the errors of the generators as
     ``generators.csv`` there. Only scores.csv must be there; a section whose file is missing says what makes it, and an

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from loligo.data.checks import WARNINGS
 from loligo.evaluation.metrics import against_guessing
 from loligo.reports.common.text import duration, number, percent, shorten
 from loligo.reports.run.evidence import Evidence
@@ -97,17 +98,23 @@ def standing(evidence: Evidence, row: pd.Series[Any]) -> str:
     return f"{number(float(abs(apart)))} deviations {'above' if apart >= 0 else 'below'} normals"
 
 
+def odd(row: pd.Series[Any], noun: str) -> tuple[str, ...]:
+    """Return in a sentence each what is odd about the input of a row."""
+    names = filter(None, str(row.get("warnings") or "").split("; "))
+    return tuple(WARNINGS[name].replace("image", noun[:-1], 1) for name in names if name in WARNINGS)
+
+
 def row_number(row: pd.Series[Any]) -> int:
     """Return the row of scores.csv that a row of Evidence.scores was, the header being row 1."""
     return int(str(row.name)) + 2
 
 
 def rejected_rows(evidence: Evidence) -> Rows | None:
-    """Return (name, reason, during) without folders, whose names may identify a patient."""
+    """Return (name, reason) without folders, whose names may identify a patient."""
     if evidence.rejected is None:
         return None
-    rows = evidence.rejected[["path", "reason", "during"]].itertuples(index=False)
-    return [(Path(path).name, reason.replace(path, Path(path).name), during) for path, reason, during in rows]
+    rows = evidence.rejected[["path", "reason"]].itertuples(index=False)
+    return [(Path(path).name, reason.replace(path, Path(path).name)) for path, reason in rows]
 
 
 def auc(metrics: Mapping[str, Any], what: str = "") -> str:

@@ -42,7 +42,7 @@ class Case:
     normals: tuple[Image, ...] = ()
     """The nearest normal training images, nearest first."""
     warnings: tuple[str, ...] = ()
-    """Sentences on what is wrong with the input, which the sheet begins with."""
+    """Names of what is odd about the input, see `data.checks`, which the sheet begins with."""
 
     @property
     def flagged(self) -> bool:
@@ -101,4 +101,5 @@ class Case:
         """Return what the hottest place of an image lies in, as far as that can be told."""
         if self.hot is None or self.hot.peak <= 0 or isinstance(self.image, Volume):
             return Place(None, None)
-        return body.place(self.image.pixels.mean(axis=0, dtype=np.float32), self.hot.at)
+        found = body.place(self.image.pixels.mean(axis=0, dtype=np.float32), self.hot.at)
+        return found._replace(lungs=None) if "inverted" in self.warnings else found  # of a negative, lungs are bright

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from datetime import date
 from functools import cached_property
@@ -17,26 +16,20 @@ from loligo.data.arrays import from_images
 from loligo.data.neighbours import Neighbours, Training
 from loligo.detector import Detector
 from loligo.reports.sheet.case import Case
-from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
+from loligo.runs.scores import ScoreFolder
 from loligo.types import Image
-
-SEEN = {
-    "train": "This very image is one of those that the method learnt from: its score and p-value mean little.",
-    "calibration": "This very image is one of the held-out normal images: its p-value compares it with itself.",
-}
-
 
 log = logging.getLogger(__name__)
 
 
-def flagged(folder: RunFolder) -> list[Path]:
+def flagged(folder: ScoreFolder) -> list[Path]:
     """Return the images that a scoring flagged, the most abnormal first; ValueError where there are none."""
     table = folder.read_scores()
     rows = table[table["flag"] == 1].sort_values("score", ascending=False, kind="stable")
     if rows.empty:
         raise ValueError(f"{folder.scores}: none of {len(table)} images is flagged; name the images to make sheets of")
-    return [folder.path / path for path in rows["path"]]
+    return [Path(path) for path in rows["path"]]
 
 
 def each(examiner: Examiner, paths: Sequence[Path]) -> Iterator[Case]:
@@ -77,7 +70,7 @@ class Examiner:
         Raises ValueError, which names the file, where it cannot be read, or its score or map is not a number.
         """
         image, detector = io.load(path), self.detector
-        data = from_images([image], detector.preprocessing)
+        data = detector.checked(from_images([image], detector.preprocessing))
         (prediction,) = detector.predictions(data)
         if prediction.network_map is not None and not np.isfinite(prediction.network_map).all():
             raise ValueError(f"{path}: the run {self.run.folder} gives it a map that is not a number; train it anew")
@@ -93,7 +86,7 @@ class Examiner:
             reconstruction=prediction.reconstruction,
             neighbours=near,
             normals=tuple(io.read(one) for one in near.paths) if near else (),
-            warnings=self._seen(path, near),
+            warnings=prediction.warnings,
         )
 
     @cached_property
@@ -103,15 +96,3 @@ class Examiner:
 
     def _near(self, image: np.ndarray) -> Neighbours | None:
         return self._training.compare(image) if self._training else None
-
-    @cached_property
-    def _splits(self) -> dict[str, set[str]]:
-        """Return the places of the run's own files by split."""
-        return {split: {os.path.realpath(p) for p in self.rows["path"][self.rows["split"] == split]} for split in SEEN}
-
-    def _seen(self, path: Path, near: Neighbours | None) -> tuple[str, ...]:
-        """Say in which split of the run an image stood: by its place, or, of training images, by its pixels."""
-        own = os.path.realpath(path)
-        found = {split: own in places for split, places in self._splits.items()}
-        found["train"] |= bool(near and near.same)
-        return tuple(SEEN[split] for split in SEEN if found[split])[:1]

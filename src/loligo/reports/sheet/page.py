@@ -27,7 +27,7 @@ SIZES = (1.0, 1.02, 1.04, 1.06, 1.08, 1.1, 1.13, 1.17, 1.21, 1.3, 1.45, 1.7)
 A4 = (210, 297)
 """Width and height in mm."""
 NO_PDF = (
-    "a PDF sheet needs WeasyPrint and the library Pango that it prints text with ({reason}): pip install 'loligo[pdf]',"
+    "a PDF sheet needs WeasyPrint and the library Pango that it prints text with ({reason}): pip install weasyprint,"
     " and where Pango is missing install it too (Debian: apt install libpango-1.0-0 libpangoft2-1.0-0"
     " libharfbuzz-subset0); or write the same page without them: -o {html}"
 )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from loligo.data.checks import WARNINGS
 from loligo.data.neighbours import Neighbours
 from loligo.io.overlay import REGIONS
 from loligo.io.regions import Region
@@ -56,6 +57,11 @@ def headline(case: Case) -> str:
 def _normals(case: Case) -> str:
     """Return "32 held-out normal images"."""
     return f"{case.count if case.count > 1 else 'one'} held-out normal {case.noun}{'s'[: case.count > 1]}"
+
+
+def warnings(case: Case) -> list[str]:
+    """Return in a sentence each what is odd about the input."""
+    return [WARNINGS.get(name, f"{name}.").replace("image", case.noun, 1) for name in case.warnings]
 
 
 def standing(case: Case) -> str:
