@@ -127,7 +127,8 @@ def _original(data: Dataset, row: int, prediction: Prediction, shown: Geometry) 
     geometry = prediction.geometry
     with contextlib.suppress(OSError, ValueError, MemoryError):
         if geometry.source and (image := io.read(geometry.source)).geometry.shape == geometry.shape:
-            return resized(image.pixels[:1], shown.shape)[0]
+            pixels: Floats = resized(image.pixels[:1], shown.shape)[0]
+            return pixels
     return prediction.restore(data.batch([row])[0, 0].numpy(), shown)
 
 

@@ -43,8 +43,8 @@ def place(image: Floats, at: tuple[float, float]) -> Place:
     """Return what a place (row, column), in parts of the sides of an image (H, W) in [0, 1], lies in."""
     small = resized(image[None], (SIDE, SIDE))[0]
     body, both = segment(small), lungs.segment(small)
-    halves = both[:, : SIDE // 2].any() and both[:, SIDE // 2 :].any()
-    halves = halves and body is not None and both[body].sum() > INSIDE * both.sum()
+    halves = bool(both[:, : SIDE // 2].any() and both[:, SIDE // 2 :].any())
+    halves = halves and body is not None and bool(both[body].sum() > INSIDE * both.sum())
     row, column = (min(SIDE - 1, int(part * SIDE)) for part in at)
     near = None if body is None else ndimage.binary_dilation(body, iterations=NEAR)
     return Place(

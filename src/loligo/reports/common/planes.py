@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from loligo.io import planes, regions
 from loligo.io.overlay import cross, letter, levels, outline, outlined
 from loligo.reports.common.pictures import MASK, Grey, Heat, Mask, mask_lines, resized_heat
 from loligo.types import Volume
+
+T = TypeVar("T", bound=np.generic)
 
 AXES: tuple[Axis, ...] = ("axial", "coronal", "sagittal")
 SIDES = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}
@@ -82,8 +85,9 @@ def through(
     def plane(axis: Axis) -> Plane:
         order = planes.ORDER[axis]
         index = at[order[0]]
-        own, hot, marks = (None if x is None else _slice(x, axis, index) for x in (volume.voxels, heat, mask))
-        assert own is not None
+        own = _slice(volume.voxels, axis, index)
+        hot = None if heat is None else _slice(heat, axis, index)
+        marks = None if mask is None else _slice(mask, axis, index)
         grey = _square(((own - low) / max(high - low, 1e-6)).clip(0, 1), [volume.spacing[i] for i in order[1:]], side)
         place = [1 - (at[i] + 0.5) / volume.shape[i] for i in order[1:]]  # rows and columns run backwards
         return Plane(
@@ -111,9 +115,9 @@ def middle(mask: Mask) -> tuple[int, int, int]:
     return found[0], found[1], found[2]
 
 
-def _slice(voxels: npt.NDArray[np.generic], axis: Axis, index: int) -> npt.NDArray[np.generic]:
+def _slice(voxels: npt.NDArray[T], axis: Axis, index: int) -> npt.NDArray[T]:
     """Return one of `planes.slices` without making the others."""
-    (one,) = planes.slices(np.take(voxels, [index], planes.ORDER[axis][0]), axis)
+    one: npt.NDArray[T] = planes.slices(np.take(voxels, [index], planes.ORDER[axis][0]), axis)[0]
     return one
 
 

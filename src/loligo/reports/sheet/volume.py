@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +32,6 @@ class Spot:
     """The heat there, in parts of the colours' range: above 1."""
     size: tuple[float, float, float]
     """Of the box around it: mm from right to left, front to back and foot to head."""
-    fraction: float
-    """Of the volume."""
 
 
 def spots(heat: Heat, spacing: tuple[float, float, float]) -> list[Spot]:
@@ -46,15 +45,13 @@ def spots(heat: Heat, spacing: tuple[float, float, float]) -> list[Spot]:
 
 
 def _spot(
-    labels: npt.NDArray[np.int32], i: int, box: tuple[slice, ...], heat: Heat, spacing: tuple[float, ...]
+    labels: npt.NDArray[np.integer[Any]], i: int, box: tuple[slice, ...], heat: Heat, spacing: tuple[float, ...]
 ) -> Spot:
     inside = np.where(labels[box] == i, heat[box], -np.inf)
-    x, y, z = (
-        int(a) + side.start for a, side in zip(np.unravel_index(inside.argmax(), inside.shape), box, strict=True)
-    )
+    hottest = np.unravel_index(int(inside.argmax()), inside.shape)
+    x, y, z = (int(a) + side.start for a, side in zip(hottest, box, strict=True))
     width, depth, height = ((side.stop - side.start) * step for side, step in zip(box, spacing, strict=True))
-    fraction = float((labels[box] == i).sum() / heat.size)
-    return Spot((x, y, z), float(inside.max()), (width, depth, height), fraction)
+    return Spot((x, y, z), float(inside.max()), (width, depth, height))
 
 
 def shown(case: Case) -> list[Plane]:
