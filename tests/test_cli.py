@@ -68,7 +68,10 @@ def fails(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["train", "squid", "--data", ".", "--out", "x", "--train.epochs", "0"], "must be at least 1"),
         (["train", "squid", "--data", ".", "--out", "x", "--train.seed", "9" * 20], "it must lie in 0 to 4294967295"),
         (["train", "gaussian", "--data", ".", "--out", "x", "--method.components", "-1"], "it must be at least 1"),
-        (["train", "squid", "--data", ".", "--out", "x", "--method.size", "1" + "0" * 9], "cannot be made with these"),
+        (
+            ["train", "squid", "--data", ".", "--normal", ".", "--out", "x", "--method.size", "1" + "0" * 9],
+            "cannot be made with these",
+        ),
         (["train", "squid", "--data", "", "--out", "x"], "a path is empty"),
         (["train", "squid", "--data", ".", "--out", ""], "the run folder's name is empty"),
         (["score", ""], "the run folder's name is empty"),

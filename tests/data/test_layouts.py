@@ -186,6 +186,8 @@ MASKS = {
     "bmad, anomaly_mask": ("valid/Ungood/img/7.png", "valid/Ungood/anomaly_mask/7.png"),
     "of patients": ("abnormal/p2/7.png", "masks/p2/7.png"),
     "beside images": ("malignant/m (1).png", "malignant/m (1)_mask.png"),
+    "one a patient": ("abnormal/p9/image.png", "abnormal/p9/mask.png"),
+    "modality": ("abnormal/p9/p9_flair.png", "abnormal/p9/p9_seg.png"),
     "segmentations": ("tumour/7.png", "segmentations/7_segmentation.png"),
 }
 
@@ -296,6 +298,7 @@ def test_copies_are_held_out_together_and_counted(tmp_path):
     assert found.rows.groupby(number)["split"].nunique().eq(1).all()
     (note,) = found.notes
     assert note.startswith("18 images are byte for byte copies of others, such as ")
+    assert note.endswith("; copies stand in one split")
 
 
 def test_copies_across_the_splits_of_a_manifest_are_counted(tmp_path):
