@@ -32,6 +32,7 @@ from loligo.io import nifti, planes
 from loligo.methods.vqvae_restoration import smooth_slices
 from loligo.nn.precision import accelerate
 from loligo.runs.run import Run
+from loligo.runs.scores import scorings
 from loligo.runs.settings import Settings
 
 METHODS: dict[str, tuple[str | None, dict[str, Any]]] = {
@@ -141,9 +142,10 @@ def timed(run: Run) -> dict[str, float]:
 
 def measured(run: Run, seconds: dict[str, float]) -> list[dict[str, Any]]:
     """Return a row for the score of volumes and for each map."""
-    table = run.files.read_scores()
+    scoring = scorings(run.folder)[-1]
+    table = scoring.read_scores()
     labels = table["label"].to_numpy(np.int64)
-    maps, masks = read_maps(run.folder, table)
+    maps, masks = read_maps(scoring.path, table)
     kinds = {"as it is": maps} | ({} if run.method == "vqvae_restoration" else {"smoothed": smoothed(maps)})
     ball, normal = (table["kind"] == mood_anomalies.BALL).to_numpy(), labels == 0
     six, four = np.flatnonzero(~ball), np.r_[np.flatnonzero(ball), np.flatnonzero(normal)[: ball.sum()]]
@@ -195,7 +197,7 @@ def main() -> None:
         train = {"epochs": epochs, "batch_size": 8, "seed": given.seed, "augment": False}
         settings = Settings.of(method, preset, options | {"size": given.size}, train)
         run = experiment.complete(Run.new(folder, settings), rows)
-        if not run.files.scores.exists():
+        if not scorings(run.folder):
             api.score(run)
         table = pd.DataFrame([key | row for row in measured(run, timed(run))])
         print(table.drop(columns=["machine", "commit"]).to_string(), flush=True)

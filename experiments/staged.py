@@ -25,6 +25,7 @@ from loligo.data.sources import zhanglab
 from loligo.evaluation import metrics, results
 from loligo.methods.contract import Method
 from loligo.runs.run import Run
+from loligo.runs.scores import scorings
 from loligo.runs.settings import Settings
 from loligo.training import images
 
@@ -84,9 +85,8 @@ def main() -> None:
     rows = chosen(zhanglab.index(given.data), given.seed)
     settings = {"seed": given.seed, **({"epochs": given.epochs} if given.epochs else {})}
     planned = Run.new(given.out, Settings.of("simsid_staged", "report", train=settings))
-    run, before = experiment.complete(planned, rows), planned.files.metrics.exists()
-    api.score(run)
-    found = api.evaluate(run, None if before else RESULTS / "results.csv")
+    run, before = experiment.complete(planned, rows), any(one.metrics.exists() for one in scorings(planned.folder))
+    found = api.evaluate(api.score(run).attrs["folder"], None if before else RESULTS / "results.csv")
     print(found["clean"], found["paper"], sep="\n")
     history = pd.read_csv(run.folder / "history.csv")
     cost = run.about["cost"]

@@ -29,9 +29,10 @@ from loligo.methods.simsid import Simsid
 from loligo.methods.squid import Squid
 from loligo.nn.discriminator import FeatureNorm
 from loligo.nn.precision import autocast
-from loligo.runs.folder import append_epoch
 from loligo.runs.run import Run
+from loligo.runs.scores import scorings
 from loligo.runs.settings import Settings
+from loligo.runs.tables import append_epoch
 from loligo.training import images
 
 
@@ -129,9 +130,8 @@ def main() -> None:
     run = Run.new(folder, Settings.of(given.method, given.preset, options, settings))
     if not run.trained:
         run = api.train_run(run, rows, callback=Variants(run, rows))
-    before = (folder / "metrics.json").exists()
-    api.score(run)
-    found = api.evaluate(run, None if given.set or before else RESULTS / "results.csv")
+    before = any(one.metrics.exists() for one in scorings(folder))
+    found = api.evaluate(api.score(run).attrs["folder"], None if given.set or before else RESULTS / "results.csv")
     print(found["clean"], found["paper"], sep="\n")
     results.replace(RESULTS / "zhanglab_epochs.csv", auc_by_epoch(folder, key), key)
 

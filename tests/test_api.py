@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,8 +23,8 @@ from conftest import anatomy, blob, write_images
 from loligo import api
 from loligo.calibration import Calibration
 from loligo.data import inputs, manifest
-from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
+from loligo.runs.scores import ScoreFolder, find
 from loligo.runs.settings import Settings
 
 
@@ -68,6 +70,10 @@ def run(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+def folder_of(table: pd.DataFrame) -> Path:
+    return Path(table.attrs["folder"])
+
+
 def test_a_folder_of_normals_is_all_that_is_needed(normals: Path, tmp_path: Path) -> None:
     run = api.train("gaussian", normals, tmp_path / "run", preset="tiny")
     write_images(tmp_path / "new", anatomy(4, 64, seed=7))
@@ -76,7 +82,8 @@ def test_a_folder_of_normals_is_all_that_is_needed(normals: Path, tmp_path: Path
     assert run.about["data"]["calibration"] == 6
     assert len(table) == 4
     assert table["p_value"].between(0, 1).all()
-    assert (tmp_path / "run" / table["map"][0]).is_file()
+    assert folder_of(table) == tmp_path / "run" / "scores" / "new"
+    assert (folder_of(table) / table["map"][0]).is_file()
 
 
 def test_bad_files_are_listed_with_their_reasons_and_the_others_scored(normals: Path, tmp_path: Path) -> None:
@@ -97,7 +104,10 @@ def test_bad_files_are_listed_with_their_reasons_and_the_others_scored(normals: 
     (new / "huge.png").write_bytes(bytes(header))
     table = api.score(run, new)
     assert sorted(Path(p).name for p in table["path"]) == ["000.png", "001.png", "002.png", "deep.png"]
-    rejected = pd.read_csv(tmp_path / "run" / "rejected.csv")
+    rejected = pd.read_csv(folder_of(table) / "rejected.csv")
+    written = pd.read_csv(folder_of(table) / "scores.csv")
+    assert written["reason"].tolist() == [np.nan] * 4 + rejected["reason"].tolist()
+    assert written["rank"].tolist() == [1, 2, 3, 4] + [np.nan] * 5
     assert sorted(Path(p).name for p in rejected["path"]) == [
         "colour.png",
         "empty.png",
@@ -112,7 +122,7 @@ def test_bad_files_are_listed_with_their_reasons_and_the_others_scored(normals: 
         api.score(run, [new / "empty.png", new / "text.png"], tmp_path / "bad")
     listed = pd.read_csv(tmp_path / "bad" / "rejected.csv")
     assert [Path(path).name for path in listed["path"]] == ["empty.png", "text.png"]
-    assert listed["reason"].notna().all() and set(listed["during"]) == {"scoring"}
+    assert listed["reason"].notna().all()
 
 
 def test_both_protocols_pixels_and_kinds_are_measured(run: Run) -> None:
@@ -145,9 +155,10 @@ def test_maps_lie_on_the_image_or_on_the_networks_grid_and_measure_alike(aspect:
     found = {}
     for maps, shape in (("image", (64, 128)), ("network", (64, 64))):
         table = api.score(run, maps=maps)
-        assert np.load(run.folder / table["map"][0]).shape == shape
-        assert Image.open(run.folder / table["overlay"][0]).size == (128, 64)  # the image's aspect either way
-        found[maps] = api.evaluate(run)["pixel"]
+        where = folder_of(table)
+        assert np.load(where / table["map"][0]).shape == shape
+        assert Image.open(where / table["overlay"][0]).size == (128, 64)  # the image's aspect either way
+        found[maps] = api.evaluate(where)["pixel"]
     assert found["image"]["auroc"] > 0.9
     assert found["image"]["auroc"] == pytest.approx(found["network"]["auroc"], abs=0.05)
     assert set(api.score(run, maps="none")["map"]) == {""}
@@ -166,8 +177,8 @@ def test_the_last_epoch_scores_as_the_run_does(run: Run) -> None:
     epochs = pd.read_csv(run.folder / "epochs.csv")
     assert set(epochs["epoch"]) == {1, 2, 3, 4, 5, 6}
     final = epochs[(epochs["epoch"] == 6) & (epochs["split"] == "test")]
-    scores = pd.read_csv(run.folder / "scores.csv")
-    np.testing.assert_allclose(final["score"], scores["score"], rtol=0.02)
+    scores = find(run.folder).read_scores().set_index("path")["score"]
+    np.testing.assert_allclose(final["score"], scores[final["path"]], rtol=0.02)
 
 
 def test_results_are_appended_a_row_a_protocol(run: Run, tmp_path: Path) -> None:
@@ -198,49 +209,73 @@ def test_misspelt_names_are_answered_with_the_nearest(normals: Path, tmp_path: P
         api.train("squid", normals, tmp_path, options={"slotz": 3})
     with pytest.raises(ValueError, match="did you mean 'epochs'"):
         api.train("squid", normals, tmp_path, train={"epoch": 3})
-    with pytest.raises(ValueError, match="squid has shrinkage 'Gumbel'; did you mean 'gumbel'"):
+    with pytest.raises(ValueError, match=r"squid\.shrinkage is 'Gumbel'; did you mean 'gumbel'"):
         api.train("squid", normals, tmp_path, options={"shrinkage": "Gumbel"})
-    with pytest.raises(ValueError, match="squid has score 'input'; allowed: both, discriminator, local, pair, recon"):
+    with pytest.raises(ValueError, match=r"squid\.score is 'input'; allowed: both, discriminator, local, pair, recon"):
         api.train("squid", normals, tmp_path, options={"score": "input"})
 
 
 def test_splits_of_a_manifest_are_scored_alone(run: Run, labelled: Path, tmp_path: Path) -> None:
     rows = pd.read_csv(labelled)
-    assert len(api.score(run, labelled, tmp_path, maps="none")) == len(rows)
-    table = api.score(run, labelled, tmp_path, splits=["validation"], maps="none")
+    assert len(api.score(run, labelled, tmp_path / "all", maps="none")) == len(rows)
+    table = api.score(run, labelled, tmp_path / "some", splits=["validation"], maps="none")
     assert sorted(table["path"]) == sorted(
         str(labelled.parent / path) for path in rows.loc[rows["split"] == "validation", "path"]
     )
-    with pytest.raises(ValueError, match="name the folder of the run that made its scores"):
-        api.report(tmp_path)
+    assert api.report(tmp_path / "some") == tmp_path / "some" / "report.html"
 
 
-def test_scoring_again_leaves_no_map_of_the_scoring_before(normals: Path, tmp_path: Path) -> None:
+def test_a_second_scoring_leaves_the_first_as_it_is(normals: Path, tmp_path: Path) -> None:
     run = api.train("ae", normals, tmp_path / "run", preset="tiny", train={"epochs": 1})
     images = write_images(tmp_path / "new", anatomy(3, 64, seed=7))
-    api.score(run, images, tmp_path / "out")
-    (tmp_path / "out" / "maps" / "notes.txt").write_text("mine")
-    table = api.score(run, images[2:], tmp_path / "out")
-    left = {path.name for path in (tmp_path / "out" / "maps").iterdir()}
-    named = table[["map", "overlay", "reconstruction"]].to_numpy().ravel()
-    assert left == {Path(name).name for name in named} | {"notes.txt"}
-    assert all((tmp_path / "out" / name).is_file() for name in named)
-    api.score(run, images[:1], tmp_path / "out", maps="none")
-    assert [path.name for path in (tmp_path / "out" / "maps").iterdir()] == ["notes.txt"]
+    first = folder_of(api.score(run, images))
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    other = api.score(run, images[2:])
+    assert (first.name, folder_of(other).name) == ("new", "new_2")
+    assert all(path.read_bytes() == was for path, was in before.items())
+    named = other[["map", "overlay", "reconstruction"]].to_numpy().ravel()
+    assert {path.name for path in (folder_of(other) / "maps").iterdir()} == {Path(name).name for name in named}
+    assert find(run.folder).path == folder_of(other)
+    for out, message in ((first, "another scoring"), (tmp_path / "new", "other files"), (images[0], "is a file")):
+        with pytest.raises(ValueError, match=message):
+            api.score(run, images, out)
 
 
-def test_a_scoring_that_was_cut_off_mixes_no_maps_with_those_of_an_earlier_table(normals: Path, tmp_path: Path) -> None:
+def test_a_scoring_that_was_cut_off_leaves_nothing(normals: Path, tmp_path: Path) -> None:
     run = api.train("gaussian", normals, tmp_path / "run", preset="tiny")
-    for name, seed in (("old", 7), ("new", 8)):
-        write_images(tmp_path / name, anatomy(2, 64, seed=seed))
-    before = api.score(run, tmp_path / "old", tmp_path / "out")
-    heat = [np.load(tmp_path / "out" / name) for name in before["map"]]
+    images = write_images(tmp_path / "new", anatomy(2, 64, seed=7))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunFolder, "write_scores", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(ScoreFolder, "write_scores", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            api.score(run, tmp_path / "new", tmp_path / "out")
-    listed = pd.read_csv(tmp_path / "out" / "scores.csv")["map"]
-    assert all(np.array_equal(np.load(tmp_path / "out" / name), was) for name, was in zip(listed, heat, strict=True))
+            api.score(run, images)
+    assert list(run.files.scorings.iterdir()) == []
+    killed = run.files.scorings / ".scoring-killed"
+    killed.mkdir()
+    os.utime(killed, (0, 0))
+    assert [path.name for path in (run.files.scorings, folder_of(api.score(run, images)))] == ["scores", "new"]
+    assert not killed.exists()
+
+
+def test_scorings_at_once_have_folders_of_their_own(normals: Path, tmp_path: Path) -> None:
+    run = api.train("gaussian", normals, tmp_path / "run", preset="tiny")
+    images = write_images(tmp_path / "new", anatomy(2, 64, seed=7))
+    with ThreadPoolExecutor(4) as pool:
+        tables = list(pool.map(lambda _: api.score(run, images), range(4)))
+    assert sorted(folder_of(table).name for table in tables) == ["new", "new_2", "new_3", "new_4"]
+    for table in tables:
+        written = find(folder_of(table)).read_scores()
+        assert all((folder_of(table) / name).is_file() for name in written["map"])
+
+
+def test_a_table_of_scores_is_ranked_rounded_and_knows_where_its_files_lie(run: Run, labelled: Path) -> None:
+    table = api.score(run, labelled, splits=["validation", "test"])
+    written = pd.read_csv(folder_of(table) / "scores.csv", dtype=str, keep_default_na=False)
+    assert list(written)[:7] == ["rank", "path", "p_value", "flag", "anomaly_score", "score", "threshold"]
+    assert written["score"].astype(float).is_monotonic_decreasing
+    assert max(written[name].str.replace(".", "").str.len().max() for name in ("p_value", "anomaly_score")) <= 8
+    assert not any((written[name] == "").all() for name in written)
+    assert find(folder_of(table)).read_scores()["path"].tolist() == table["path"].tolist()
+    assert (folder_of(table) / written["path"][0]).is_file()
 
 
 def test_unreadable_images_of_each_epoch_are_listed_or_stop_a_strict_run(labelled: Path, tmp_path: Path) -> None:
@@ -289,7 +324,7 @@ def test_a_folder_that_is_no_run_says_so(tmp_path: Path) -> None:
 
 def test_without_labels_there_is_no_metric(normals: Path, tmp_path: Path) -> None:
     run = api.train("gaussian", normals, tmp_path / "run", preset="tiny")
-    with pytest.raises(ValueError, match=r"no scores\.csv"):
+    with pytest.raises(ValueError, match="has scored nothing yet"):
         api.evaluate(run)
     api.score(run, normals)
     with pytest.raises(ValueError, match="0 test images labelled normal"):
@@ -357,7 +392,7 @@ def test_a_batch_size_that_would_score_nothing_is_refused(batch_size: int, norma
     run = api.train("gaussian", normals, tmp_path / "run", preset="tiny")
     with pytest.raises(ValueError, match=f"batch_size is {batch_size}; it must be at least 1"):
         api.score(run, normals, batch_size=batch_size)
-    assert not (run.folder / "scores.csv").exists()
+    assert not run.files.scorings.exists()
 
 
 def test_metrics_do_not_outlive_the_scores_that_they_are_of(labelled: Path, tmp_path: Path) -> None:
@@ -367,9 +402,9 @@ def test_metrics_do_not_outlive_the_scores_that_they_are_of(labelled: Path, tmp_
     assert "There are no metrics" not in api.report(run).read_text(encoding="utf-8")
     rows = manifest.read(labelled)
     swapped = rows[rows["split"] == "test"].assign(label=lambda test: 1 - test["label"])
-    api.score(run, swapped)
-    assert not (run.folder / "metrics.json").exists()
-    assert "There are no metrics" in api.report(run).read_text(encoding="utf-8")
+    second = api.score(run, swapped).attrs["folder"]
+    assert sorted(path.name for path in run.files.scorings.iterdir()) == ["test", "test_2"]
+    assert "There are no metrics" in api.report(second).read_text(encoding="utf-8")
 
 
 def test_a_start_that_failed_does_not_bind_the_next(normals: Path, tmp_path: Path) -> None:
@@ -417,13 +452,13 @@ def test_names_that_no_table_can_hold_are_rejected_and_long_ones_scored(normals:
     (images / ("\N{OCTOPUS}" * 60 + ".png")).write_bytes(whole)
     run = api.train("ae", images, tmp_path / "run", preset="tiny", train={"epochs": 1})
     table = api.score(run, images)
-    assert len(table) == len(pd.read_csv(run.folder / "scores.csv")) == 21
-    assert all((run.folder / name).is_file() for name in table[["map", "overlay", "reconstruction"]].to_numpy().ravel())
-    rejected = pd.read_csv(run.folder / "rejected.csv")
-    for step in ("training", "scoring"):
-        names = rejected.loc[rejected["during"] == step, "path"].map(lambda path: Path(path).name)
-        assert sorted(names) == [r"M\udcfcller.png", r"a\rb.png"]
-    assert rejected["reason"].str.contains("its name is not UTF-8 or has a carriage return").all()
+    where = folder_of(table)
+    assert len(table) == len(pd.read_csv(where / "scores.csv")) - 2 == 21
+    assert all((where / name).is_file() for name in table[["map", "overlay", "reconstruction"]].to_numpy().ravel())
+    for folder in (run.folder, where):
+        rejected = pd.read_csv(folder / "rejected.csv")
+        assert sorted(Path(path).name for path in rejected["path"]) == [r"M\udcfcller.png", r"a\rb.png"]
+        assert rejected["reason"].str.contains("its name is not UTF-8 or has a carriage return").all()
     with pytest.raises(ValueError, match=r"a\\rb\.png: its name is not UTF-8"):
         api.sheet(run, images / "a\rb.png", tmp_path / "a.html")
 
@@ -437,15 +472,10 @@ def test_the_reasons_of_the_training_outlive_a_scoring(normals: Path, tmp_path: 
     (tmp_path / "new" / "ok.png").write_bytes((normals / "000.png").read_bytes())
     (tmp_path / "new" / "empty.png").touch()
     for _ in range(2):
-        api.score(run, tmp_path / "new")
-        rejected = pd.read_csv(run.folder / "rejected.csv")
-        assert [(Path(p).name, step) for p, step in zip(rejected["path"], rejected["during"], strict=True)] == [
-            ("text.png", "training"),
-            ("empty.png", "scoring"),
-        ]
-    page = api.report(run).read_text(encoding="utf-8")
-    assert "<td>training</td>" in page
-    assert "<td>scoring</td>" in page
+        table = api.score(run, tmp_path / "new")
+        for folder, name in ((run.folder, "text.png"), (folder_of(table), "empty.png")):
+            assert [Path(path).name for path in pd.read_csv(folder / "rejected.csv")["path"]] == [name]
+    assert "empty.png" in api.report(run).read_text(encoding="utf-8")
 
 
 def test_a_map_that_cannot_be_written_is_named_and_leaves_no_half(
@@ -457,10 +487,39 @@ def test_a_map_that_cannot_be_written_is_named_and_leaves_no_half(
 
     write_images(tmp_path / "normals", anatomy(20, 64))
     run = api.train("ae", tmp_path / "normals", tmp_path / "run", preset="tiny", train={"epochs": 1})
-    api.score(run, tmp_path / "normals" / "000.png")
-    before = {path.name: path.read_bytes() for path in (run.folder / "maps").iterdir()}
-    assert len(before) == 3
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match=r"cannot write .*_overlay\.png: No space left"):
+    with pytest.raises(OSError, match=r"cannot write a scoring in .*scores: No space left"):
         api.score(run, tmp_path / "normals" / "000.png")
-    assert {path.name: path.read_bytes() for path in (run.folder / "maps").iterdir()} == before
+    assert list(run.files.scorings.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": 3}, r"epochs belongs to train: write train=\{'epochs': \.\.\.\}"),
+        ({"width": 3}, r"width belongs to options: write options=\{'width'"),
+        ({"aspect": "pad"}, r"aspect belongs to preprocessing: write preprocessing="),
+        ({"widht": 3}, "there is no argument 'widht'; did you mean 'width'"),
+    ],
+)
+def test_an_argument_that_is_an_option_is_told_its_place(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=message):
+        api.train("ae", tmp_path, tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("data", [torch.zeros(2, 8, 8), [np.zeros((8, 8))], torch.utils.data.DataLoader([1])])
+def test_images_in_memory_are_told_what_takes_them(data: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"Images in memory: loligo\.Detector\.fit\(method, images\)"):
+        api.train("ae", data, tmp_path / "run")
+    with pytest.raises(TypeError, match=r"Images in memory: loligo\.load\(run\)\.predict\(images\)"):
+        api.score(tmp_path, data)
+
+
+def test_a_method_of_one_pass_takes_no_epochs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train\.epochs is not taken: padim learns in one pass"):
+        api.train("padim", tmp_path, tmp_path / "run", train={"epochs": 3})
+    assert "epochs" not in Settings.of("padim").training()
+    assert Settings.of("ae", train={"epochs": 3}).training()["epochs"] == 3
+    with pytest.raises(ValueError, match="epochs belongs to train"):
+        Settings.of("ae", options={"epochs": 3})

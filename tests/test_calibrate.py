@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loligo.calibration import Calibration
+from loligo.calibration import Calibration, outlook
 
 
 def test_p_values_count_normals_at_or_above() -> None:
@@ -45,11 +45,25 @@ def test_few_normals_raise_the_rate_to_what_they_can_show() -> None:
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
-    calibration = replace(Calibration.fit(np.random.default_rng(0).normal(size=30)), map_scale=0.1)
+    calibration = replace(Calibration.fit(np.random.default_rng(0).normal(size=30)), typical_peak=0.05, map_scale=0.1)
     calibration.save(tmp_path / "calibration.json")
     loaded = Calibration.load(tmp_path / "calibration.json")
     np.testing.assert_array_equal(loaded.scores, calibration.scores)
-    assert (loaded.threshold, loaded.map_scale) == (calibration.threshold, 0.1)
+    assert (loaded.threshold, loaded.typical_peak, loaded.map_scale) == (calibration.threshold, 0.05, 0.1)
+    assert replace(calibration.at(0.2), false_alarm_rate=0.05).map_scale == 0.1
+
+
+def test_colours_run_from_the_typical_peak_to_what_1_in_20_normals_reach() -> None:
+    calibration = Calibration.fit([1.0]).with_peaks(np.arange(1.0, 101.0))
+    assert (calibration.typical_peak, calibration.map_scale) == (50.5, 96.0)
+    assert calibration.heat(np.float32([50.5, 96, 5])).tolist() == pytest.approx([0, 1, -1])
+    assert Calibration.fit([1.0]).with_peaks([3.0, 1, 2]).map_scale == 3  # of few the highest
+
+
+@pytest.mark.parametrize("peak", [-2.0, 0.0, 7.0])
+def test_colours_have_a_range_where_all_normals_peak_alike(peak: float) -> None:
+    calibration = Calibration.fit([1.0]).with_peaks([peak] * 3)
+    assert calibration.typical_peak == peak and np.isfinite(calibration.heat(np.float32([peak, 9]))).all()
 
 
 @pytest.mark.parametrize(
@@ -102,9 +116,43 @@ def test_a_score_that_is_nan_has_no_p_value() -> None:
         "{}",
         '{"scores": [], "false_alarm_rate": 0.05, "map_scale": 1}',
         '{"scores": [1], "false_alarm_rate": null, "map_scale": 1}',
+        '{"scores": [1], "false_alarm_rate": 0.1, "typical_peak": 1, "map_scale": 1}',
+        '{"scores": [1], "false_alarm_rate": 0.1, "typical_peak": 1, "map_scale": NaN}',
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "calibration.json").write_text(text)
     with pytest.raises(ValueError, match=r"calibration\.json is not a calibration .*train the run again"):
         Calibration.load(tmp_path / "calibration.json")
+
+
+@pytest.mark.parametrize(
+    ("shift", "count", "said"),
+    [
+        (0, 40, ""),
+        (9, 40, "40 of 40 images are flagged"),
+        (1.5, 40, "score higher"),
+        (-2, 40, "score lower"),
+        (9, 9, ""),
+    ],
+)
+def test_images_that_are_as_a_whole_unlike_the_normals_are_remarked_on(shift: float, count: int, said: str) -> None:
+    random = np.random.default_rng(0)
+    calibration = Calibration.fit(random.normal(size=100))
+    found = calibration.remark(random.normal(size=count) + shift)
+    assert said in found and bool(said) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "pool", "said"),
+    [
+        (19, 0.05, 190, ""),
+        (99, 0.01, 0, ""),
+        (18, 0.05, 0, "no p-value can fall below 0.053"),
+        (4, 0.05, 40, "0.2, and that is the false-alarm rate instead of 0.05, which needs 19, some 190 normal images"),
+    ],
+)
+def test_what_few_normals_can_tell_is_said(count: int, rate: float, pool: int, said: str) -> None:
+    found = outlook(count, rate, pool)
+    assert said in found and bool(said) == bool(found)
+    assert (Calibration.fit(np.arange(count), rate).false_alarm_rate > rate) == bool(said)

@@ -68,7 +68,9 @@ def test_rows_hold_the_clean_protocol_of_their_run(data: Path, tmp_path: Path) -
     import json
 
     table = run(data, tmp_path, rates=(0.5,))
-    measured = json.loads((tmp_path / "gaussian" / "rate_0.50_seed_0" / "metrics.json").read_text())["clean"]
+    measured = json.loads(
+        (tmp_path / "gaussian" / "rate_0.50_seed_0" / "scores" / "test" / "metrics.json").read_text()
+    )["clean"]
     for key in ("auc", "auc_low", "auc_high", "ap"):
         assert table[key][0] == pytest.approx(measured[key], abs=1e-5)
     assert set(table["protocol"]) == {"clean"}

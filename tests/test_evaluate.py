@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from loligo.calibration import Calibration
 from loligo.evaluation.protocols import evaluate, patients
 from loligo.runs.run import Run
+from loligo.runs.scores import ScoreFolder
 from loligo.runs.settings import Settings
 
 SIZE = 16
@@ -42,13 +43,13 @@ def epochs(folder: Path, table: pd.DataFrame) -> None:
 def test_the_papers_protocol_takes_the_epoch_of_the_same_images_alone(tmp_path: Path) -> None:
     table = scored(tmp_path)
     epochs(tmp_path, table)
-    found = evaluate(tmp_path)["paper"]
+    found = evaluate(ScoreFolder(tmp_path))["paper"]
     assert (found["epoch"], found["auc"]) == (1, 1)
     table.assign(label=1 - table["label"]).to_csv(tmp_path / "scores.csv", index=False)  # labels mended since
-    assert evaluate(tmp_path)["paper"]["auc"] == 0
+    assert evaluate(ScoreFolder(tmp_path))["paper"]["auc"] == 0
     table.to_csv(tmp_path / "scores.csv", index=False)
     epochs(tmp_path, table.assign(path="/other" + table["path"]))
-    found = evaluate(tmp_path)["paper"]
+    found = evaluate(ScoreFolder(tmp_path))["paper"]
     assert found["epoch"] is None
     assert "of other test images" in found["note"]
     assert found["auc"] == pytest.approx(roc_auc_score(LABELS, SCORES))
@@ -67,7 +68,7 @@ def test_any_word_or_number_names_a_kind_and_nothing_names_none(
     kinds: list[object], expected: dict[str, list[int]], tmp_path: Path
 ) -> None:
     scored(tmp_path, kind=kinds)
-    found = evaluate(tmp_path).get("kinds", {})
+    found = evaluate(ScoreFolder(tmp_path)).get("kinds", {})
     aucs = {
         k: roc_auc_score([0, 0, 0] + [1] * len(i), SCORES[:3] + [SCORES[j] for j in i]) for k, i in expected.items()
     }
@@ -79,14 +80,6 @@ def test_images_of_unknown_patients_count_for_themselves() -> None:
     found = patients(table)
     assert found is not None and pd.factorize(found)[0].tolist() == [0, 1, 0, 2]
     assert patients(table.assign(patient="")) is None and patients(table[["path"]]) is None
-
-
-def test_scores_apart_from_their_run_are_not_measured(tmp_path: Path) -> None:
-    scored(tmp_path)
-    (tmp_path / "config.yaml").unlink()
-    (tmp_path / "calibration.json").unlink()
-    with pytest.raises(ValueError, match="kept apart from their run; metrics need the run folder"):
-        evaluate(tmp_path)
 
 
 def test_pixel_metrics_do_not_depend_on_the_size_of_the_mask_file(tmp_path: Path) -> None:
@@ -102,7 +95,7 @@ def test_pixel_metrics_do_not_depend_on_the_size_of_the_mask_file(tmp_path: Path
         Image.fromarray(np.kron(marked, np.ones((times, times), bool))).save(tmp_path / "mask.png")
         masks = [str(tmp_path / "mask.png") if label else "" for label in LABELS]
         scored(tmp_path, map=[f"maps/{i}.npy" for i in range(7)], mask=masks)
-        found.append(evaluate(tmp_path)["pixel"])
+        found.append(evaluate(ScoreFolder(tmp_path))["pixel"])
     assert found[0] == found[1]
     truth = np.stack([marked if label else np.zeros_like(marked) for label in LABELS])
     assert found[0]["auroc"] == pytest.approx(roc_auc_score(truth.ravel(), np.stack(heat).ravel()), abs=1e-3)
@@ -112,4 +105,4 @@ def test_maps_beyond_the_run_folder_are_not_opened(tmp_path: Path) -> None:
     np.save(tmp_path / "secret.npy", np.zeros((4, 4), np.float32))
     scored(tmp_path / "run", map=str(tmp_path / "secret.npy"), mask=str(tmp_path / "mask.png"))
     with pytest.raises(ValueError, match=r"secret\.npy'; only files below its own maps/ are allowed"):
-        evaluate(tmp_path / "run")
+        evaluate(ScoreFolder(tmp_path / "run"))

@@ -81,7 +81,7 @@ def test_index_train_score_and_evaluate_one_by_one(
     main(["score", run])
     main(["evaluate", run])
     assert "AUC (95 % interval)" in capsys.readouterr().out
-    listed, scores = pd.read_csv(tmp_path / "m.csv"), pd.read_csv(tmp_path / "run" / "scores.csv")
+    listed, scores = pd.read_csv(tmp_path / "m.csv"), pd.read_csv(tmp_path / "run" / "scores" / "test" / "scores.csv")
     assert len(scores) == (listed["split"] == "test").sum() > 10
     assert len(pd.read_csv(tmp_path / "run" / "rejected.csv")) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -94,8 +94,8 @@ def test_one_command_does_the_same(tree: tuple[str, Path], tmp_path: Path, capsy
     command = ["experiment", source, "gaussian", "--data", str(root), "--out", str(run), "--preset", "tiny"]
     main([*command, "--index.seed", "3", "--results", str(results)])
     out = capsys.readouterr().out
-    assert "AUC (95 % interval)" in out and str(run / "report.html") in out
-    assert (run / "report.html").is_file() and (run / "figures" / "roc.png").is_file()
+    assert "AUC (95 % interval)" in out and str(run / "scores" / "test" / "report.html") in out
+    assert all((run / "scores" / "test" / name).is_file() for name in ("report.html", "figures/roc.png"))
     manifest = Run.load(run).manifest()
     expected = experiment.DATASETS[source](root, seed=3)
     assert manifest["path"].tolist() == expected["path"].tolist()

@@ -21,6 +21,7 @@ from loligo.data.preprocessing import Preprocessing
 from loligo.detector import Detector
 from loligo.io import nifti, planes
 from loligo.runs.mood import bounded
+from loligo.runs.scores import ScoreFolder, find
 from loligo.training import images
 
 SHAPE = (20, 24, 12)  # X, Y, Z
@@ -84,7 +85,7 @@ def test_a_volume_of_one_slice_is_a_volume(tmp_path: Path) -> None:
     run = api.train("gaussian", pd.DataFrame({"path": paths, "split": splits}), tmp_path / "run", preset="tiny")
     assert images.load(run, run.manifest()).counts == (1,) * 6
     table = api.score(run)
-    assert [nib.load(run.folder / file).shape for file in table["map"]] == [(20, 24, 1)] * 2
+    assert [nib.load(find(run.folder).path / file).shape for file in table["map"]] == [(20, 24, 1)] * 2
 
 
 def test_a_file_that_is_cut_short_is_rejected_and_the_others_keep_their_slices(
@@ -125,17 +126,22 @@ def run(manifest: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> api
     return made
 
 
-def test_a_volume_scores_as_the_sum_of_its_slices_whatever_the_batch(run: api.Run, manifest: pd.DataFrame) -> None:
-    table = pd.read_csv(run.folder / "scores.csv")
+def test_a_volume_scores_as_the_mean_of_its_slices_with_tissue_whatever_the_batch(
+    run: api.Run, manifest: pd.DataFrame
+) -> None:
+    table = find(run.folder).read_scores().sort_values("path")  # 7 to 10
+    table = pd.concat([table[1:], table[:1]])
     assert len(table) == 4
     data = images.load(run, manifest[manifest["split"] == "test"])
     detector = Detector.load(run)
-    expected = [
-        float(detector(data.batch(np.flatnonzero(data.row_of == row))).image.double().sum()) for row in range(4)
-    ]
+    expected = []
+    for row in range(4):
+        x = data.batch(np.flatnonzero(data.row_of == row))
+        contrast = x[:, 0].flatten(1).std(1)
+        expected.append(float(detector(x).image.double()[contrast > 0.1 * contrast.max()].mean()))
     np.testing.assert_allclose(table["score"], expected, rtol=1e-4)
     other = api.score(run, manifest[manifest["split"] == "test"][::-1], run.folder / "b", maps="none", batch_size=16)
-    np.testing.assert_allclose(other["score"][::-1], table["score"], rtol=1e-4)
+    np.testing.assert_allclose(other.set_index("path")["score"][table["path"]], table["score"], rtol=1e-4)
 
 
 def test_by_its_rarest_codes_a_volume_scores_as_its_most_abnormal_slice(
@@ -152,14 +158,15 @@ def test_by_its_rarest_codes_a_volume_scores_as_its_most_abnormal_slice(
 
 
 def test_a_map_lies_on_the_grid_of_its_volume_and_is_hotter_in_the_lesion(run: api.Run) -> None:
-    table = pd.read_csv(run.folder / "scores.csv", keep_default_na=False)
+    scoring = find(run.folder)
+    table = scoring.read_scores()
     for row in table.itertuples():
-        own, heat = nib.load(row.path), nib.load(run.folder / row.map)
+        own, heat = nib.load(row.path), nib.load(scoring.path / row.map)
         assert heat.shape == own.shape
         np.testing.assert_allclose(heat.affine, own.affine, atol=1e-4)
         assert nib.aff2axcodes(heat.affine) == nib.aff2axcodes(own.affine)
         if row.mask:
-            volume = nifti.read(run.folder / row.map)
+            volume = nifti.read(scoring.path / row.map)
             inside = nifti.read_mask(Path(row.mask), volume)
             assert volume.voxels[inside].mean() > 1.1 * volume.voxels[~inside].mean()
 
@@ -192,17 +199,17 @@ def test_the_mood_layout_keeps_the_order_of_scores_and_voxels_within_0_and_1(
     paths = [str(manifest["path"][9]), str(tmp_path / "in" / "plain.nii")]
     (tmp_path / "in").mkdir()
     save(Path(paths[1]), brain(0), "RAS")
-    calibration = Calibration.load(run.folder / "calibration.json")
+    calibration, out = Calibration.load(run.folder / "calibration.json"), tmp_path / "out"
     replace(calibration, map_scale=calibration.map_scale / 1000).save(tmp_path / "run" / "calibration.json")
     for name in ("config.yaml", "model.safetensors"):
         shutil.copy(run.folder / name, tmp_path / "run")
-    main(["score", str(tmp_path / "run"), *paths, "--out", str(tmp_path), "--layout", "mood"])
-    table = pd.read_csv(tmp_path / "scores.csv")
-    given = [float((tmp_path / "sample" / f"{Path(path).name}.txt").read_text()) for path in table["path"]]
+    main(["score", str(tmp_path / "run"), *paths, "--out", str(out), "--layout", "mood"])
+    table = ScoreFolder(out).read_scores()
+    given = [float((out / "sample" / f"{Path(path).name}.txt").read_text()) for path in table["path"]]
     assert np.argsort(given).tolist() == np.argsort(table["score"]).tolist()
     assert len(set(given)) == 2 and min(given) > 0 and max(given) < 1
     for path, file in zip(table["path"], table["map"], strict=True):
-        heat, raw = nib.load(tmp_path / "pixel" / Path(path).name), nib.load(tmp_path / file)
+        heat, raw = nib.load(out / "pixel" / Path(path).name), nib.load(out / file)
         np.testing.assert_allclose(heat.affine, nib.load(path).affine, atol=1e-4)
         a, b = heat.get_fdata().ravel(), raw.get_fdata().ravel()
         assert a.min() >= 0 and a.max() < 1
@@ -242,8 +249,8 @@ def test_a_map_keeps_the_whole_name_of_its_volume(run: api.Run, manifest: pd.Dat
 def test_the_colours_of_maps_are_by_the_maps_that_are_written(
     run: api.Run, manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
-    table = api.score(run, manifest[manifest["split"] == "calibration"], tmp_path)
-    peaks = [np.quantile(nib.load(tmp_path / file).get_fdata(), 0.999) for file in table["map"]]
+    table = api.score(run, manifest[manifest["split"] == "calibration"], tmp_path / "out")
+    peaks = [np.quantile(nib.load(tmp_path / "out" / file).get_fdata(), 0.999) for file in table["map"]]
     assert Calibration.load(run.folder / "calibration.json").typical_peak == pytest.approx(np.median(peaks), rel=1e-3)
 
 
@@ -302,29 +309,6 @@ def test_pictures_of_a_volume_are_in_proportion(tmp_path: Path) -> None:
     found = slices.pictures(Sources(tmp_path / "thick.nii.gz", None, None, None), 1.0)
     sizes = [Image.open(io.BytesIO(base64.b64decode(p.uri.split(",")[1]))).size for p in found]
     assert sizes == [(48, 52), (48, 52), (48, 100), (52, 100)]  # axial twice; 24 x 26 x 50 mm
-
-
-def test_results_for_mood_are_those_of_the_last_scoring(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
-    test = list(manifest.loc[manifest["split"] == "test", "path"])
-    api.score(run, test, tmp_path, layout="mood")
-    (tmp_path / "pixel" / "mine.txt").touch()
-    api.score(run, test[:1], tmp_path, layout="mood")
-    name = Path(test[0]).name
-    assert [p.name for p in (tmp_path / "sample").iterdir()] == [f"{name}.txt"]
-    assert sorted(p.name for p in (tmp_path / "pixel").iterdir()) == sorted([name, "mine.txt"])
-
-
-def test_what_a_table_names_elsewhere_is_not_removed(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:
-    out, kept = tmp_path / "out", [tmp_path / "a.nii", tmp_path / "sample" / "b.txt", tmp_path / "pixel" / "b"]
-    test = list(manifest.loc[manifest["split"] == "test", "path"])[:1]
-    table = api.score(run, test, out, maps="none")
-    for path in kept:
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    for name in (str(kept[0]), "../../a.nii", "../../pixel/b"):
-        table.assign(mood=name).to_csv(out / "scores.csv", index=False)
-        api.score(run, test, out, maps="none")
-    assert all(path.is_file() for path in kept)
 
 
 def test_a_folder_of_volumes_is_indexed(run: api.Run, manifest: pd.DataFrame, tmp_path: Path) -> None:

@@ -10,13 +10,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
+from scipy.stats import mannwhitneyu
 
+from loligo.config import one_line
 from loligo.files import write_json
 
 Floats = npt.NDArray[np.float64]
 
-HEADROOM = 3.0
-"""Multiple of the typical peak of a normal image's map that is drawn in the hottest colour."""
+TAIL = 0.95
+"""Quantile of the peaks of normal images' maps from which a place is drawn in the hottest colour."""
+NARROWEST = 0.05
+"""Least range of colours, as a part of the typical peak: where all normals peak alike, a hair is no anomaly."""
+
+FEW, MOST, APART, SURE = 10, 0.5, 0.8, 1e-4
+"""Images of which nothing is said as a whole; part of them whose flags are remarkable; chance that one of them scores
+higher than a normal image of the calibration, from which they are apart, and how sure that must be."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +35,18 @@ class Calibration:
     """(n,) raw scores of the calibration normals, ascending."""
     false_alarm_rate: float
     """Proportion of normal images that the threshold calls abnormal, at most; never below 1 / (n + 1)."""
+    typical_peak: float = 0.0
+    """What the hottest thousandth of the map of a typical normal image, or volume, reaches: no colour up to it."""
     map_scale: float = 1.0
-    """Value of a heat map that is drawn in the hottest colour."""
+    """What at most 1 in 20 of them reach (`TAIL`): the hottest colour from there; above `typical_peak`."""
+    folds: int = 0
+    """Models that scored them, each those that it did not see (`cross_calibration`); 0 where they were held out."""
+
+    @classmethod
+    def of(cls, scores: Floats, peaks: Floats, false_alarm_rate: float, folds: int = 0) -> Calibration:
+        """Calibrate on scores (n,) and peaks (n,) of maps of normals, as `Detector.measure` gives them; see `fit`."""
+        found = replace(cls.fit(scores, false_alarm_rate), folds=folds)
+        return found.with_peaks(peaks) if len(peaks) else found
 
     @classmethod
     def fit(cls, scores: npt.ArrayLike, false_alarm_rate: float = 0.05) -> Calibration:
@@ -47,7 +65,21 @@ class Calibration:
 
     def at(self, false_alarm_rate: float) -> Calibration:
         """Return the same calibration at another false-alarm rate; nothing needs to be trained or scored for it."""
-        return replace(self.fit(self.scores, false_alarm_rate), map_scale=self.map_scale)
+        fitted = self.fit(self.scores, false_alarm_rate)
+        return replace(fitted, typical_peak=self.typical_peak, map_scale=self.map_scale, folds=self.folds)
+
+    def with_peaks(self, peaks: npt.ArrayLike) -> Calibration:
+        """Return the same calibration with the colours of maps set by the peaks (n,) of normal images' maps."""
+        values = np.asarray(peaks, dtype=np.float64)
+        typical, tail = float(np.median(values)), float(np.quantile(values, TAIL, method="higher"))
+        return replace(self, typical_peak=typical, map_scale=max(tail, typical + (NARROWEST * abs(typical) or 1.0)))
+
+    def heat(self, maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return maps, float32 of any shape, in parts of the colours' range: 0 at the typical peak, 1 at the tail."""
+        found: npt.NDArray[np.float32] = (maps - np.float32(self.typical_peak)) / np.float32(
+            self.map_scale - self.typical_peak
+        )
+        return found
 
     @property
     def mean(self) -> float:
@@ -58,11 +90,6 @@ class Calibration:
     def std(self) -> float:
         """Return the standard deviation of raw scores; 1 where they are all equal."""
         return 1.0 if self.scores[0] == self.scores[-1] else float(self.scores.std())
-
-    @property
-    def typical_peak(self) -> float:
-        """Return the value that the hottest thousandth of the map of a typical normal image, or volume, reaches."""
-        return self.map_scale / HEADROOM
 
     @property
     def threshold(self) -> float:
@@ -87,12 +114,30 @@ class Calibration:
         found: Floats = expit((_numbers(scores) - self.mean) / self.std)
         return found
 
+    def remark(self, scores: npt.ArrayLike) -> str:
+        """Say where raw scores (N,) as a whole are not like those of the normals; empty where they may well be."""
+        values = _numbers(scores)
+        flagged, count = int((values >= self.threshold).sum()), len(values)
+        if count < FEW:
+            return ""
+        why = "compare view, exposure, bit depth and cropping with the training images, or calibrate on some like these"
+        if flagged > MOST * count:
+            return f"{flagged} of {count} images are flagged, more than disease explains: {why}"
+        found = mannwhitneyu(values, self.scores)
+        above = float(found.statistic) / (count * len(self.scores))
+        if found.pvalue > SURE or 1 - APART < above < APART:
+            return ""
+        way = "higher" if above > 0.5 else "lower"
+        return f"these images as a whole score {way} than the normal ones of the calibration: {why}"
+
     def save(self, path: Path) -> None:
         """Write JSON; mean, std and threshold stand there for readers, and are computed again on load."""
         values = {
             "scores": self.scores.tolist(),
             "false_alarm_rate": self.false_alarm_rate,
+            "typical_peak": self.typical_peak,
             "map_scale": self.map_scale,
+            "folds": self.folds,
             "mean": self.mean,
             "std": self.std,
             "threshold": self.threshold,
@@ -107,9 +152,27 @@ class Calibration:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             fitted = cls.fit(values["scores"], float(values["false_alarm_rate"]))
-            return replace(fitted, map_scale=float(values["map_scale"]))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path} is not a calibration ({error!r}); train the run again") from error
+            typical, scale = float(values["typical_peak"]), float(values["map_scale"])
+            if not -math.inf < typical < scale < math.inf:
+                raise ValueError(f"map_scale is {scale}; it must lie above typical_peak, {typical}")
+            return replace(fitted, typical_peak=typical, map_scale=scale, folds=int(values.get("folds", 0)))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path} is not a calibration ({one_line(error)}); train the run again") from error
+
+
+def outlook(count: int, false_alarm_rate: float, pool: int = 0) -> str:
+    """Say what ``count`` normals to calibrate on can tell, and how many would do; empty where they suffice.
+
+    ``pool`` is the number of normals in all, of which these are a part.
+    """
+    needed = math.ceil(1 / false_alarm_rate * (1 - 1e-12)) - 1
+    if count >= needed:
+        return ""
+    more = f", some {math.ceil(needed / count * pool / 10) * 10} normal images in all" if pool else ""
+    return (
+        f"only {count} normal images to calibrate on: no p-value can fall below {1 / (count + 1):.2g}, and that is the"
+        f" false-alarm rate instead of {false_alarm_rate:g}, which needs {needed}{more}"
+    )
 
 
 def _numbers(scores: npt.ArrayLike) -> Floats:

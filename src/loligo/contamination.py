@@ -22,7 +22,8 @@ from loligo.evaluation import results
 from loligo.experiment import complete
 from loligo.reports.common import figures
 from loligo.runs.run import Run
-from loligo.runs.settings import FALSE_ALARM_RATE, Settings
+from loligo.runs.scores import scorings
+from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +61,10 @@ def contaminate(
     the rows of ``method``. Raises ValueError for unfit data, and for an image that cannot be read: counts are exact.
     """
     _check_rates(rates)
-    rows = data if isinstance(data, pd.DataFrame) else inputs.resolve(data, purpose="train").accepted()
+    if isinstance(data, pd.DataFrame):
+        rows = data
+    else:
+        rows = inputs.resolve(data, purpose="train").with_calibration(HELD_OUT, seed=0).accepted()
     rows = manifest.check(rows)
     _check_test(rows)
     pool = candidates(abnormal, rows)
@@ -154,10 +158,10 @@ def _run(run: Run, rows: pd.DataFrame, rate: float, path: Path) -> None:
     run = complete(run, rows, strict=True)
     key = {"method": run.method, "rate": rate, "seed": run.train.seed}
     known = path.exists() and results.matching(results.read(path), key).any()
-    if known and (run.folder / "metrics.json").exists():
+    if known and any(one.metrics.exists() for one in scorings(run.folder)):
         return
-    api.score(run, maps="none")
-    measured = results.row(run, api.evaluate(run), "clean")
+    scored = api.score(run, maps="none").attrs["folder"]
+    measured = results.row(run, api.evaluate(scored), "clean")
     counts = {"n_train": int((rows["split"] == "train").sum()), "n_abnormal": int(rows["contaminant"].sum())}
     results.replace(path, pd.DataFrame([measured | key | counts], columns=COLUMNS), key)
     abnormal = f"{counts['n_abnormal']} of {counts['n_train']} training images abnormal"

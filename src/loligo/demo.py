@@ -76,8 +76,8 @@ def _one(
         print(f"{name}: {methods.METHODS[name].summary}", flush=True)
         planned = Run.new(folder, _affordable(Settings.of(name, chosen, train={"seed": seed}), rows, seconds))
     done = complete(planned, rows)
-    api.score(done, maps="network")
-    return api.evaluate(done, results) | {"seconds": done.about["cost"]["train_seconds"]}
+    scored = api.score(done, maps="network").attrs["folder"]
+    return api.evaluate(scored, results) | {"seconds": done.about["cost"]["train_seconds"]}
 
 
 def _affordable(settings: Any, rows: pd.DataFrame, seconds: float) -> Any:

@@ -47,9 +47,9 @@ def run(
     if set(labels) != {0, 1}:
         raise ValueError(f"{data} has test labels {labels}; metrics need normal (0) and abnormal (1) images there")
     done = complete(planned, rows)
-    api.score(done)
-    found = api.evaluate(done, results)
-    api.report(done)
+    scored = api.score(done).attrs["folder"]
+    found = api.evaluate(scored, results)
+    api.report(scored)
     return found
 
 

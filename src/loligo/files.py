@@ -53,13 +53,14 @@ def replacing(target: Path, durable: bool = True) -> Iterator[Path]:
         if durable:
             _sync(target.parent)
     except (OSError, SafetensorError) as error:
-        raise OSError(f"cannot write {target}: {reason(error)}; the previous one, if any, is intact") from error
+        kept = "; the previous one is intact" if target.exists() else ""
+        raise OSError(f"cannot write {target}: {reason(error)}{kept}") from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Say what went wrong without the path, which the message that says it names."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
@@ -72,11 +73,20 @@ def sweep(folder: Path, pattern: str, seconds: float) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _settle(path: Path, durable: bool) -> None:
-    """Give a file the permissions of any new one, as safetensors keeps it to its owner, and force it to the disk."""
+def as_any_folder(path: Path) -> None:
+    """Give a temporary folder, which is its owner's alone, the permissions of any new one."""
+    path.chmod(0o777 & ~_mask())
+
+
+def _mask() -> int:
     mask = os.umask(0)
     os.umask(mask)
-    path.chmod(0o666 & ~mask)
+    return mask
+
+
+def _settle(path: Path, durable: bool) -> None:
+    """Give a file the permissions of any new one, as safetensors keeps it to its owner, and force it to the disk."""
+    path.chmod(0o666 & ~_mask())
     if durable:
         _sync(path)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -16,72 +16,76 @@ import pandas as pd
 import PIL.Image
 
 from loligo import io
+from loligo.calibration import Calibration
+from loligo.data import body
 from loligo.data.dataset import Dataset
+from loligo.data.preprocessing import resized
 from loligo.detector import Detector
 from loligo.files import replacing
-from loligo.io import nifti
-from loligo.io.overlay import levels, overlay
-from loligo.runs.folder import RunFolder
+from loligo.io import nifti, regions
+from loligo.io.overlay import annotated, levels
+from loligo.runs.scores import ScoreFolder
 from loligo.types import Floats, Geometry, Prediction, VolumeHeader
 
 Maps = Literal["image", "network", "none"]
 """Maps on the grid of the image, on that of the network (smaller files, squared), or none."""
 MAX_NAME = 120
 """Bytes of an image's own name that the name of its map keeps; with what is added, file systems allow some 255."""
-SHOWN = 512
-"""Longest side in pixels of an overlay and of the picture of a reconstruction; their aspect is the image's."""
+SHOWN, RECONSTRUCTED = 2048, 512
+"""Longest side in pixels of an overlay, and of the picture of a reconstruction; else they have the image's size."""
 COLUMNS = ("map", "reconstruction", "overlay")
+FIRST = ("rank", "path", "p_value", "flag", "anomaly_score", "score", "threshold", "warnings")
+"""Columns of a table of scores that stand before what a manifest knows."""
 
 
 def score_table(
     detector: Detector,
     data: Dataset,
-    folder: RunFolder | None = None,
+    folder: ScoreFolder | None = None,
     maps: Maps = "image",
     batch_size: int = 16,
 ) -> pd.DataFrame:
-    """Return the manifest's rows with score, anomaly_score, p_value, flag, and the names of their maps.
+    """Return the manifest's rows with what the detector says of each, the most abnormal first.
 
-    Where a ``folder`` is given, each image leaves its map in maps/ as ``.npy`` float32, (H, W) on its own grid or
-    (S, S) on the network's, and an overlay to look at; a volume leaves its map as NIfTI on its own grid. Names in the
-    table are relative to the folder.
+    Columns: rank, path, p_value, flag, anomaly_score, score, threshold, warnings (names, see `data.checks`), what the
+    manifest knows, and the names of maps. Where a ``folder`` is given, each image leaves its map in maps/ as ``.npy``
+    float32, (H, W) on its own grid or (S, S) on the network's, and an overlay to look at; a volume leaves its map as
+    NIfTI on its own grid. Names in the table are relative to the folder.
     """
-    table = data.rows.copy()
-    table[list(COLUMNS)] = ""
+    known = data.rows.drop(columns=[name for name in FIRST if name in data.rows and name != "path"])
+    known[list(COLUMNS)] = ""
     found = []
     for row, prediction in enumerate(detector.predictions(data, batch_size, progress=True)):
-        found.append((prediction.score, prediction.anomaly_score, prediction.p_value, int(prediction.flag)))
+        named = "; ".join(prediction.warnings)
+        found.append((prediction.score, prediction.anomaly_score, prediction.p_value, int(prediction.flag), named))
         if folder is None or maps == "none" or prediction.network_map is None:
             continue
-        name = map_name(row, str(table["path"][row]))
-        for column, file in _save(folder.maps, name, data, row, prediction, maps, detector.calibration.map_scale):
-            table.loc[row, column] = f"{folder.maps.name}/{file}"
-    values = pd.DataFrame(found, columns=["score", "anomaly_score", "p_value", "flag"], index=table.index)
-    return pd.concat([table, values], axis=1)
+        name = map_name(row, str(known["path"][row]))
+        for column, file in _save(folder.maps, name, data, row, prediction, maps, detector.calibration):
+            known.loc[row, column] = f"{folder.maps.name}/{file}"
+    values = pd.DataFrame(found, columns=["score", "anomaly_score", "p_value", "flag", "warnings"], index=known.index)
+    return ranked(pd.concat([known, values], axis=1).assign(threshold=detector.calibration.threshold))
+
+
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """Order a table of scores by abnormality, rows of one score by their place; `FIRST` stands first."""
+    table = table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
+    table["rank"] = np.arange(1, len(table) + 1)
+    return table[[*(name for name in FIRST if name in table), *(name for name in table if name not in FIRST)]]
 
 
 def map_name(row: int, path: str) -> str:
     """Name an image's maps by its row, its own name, and a digest of its path.
 
-    Two of one name do not collide, nor does what a scoring that was cut off wrote with what an earlier one lists.
+    Two of one name do not collide.
     """
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
     stem = io.stem(Path(path))
     return f"{row:06d}_{os.fsencode(stem)[:MAX_NAME].decode('utf-8', 'ignore')}_{digest}"
 
 
-def sweep(folder: RunFolder, table: pd.DataFrame) -> None:
-    """Remove maps that an earlier scoring left and that the table of this one does not name."""
-    if folder.maps.is_symlink():
-        return  # what lies elsewhere is not ours
-    named = set(table[list(COLUMNS)].to_numpy().ravel())
-    for path in folder.maps.glob("*"):
-        if re.match(r"\d{6}_", path.name) and f"{folder.maps.name}/{path.name}" not in named:
-            path.unlink()
-
-
 def _save(
-    maps: Path, name: str, data: Dataset, row: int, prediction: Prediction, grid: Maps, scale: float
+    maps: Path, name: str, data: Dataset, row: int, prediction: Prediction, grid: Maps, calibration: Calibration
 ) -> Iterator[tuple[str, str]]:
     """Write the files of a prediction; yield the column and the name of each."""
     geometry = prediction.geometry
@@ -96,24 +100,40 @@ def _save(
         np.save(array := BytesIO(), np.asarray(heat, np.float32), allow_pickle=False)
         path.write_bytes(array.getbuffer())  # a full disk has a message here, of its own numpy has none
     yield "map", f"{name}.npy"
-    shown = _shown(geometry)
-    grey, heat = (prediction.restore(part, shown) for part in (data.batch([row])[0, 0].numpy(), _map(prediction)))
-    _save_image(maps / f"{name}_overlay.png", overlay(levels(grey), heat / scale))
+    shown = _shown(geometry, SHOWN)
+    pixels = _original(data, row, prediction, shown)
+    heat = calibration.heat(prediction.restore(_map(prediction), shown))
+    hot = regions.find(heat)
+    _save_image(maps / f"{name}_overlay.png", annotated(levels(pixels), heat, hot, body.remark(pixels, hot)))
     yield "overlay", f"{name}_overlay.png"
     if prediction.network_reconstruction is not None:
-        image = prediction.restore(prediction.network_reconstruction, shown)
+        image = prediction.restore(prediction.network_reconstruction, _shown(geometry, RECONSTRUCTED))
         _save_image(maps / f"{name}_reconstruction.png", levels(image))
         yield "reconstruction", f"{name}_reconstruction.png"
 
 
 def _map(prediction: Prediction) -> Floats:
     assert prediction.network_map is not None
+    if not np.isfinite(prediction.network_map).all():
+        raise ValueError(f"{prediction.geometry.source}: its map is not a number; train the method anew")
     return prediction.network_map
 
 
-def _shown(geometry: Geometry) -> Geometry:
-    """Return the grid of a picture of an image: its own, or a smaller one of the same aspect."""
-    factor = min(1.0, SHOWN / max(geometry.shape))
+def _original(data: Dataset, row: int, prediction: Prediction, shown: Geometry) -> Floats:
+    """Return the pixels of an image on the grid of a picture, (h, w) in [0, 1]: the file's own.
+
+    Of an array, and of a file that has changed or gone since it was decoded, they are those that the network was given.
+    """
+    geometry = prediction.geometry
+    with contextlib.suppress(OSError, ValueError, MemoryError):
+        if geometry.source and (image := io.read(geometry.source)).geometry.shape == geometry.shape:
+            return resized(image.pixels[:1], shown.shape)[0]
+    return prediction.restore(data.batch([row])[0, 0].numpy(), shown)
+
+
+def _shown(geometry: Geometry, most: int) -> Geometry:
+    """Return the grid of a picture of an image: its own, or one of the same aspect with ``most`` pixels a side."""
+    factor = min(1.0, most / max(geometry.shape))
     height, width = (max(1, round(side * factor)) for side in geometry.shape)
     return Geometry((height, width))
 
@@ -121,4 +141,4 @@ def _shown(geometry: Geometry) -> Geometry:
 def _save_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     """Write (H, W) or (H, W, 3) as PNG."""
     with replacing(path, durable=False) as new:
-        PIL.Image.fromarray(pixels).save(new)
+        PIL.Image.fromarray(pixels).save(new, compress_level=1)  # the highest takes as long as scoring

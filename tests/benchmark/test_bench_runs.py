@@ -79,7 +79,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     words += ["--datasets", f"one={bench_data.write(root / 'data')}", "--set", "train.epochs=4", "train.batch_size=8"]
     subprocess.run([*words, "--out", str(root / "whole")], check=True)
-    for point in ("checkpoint/last.safetensors", "scores.csv"):
+    for point in ("checkpoint/last.safetensors", "scores/test/scores.csv"):
         process = subprocess.Popen([*words, "--out", str(root / "torn")], start_new_session=True)
         while process.poll() is None and not list(root.glob(f"torn/cells/one/*/seed_*/run/{point}")):
             time.sleep(0.005)

@@ -272,7 +272,7 @@ def test_patients_are_told_by_folders_or_names(tmp_path):
 
 def test_folders_named_as_patients_are_held_out_whole(tmp_path):
     root = tree(tmp_path / "data", {f"p{i}/study1": 3 for i in range(1, 11)})
-    found = inputs.resolve(root, purpose="train")
+    found = inputs.resolve(root, purpose="train").with_calibration(0.1, 0)
     assert found.rows["split"].value_counts().to_dict() == {"train": 27, "calibration": 3}
     assert found.rows.groupby("patient")["split"].nunique().eq(1).all()
     assert "10 patients are told by their folders, each kept in one split" in found.notes
@@ -292,7 +292,7 @@ def test_copies_are_held_out_together_and_counted(tmp_path):
     for i in range(6):
         for name in ("copy_of_", "export2_", "old_"):
             (root / f"{name}{i}.png").write_bytes((root / f"{i}.png").read_bytes())
-    found = inputs.resolve(root, purpose="train")
+    found = inputs.resolve(root, purpose="train").with_calibration(0.1, 0)
     assert found.rows["split"].value_counts().to_dict() == {"train": 20, "calibration": 4}
     number = found.rows["path"].str.extract(r"(\d)\.png$", expand=False)
     assert found.rows.groupby(number)["split"].nunique().eq(1).all()
@@ -308,7 +308,7 @@ def test_copies_across_the_splits_of_a_manifest_are_counted(tmp_path):
     splits = ["train", "train", "train", "calibration", "calibration", "test"]
     rows = "".join(f"{i}.png,{split},{int(i == 5)}\n" for i, split in enumerate(splits))
     (tmp_path / "m.csv").write_text("path,split,label\n" + rows)
-    found = inputs.resolve(tmp_path / "m.csv", purpose="train")
+    found = inputs.resolve(tmp_path / "m.csv", purpose="train").with_calibration(0.1, 0)
     assert list(found.rows["split"]) == splits
     assert [note.split(":")[0] for note in found.notes] == [
         f"3 images are byte for byte copies of others, such as {tmp_path / '3.png'} of {tmp_path / '0.png'}",

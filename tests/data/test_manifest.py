@@ -124,7 +124,7 @@ def test_a_path_is_written_in_one_way(tmp_path, monkeypatch):
 
 def test_resolve_plain_folder(tmp_path):
     save(*(tmp_path / f"{i}.png" for i in range(20)))
-    train = inputs.resolve(tmp_path, purpose="train").rows
+    train = inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows
     assert (train["label"] == 0).all()
     assert train["split"].value_counts().to_dict() == {"train": 18, "calibration": 2}
     score = inputs.resolve(str(tmp_path), purpose="score").rows
@@ -134,23 +134,23 @@ def test_resolve_plain_folder(tmp_path):
 
 def test_what_is_held_out_can_be_read(tmp_path):
     save(*(tmp_path / f"{i}.png" for i in range(12)))
-    whole = inputs.resolve(tmp_path, purpose="train").rows
+    whole = inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows
     (held,) = whole.loc[whole["split"] == "calibration", "path"]
     Path(held).write_bytes(Path(held).read_bytes()[:40])
-    again = inputs.resolve(tmp_path, purpose="train").rows
+    again = inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows
     assert list(again["path"]) == list(whole["path"])
     assert again["split"].value_counts().to_dict() == {"train": 11, "calibration": 1}
     assert again.set_index("path")["split"][held] == "train"  # where loading rejects it, with its reason
     for path in again["path"]:
         Path(path).write_bytes(Path(path).read_bytes()[:40] + path.encode())
-    pd.testing.assert_frame_equal(inputs.resolve(tmp_path, purpose="train").rows, whole)
+    pd.testing.assert_frame_equal(inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows, whole)
 
 
 def test_resolve_class_folders(tmp_path):
     save(*(tmp_path / name / f"{i}.png" for name in ("NORMAL", "PNEUMONIA") for i in range(10)))
     score = inputs.resolve(tmp_path, purpose="score").rows
     assert (set(score["split"]), score["label"].sum()) == ({"test"}, 10)
-    train = inputs.resolve(tmp_path, purpose="train").rows
+    train = inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows
     assert train["split"].value_counts().to_dict() == {"validation": 10, "train": 9, "calibration": 1}
 
 

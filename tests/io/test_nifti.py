@@ -171,7 +171,7 @@ def test_nifti_2_and_big_endian_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
-@pytest.mark.parametrize("codes", [(1, 1), (4, 1), (2, 0), (0, 3)])
+@pytest.mark.parametrize("codes", [(3, 1), (4, 1), (2, 0), (0, 3)])
 def test_what_is_written_lies_on_its_volume_by_either_affine(
     tmp_path: Path, kind: type[nib.Nifti1Image], codes: tuple[int, int]
 ) -> None:

@@ -68,10 +68,10 @@ def _protocols(job: Job) -> tuple[str, ...]:
 
 def scores(job: Job) -> dict[str, tuple[pd.DataFrame, float, dict[str, Any]]]:
     """Return by protocol the labelled test rows with scores, the threshold, and what `evaluate` says."""
-    run, parts = RunFolder(_plan(job).run), {}
-    measured = run.read_metrics() or {}
+    run, scoring, parts = RunFolder(_plan(job).run), _plan(job).scoring, {}
+    measured = scoring.read_metrics() or {}
     for protocol in _protocols(job):
-        found, table = measured[protocol], evaluate.labelled(run.read_scores(), "test")
+        found, table = measured[protocol], evaluate.labelled(scoring.read_scores(), "test")
         if found.get("epoch") and (epochs := run.read_epochs()) is not None:
             table = evaluate.at_epoch(table, epochs, found["epoch"])
         details = {name: measured.get(name, {}) if protocol == "clean" else {} for name in ("kinds", "pixel")}
@@ -95,7 +95,7 @@ def _rows(job: Job, request: Request, scored: dict[Any, Any]) -> list[dict[str, 
         return [known | said | {"command": request.command(cell, job.data.given)}]
     plan, run = _plan(job), Run.load(_plan(job).run)
     record, cost = (json.loads((plan.folder / name).read_text()) for name in ("cell.json", "cost.json"))
-    history, rejected = RunFolder(plan.run).read_history(), RunFolder(plan.run).read_rejected()
+    history, rejected = RunFolder(plan.run).read_history(), plan.scoring.read_rejected()
     about = {
         "status": "done",
         "reason": "" if finished(plan, corruptions) else reason(plan),
@@ -103,13 +103,13 @@ def _rows(job: Job, request: Request, scored: dict[Any, Any]) -> list[dict[str, 
         "epochs": 0 if history is None else len(history),
         "budget_seconds": plan.budget,
         **{key: run.about["data"][key] for key in ("train", "calibration", "false_alarm_rate", "rejected")},
-        "rejected_test": 0 if rejected is None else int((rejected["during"] == "scoring").sum()),
+        "rejected_test": len(rejected),
         **{key: run.about["cost"][key] for key in COST},
         **{key: cost[key] for key in SCORING},
         "machine": run.about["cost"]["machine"],
         **{key: record[key] for key in ("seconds", "commit", "version", "data_hash", "command")},
         "method_config": json.dumps(plan.method_config),
-        "train_config": json.dumps({**plan.train, "epochs": run.train.epochs}),
+        "train_config": json.dumps(run.training()),
         "preprocessing": json.dumps(plan.preprocessing),
         "folder": plan.folder.relative_to(out).as_posix(),
     }

@@ -127,8 +127,8 @@ def score(plan: Plan, rows: pd.DataFrame, wanted: Wanted) -> None:
     """
     run, folder = Run.load(plan.run), plan.folder
     test = rows[rows["split"] == "test"].reset_index(drop=True)
-    if not run.files.scores.exists():
-        api.score(run, test, maps="network" if wanted.maps else "none", device=run.train.device)
+    if not plan.scoring.scores.exists():
+        api.score(run, test, plan.scoring.path, maps="network" if wanted.maps else "none", device=run.train.device)
     if not (folder / "cost.json").exists():
         write_json(cost.measure(run, images.load(run, test)), folder / "cost.json")
     kept = folder / "snapshots"

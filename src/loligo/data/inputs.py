@@ -8,7 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
-from loligo.data import copies, manifest, patients
+from loligo.data import manifest, patients
 from loligo.data.dataset import no_rejections
 from loligo.data.manifest import Listing
 from loligo.data.places import AS_NAMED, Found, Layout, Place
@@ -24,15 +24,14 @@ def resolve(
     """Turn a manifest (path or frame), a folder or files into a checked manifest, and the files that no reader takes.
 
     A manifest is taken as it is, and the caller picks splits from it. Of a folder, class and split folders
-    are recognised (see ``sources.folder``), or given by ``layout``. To ``train``, every other image counts as normal,
-    and where the folder holds no calibration split, ``CALIBRATION_FRACTION`` of the training patients becomes it. To
+    are recognised (see ``sources.folder``), or given by ``layout``. To ``train``, other images count as normal; to
     ``score``, every other image has no label, and what lies in no split folder, or has none in a manifest, is ``test``.
 
     Raises ``FileNotFoundError`` for a path that does not exist or a folder without files, ``AllRejected`` where none of
     the files is an image, and ``ValueError`` for what else is wrong with them.
     """
     if isinstance(data, pd.DataFrame):
-        return _of_rows(data, purpose)
+        return Listing(manifest.check(data, "test" if purpose == "score" else ""), no_rejections())
     given = [data] if isinstance(data, str | Path) else data
     if "" in given:
         raise ValueError("a path is empty; give a manifest, a folder or image files")
@@ -43,21 +42,13 @@ def resolve(
         )
     loose: Literal["train", "test"] = "train" if purpose == "train" else "test"
     if len(paths) == 1 and paths[0].is_dir():
-        found = folder.listed(paths[0], loose, layout, to_learn=purpose == "train")
-    elif any((layout.settles, layout.masks)):
+        return folder.listed(paths[0], loose, layout, to_learn=purpose == "train")
+    if any((layout.settles, layout.masks)):
         raise ValueError(f"{paths[0]} is no folder: normal, abnormal and masks name folders in the one that is given")
-    elif len(paths) == 1 and paths[0].suffix.lower() in manifest.MANIFEST_SUFFIXES:
-        return _of_rows(manifest.read(paths[0], "test" if purpose == "score" else ""), purpose)
-    else:
-        found = _files(paths, loose, layout.patient)
-    return found if purpose == "score" else found.with_calibration(manifest.CALIBRATION_FRACTION, seed=0)
-
-
-def _of_rows(rows: pd.DataFrame, purpose: Literal["train", "score"]) -> Listing:
-    """Check the rows of a manifest; to train, note what is copied across splits."""
-    rows = manifest.check(rows, "test" if purpose == "score" else "")
-    notes = copies.notes(rows, copies.find(rows["path"])) if purpose == "train" else []
-    return Listing(rows, no_rejections(), tuple(notes))
+    if len(paths) == 1 and paths[0].suffix.lower() in manifest.MANIFEST_SUFFIXES:
+        split = "test" if purpose == "score" else ""
+        return Listing(manifest.read(paths[0], split), no_rejections())
+    return _files(paths, loose, layout.patient)
 
 
 def _files(paths: Sequence[Path], split: str, patient: str) -> Listing:

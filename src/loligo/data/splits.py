@@ -76,6 +76,16 @@ def assign(keys: pd.Series[str], fractions: Mapping[str, float], seed: int, *, r
     return keys.map(lambda key: assigned.get(key, rest))
 
 
+def folds(frame: pd.DataFrame, count: int, seed: int, content: pd.Series[str]) -> pd.Series[int]:
+    """Give each row (N,) one of ``count`` folds, 0 to count - 1, of equally many patients, as nearly as that goes.
+
+    Images that share a ``content`` (N,) that is not empty are in one fold.
+    """
+    keys = joined(patients(frame), content)
+    ranked = sorted(keys.unique(), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+    return keys.map({key: place % count for place, key in enumerate(ranked)})
+
+
 def patients(frame: pd.DataFrame) -> pd.Series[str]:
     """Name each row's patient (N,): the known one, else the path below the folder that all rows share."""
     folders = [str(PurePath(path).parent) for path in frame["path"]]

@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loligo.config import Pooling
 from loligo.data import synthetic
 from loligo.data.transforms import stretch
 from loligo.methods.configs import STAGES, FeatureConfig
@@ -33,7 +34,7 @@ from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, T
 from loligo.methods.optimisation import Cosine, sgd
 from loligo.nn.cpu_convolutions import by_product
 from loligo.nn.density import GaussianDensity
-from loligo.nn.heat import Pooling, enlarge, pool
+from loligo.nn.heat import enlarge, pool
 from loligo.types import Scores
 
 
@@ -69,6 +70,7 @@ class Cutpaste(Method):
     """See the module's docstring."""
 
     Config = CutpasteConfig
+    least = 2
     training_defaults: ClassVar = {"epochs": 256, "batch_size": 64}
     presets: ClassVar = {
         "radiograph": {"size": 128, "learning_rate": 0.01, "train.epochs": 20, "train.batch_size": 16},

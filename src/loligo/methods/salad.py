@@ -26,11 +26,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from loligo.config import Pooling
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine
 from loligo.nn.conv import ConvNorm, upsample
-from loligo.nn.heat import Pooling, pool
+from loligo.nn.heat import pool
 from loligo.nn.similarity import scales, ssim
 from loligo.types import Scores
 
@@ -68,6 +69,7 @@ class Salad(Method):
     """See the module's docstring."""
 
     Config = SaladConfig
+    least = 2
     presets: ClassVar = {
         "radiograph": {"train.epochs": 12},
         "digits": {"size": 48, "widths": (16, 32, 64), "train.epochs": 6, "train.augment": False},
@@ -153,8 +155,6 @@ class Salad(Method):
         """Measure mean and standard deviation of the score's parts."""
         own = [self._parts(x, *self._translate(x)) for x in reduce.shard(batches)]
         found = reduce.gather(torch.cat([self.mean[None][:0], *own]))
-        if len(found) < 2:
-            raise ValueError("salad needs 2 normal images or more, to know how far its parts vary; it got 1")
         self.mean.copy_(found.mean(0))
         self.deviation.copy_(found.std(0).clamp(min=1e-8))
 

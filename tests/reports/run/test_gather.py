@@ -17,6 +17,7 @@ from loligo.io import nifti, planes
 from loligo.reports.run import gather
 from loligo.reports.run.insight import Insight
 from loligo.runs.run import Run
+from loligo.runs.scores import find
 from loligo.training import images
 
 
@@ -42,7 +43,7 @@ def run(data: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def found(run: Run) -> Insight:
-    insight = gather.insight(run)
+    insight = gather.insight(find(run.folder))
     assert insight is not None
     return insight
 
@@ -70,7 +71,7 @@ def test_errors_are_those_of_the_model_on_those_images(run: Run, data: pd.DataFr
 
 
 def test_examples_are_the_ends_of_the_scores(run: Run, found: Insight) -> None:
-    scores = pd.read_csv(run.folder / "scores.csv").sort_values("score", ascending=False, kind="stable")
+    scores = find(run.folder).read_scores().sort_values("score", ascending=False, kind="stable")
     rows = [int(example.title.split(",")[0].removeprefix("row ")) for example in found.examples]
     assert rows == [*(scores.index[:3] + 2), *(scores.index[-3:] + 2)]
     labels = [example.title.split("\n")[1] for example in found.examples]
@@ -86,7 +87,7 @@ def test_features_of_scored_images_stand_beside_the_memory(found: Insight) -> No
 def test_a_learnt_memory_is_shown_too(data: pd.DataFrame, tmp_path: Path) -> None:
     run = api.train("squid", data, tmp_path, preset="tiny", options={"memory": "matrix"}, train={"epochs": 1})
     api.score(run, maps="none")
-    found = gather.insight(run)
+    found = gather.insight(find(run.folder))
     assert found is not None and found.embedding is not None
     slots = run.model().get_submodule("inpaint.memory").slots
     np.testing.assert_array_equal(found.embedding.memory, slots.detach().numpy())
@@ -94,7 +95,7 @@ def test_a_learnt_memory_is_shown_too(data: pd.DataFrame, tmp_path: Path) -> Non
 
 def test_large_sets_are_sampled_evenly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather, "MOST", 4)
-    few = gather.insight(run)
+    few = gather.insight(find(run.folder))
     assert few is not None
     assert set(few.errors.groupby(["group", "generator"]).size()) == {4}
     assert len(few.examples) == 6
@@ -106,7 +107,7 @@ def test_an_image_that_is_gone_is_left_out(run: Run, data: pd.DataFrame, tmp_pat
     first = Path(data.loc[data["split"] == "calibration", "path"].iloc[0])
     aside = first.rename(tmp_path / first.name)
     try:
-        insight = gather.insight(run)
+        insight = gather.insight(find(run.folder))
     finally:
         aside.rename(first)
     assert insight is not None
@@ -137,7 +138,7 @@ def test_the_report_shows_it_and_its_figures_are_files(run: Run) -> None:
 def test_a_method_that_shows_nothing_has_no_such_section(data: pd.DataFrame, tmp_path: Path) -> None:
     run = api.train("gaussian", data, tmp_path / "run", preset="tiny")
     api.score(run, maps="none")
-    assert gather.insight(run) is None
+    assert gather.insight(find(run.folder)) is None
     assert "generators" not in api.report(run).read_text(encoding="utf-8")
 
 
@@ -150,10 +151,10 @@ def test_a_volume_is_seen_by_its_middle_slice(tmp_path: Path) -> None:
         rows.append({"path": str(path), "split": split})
     run = api.train("squid", pd.DataFrame(rows), tmp_path / "run", preset="tiny", train={"epochs": 1})
     api.score(run, maps="none")
-    found = gather.insight(run)
+    found = gather.insight(find(run.folder))
     assert found is not None
     assert found.errors.groupby(["group", "generator"]).size().max() == 3
-    first = pd.read_csv(run.folder / "scores.csv").sort_values("score", ascending=False).iloc[:1]
+    first = find(run.folder).read_scores().sort_values("score", ascending=False).iloc[:1]
     shown = found.examples[0]
     assert len(found.examples) == 3
     volume = images.load(run, first)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from loligo.reports.run import generators
 from loligo.reports.run.insight import Example, Insight, cosine
 from loligo.reports.run.page import write
+from loligo.runs.scores import ScoreFolder
 
 SIDE, GRID, DEPTH = 12, 2, 5
 
@@ -63,7 +64,7 @@ def test_means_are_by_group_and_generator_in_a_fixed_order() -> None:
 
 
 def test_the_page_has_the_section_and_its_figures_stand_beside_it(folder: Path) -> None:
-    text = write(folder, insight=insight(example(0), example(1, "row <3>"))).read_text(encoding="utf-8")
+    text = write(ScoreFolder(folder), insight=insight(example(0), example(1, "row <3>"))).read_text(encoding="utf-8")
     assert 'id="generators"' in text and 'href="#generators"' in text
     assert "<td>0.0200</td>" in text and "normal 0.750, abnormal 0.250" in text
     assert "row &lt;3&gt;" in text and "row <3>" not in text
@@ -76,22 +77,22 @@ def test_the_page_has_the_section_and_its_figures_stand_beside_it(folder: Path) 
 
 
 def test_without_insight_there_is_no_section_and_old_figures_go(folder: Path) -> None:
-    write(folder, insight=insight(example()))
-    text = write(folder).read_text(encoding="utf-8")
+    write(ScoreFolder(folder), insight=insight(example()))
+    text = write(ScoreFolder(folder)).read_text(encoding="utf-8")
     assert "generators" not in text
     names = {path.name for path in (folder / "figures").iterdir()}
     assert names == {"histogram.png", "roc.png", "scores.png"}
 
 
 def test_without_features_there_are_reconstructions_alone(folder: Path) -> None:
-    write(folder, insight=insight(dataclasses.replace(example(), features=None, inpainted=None)))
+    write(ScoreFolder(folder), insight=insight(dataclasses.replace(example(), features=None, inpainted=None)))
     assert (folder / "figures" / "reconstructions.png").is_file()
     assert not (folder / "figures" / "patches.png").exists()
 
 
 def test_the_same_insight_gives_the_same_bytes(folder: Path) -> None:
     def files() -> list[bytes]:
-        write(folder, insight=insight(example()))
+        write(ScoreFolder(folder), insight=insight(example()))
         return [path.read_bytes() for path in sorted((folder / "figures").iterdir())]
 
     assert files() == files()

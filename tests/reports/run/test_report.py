@@ -23,6 +23,7 @@ from loligo.reports.run import charts
 from loligo.reports.run.embedding import Embedding
 from loligo.reports.run.insight import Insight
 from loligo.reports.run.page import write
+from loligo.runs.scores import ScoreFolder
 
 NORMAL, ABNORMAL, SIDE = 12, 10, 32
 SIDE_OF = {"auc": 0.87, "auc_low": 0.61, "auc_high": 0.99, "ap": 0.9, "accuracy": 0.8, "f1": 0.75}
@@ -64,9 +65,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "history.csv").write_text(
         "epoch,phase,seconds,images_per_s,alpha,beta\n1,first,2,50,1000,\n2,first,2,50,1,\n3,second,2,50,,0.4\n"
     )
-    (folder / "rejected.csv").write_text(
-        "path,reason,during\n/clinic/jane/bad.png,/clinic/jane/bad.png: broken,scoring\n"
-    )
+    (folder / "rejected.csv").write_text("path,reason\n/clinic/jane/bad.png,/clinic/jane/bad.png: broken\n")
     return folder
 
 
@@ -109,7 +108,7 @@ def words_of(html: str) -> str:
 
 
 def page(run: Path, insight: Insight | None = None) -> str:
-    return write(run, insight=insight).read_text(encoding="utf-8")
+    return write(ScoreFolder(run), insight=insight).read_text(encoding="utf-8")
 
 
 class Collector(HTMLParser):
@@ -183,7 +182,7 @@ def test_scores_alone_are_enough(run: Path) -> None:
 def test_names_are_escaped(run: Path) -> None:
     change(run, path="/x/<script>alert(1)<b>.png")  # the slash of a closing tag would end the name
     (run / "history.csv").write_text("epoch,phase,<script>x\n1,$<i>$,1\n2,$<i>$,2\n")
-    (run / "rejected.csv").write_text("path,reason,during\n<script>.png,<img src=x>,scoring\n")
+    (run / "rejected.csv").write_text("path,reason\n<script>.png,<img src=x>\n")
     text = page(run)
     assert "<script" not in text and "<img src=x>" not in text and "<i>" not in text
     assert "&lt;script&gt;alert(1)&lt;b&gt;.png" in text
@@ -253,14 +252,14 @@ def test_broken_file_leaves_the_report_that_was_there(run: Path) -> None:
     before = page(run)
     (run / "metrics.json").write_text("{")
     with pytest.raises(ValueError, match="metrics"):
-        write(run)
+        write(ScoreFolder(run))
     assert (run / "report.html").read_text(encoding="utf-8") == before
 
 
 @pytest.mark.usefixtures("without_charts")
 def test_out_is_where_it_is_written(run: Path) -> None:
     out = run / "elsewhere" / "page.html"
-    assert write(run, out) == out
+    assert write(ScoreFolder(run), out) == out
     assert out.is_file() and not (run / "report.html").exists()
 
 
@@ -328,7 +327,7 @@ def test_numbers_are_written_to_three_digits(value: object, written: str) -> Non
 def test_pictures_of_elsewhere_are_not_shown(run: Path, column: str) -> None:
     change(run, **{column: str(run.parent / "image_0.png")})
     with pytest.raises(ValueError, match=r"only files below its own maps/ are allowed"):
-        write(run)
+        write(ScoreFolder(run))
 
 
 def test_bars_of_scores_that_are_all_equal() -> None:

@@ -2,7 +2,7 @@
 
 `folder_names` is the table of names. Abnormal images of a train or calibration folder, from which nothing may learn,
 are put aside into ``validation``. In validation and test, a folder of another name beside one of normals is abnormal,
-as the kinds of defects of MVTec's layout. `masks` pairs masks and images.
+as the kinds of defects of MVTec's layout. `mask_names` pairs masks and images.
 
 What would be learnt from must be explained: where there are class folders, images outside of them stop the reading,
 as do plain words side by side that may be classes. A flat folder, and folders of patients or sites, are normal images.
@@ -19,7 +19,7 @@ import pandas as pd
 
 from loligo.data import folder_names, manifest, patients
 from loligo.data.manifest import Listing
-from loligo.data.masks import Pairs, match
+from loligo.data.mask_names import Pairs, match
 from loligo.data.places import AS_NAMED, Found, Layout, Places
 from loligo.data.walk import Walk, walk
 

@@ -1,8 +1,9 @@
-"""Gather what a run folder holds for its report: each file once, None where it is missing."""
+"""Gather what a scoring and its run hold for their report: each file once, None where it is missing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ import pandas as pd
 
 from loligo.calibration import Calibration
 from loligo.runs.folder import RunFolder
+from loligo.runs.scores import ScoreFolder
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run folder holds; a field is None where its file is missing."""
+    """What a scoring and its run hold; a field is None where its file is missing."""
 
-    folder: RunFolder
+    folder: ScoreFolder
     scores: pd.DataFrame
-    """Rows of the test split, or all where none is of it, as `RunFolder.read_scores` has them.
+    """Rows of the test split, or all where none is of it, as `ScoreFolder.read_scores` has them.
 
     The index counts the rows of scores.csv from 0.
     """
@@ -27,6 +29,22 @@ class Evidence:
     metrics: dict[str, Any] | None
     calibration: Calibration | None
     rejected: pd.DataFrame | None
+
+    @property
+    def noun(self) -> str:
+        """Say what was scored: images or volumes, by the names of their maps, which are ours."""
+        volumes = self.scores["map"].str.endswith(".nii.gz").any() or "spacing" in (self.config or {}).get("data", {})
+        return "volumes" if volumes else "images"
+
+    @property
+    def labelled(self) -> bool:
+        """Say whether any label is known."""
+        return bool(self.scores["label"].notna().any())
+
+    @cached_property
+    def gone(self) -> int:
+        """Count the files that were scored and are no longer where they were."""
+        return sum(not Path(path).is_file() for path in self.scores["path"])
 
     @property
     def method(self) -> str:
@@ -39,20 +57,23 @@ class Evidence:
         return self.scores[column.isna() if label is None else (column == label).fillna(False)]
 
 
-def read(path: Path) -> Evidence:
-    """Read a run folder.
+def read(folder: ScoreFolder) -> Evidence:
+    """Read a scoring and its run.
 
     Raises ValueError, naming the file, where scores.csv is missing or any file is not what it should be.
     """
-    folder = RunFolder(path)
+    try:
+        run = folder.run
+    except ValueError:  # it was moved away: the scores are still worth a page
+        run = RunFolder(folder.path)
     scores = folder.read_scores()
     test = scores["split"] == "test"
     return Evidence(
         folder=folder,
         scores=scores[test] if test.any() else scores,
-        config=folder.read_config(),
-        history=folder.read_history(),
+        config=run.read_config(),
+        history=run.read_history(),
         metrics=folder.read_metrics(),
         calibration=Calibration.load(folder.calibration) if folder.calibration.is_file() else None,
-        rejected=folder.read_rejected(),
+        rejected=folder.read_rejected() if folder.rejected.is_file() else None,
     )

@@ -19,6 +19,7 @@ from loligo.reports.run import evidence, words
 from loligo.reports.run.embedding import Embedding
 from loligo.reports.run.insight import HELD_OUT, ORIGINAL, Example, Insight, cosine
 from loligo.runs.run import Run
+from loligo.runs.scores import ScoreFolder
 from loligo.training import images
 from loligo.types import Inspection
 
@@ -29,17 +30,18 @@ MOST, SHOWN, BATCH = 100, 3, 16
 """Images of a group that are counted, evenly spaced; images shown at each end of the scores; images at once."""
 
 
-def insight(run: Run) -> Insight | None:
+def insight(scoring: ScoreFolder) -> Insight | None:
     """Return what the method shows of itself on held-out normals and on scored images; None where it shows nothing.
 
     A volume is seen by its middle slice. None as well where no image can be read any more, which is logged. Raises
     ValueError where the run is not scored.
     """
+    run = Run.load(scoring.run.path)
     if methods.get(run.method).inspect is Method.inspect:
         return None
     model, seen = run.model().freeze(), _Seen()  # not in bfloat16, in which intensities would lie on a grid
     try:
-        data = images.load(run, _rows(run))
+        data = images.load(run, _rows(scoring, run))
     except ValueError as error:  # moved away since they were scored; the scores are still worth a page
         log.warning("the report does without what the method shows of itself: %s", error)
         return None
@@ -56,12 +58,12 @@ def insight(run: Run) -> Insight | None:
     return seen.insight()
 
 
-def _rows(run: Run) -> pd.DataFrame:
+def _rows(scoring: ScoreFolder, run: Run) -> pd.DataFrame:
     """Choose the images, those to show first: rows with path, label, and
 
     group (str), counted (bool: in the means of the group), title (str, empty where it is not shown).
     """
-    scores = evidence.read(run.folder).scores
+    scores = evidence.read(scoring).scores
     names = scores["label"].map({0: "normal", 1: "abnormal"}).fillna("unlabelled")
     falling = scores.sort_values("score", ascending=False, kind="stable").index
     shown = [*falling[:SHOWN], *falling[SHOWN:][-SHOWN:]]
@@ -69,7 +71,6 @@ def _rows(run: Run) -> pd.DataFrame:
     scored = scores.loc[list(dict.fromkeys([*shown, *counted]))].assign(group=names)
     scored["counted"] = scored.index.isin(counted)
     scored["title"] = [_title(row) if i in shown else "" for i, row in scored.iterrows()]
-    scored["path"] = [str(run.folder / path) for path in scored["path"]]
     held_out = run.manifest().query("split == 'calibration'")
     normals = _evenly(held_out).assign(group=HELD_OUT, counted=True, title="", label=0)
     columns = ["path", "label", "group", "counted", "title"]
