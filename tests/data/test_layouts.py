@@ -121,6 +121,8 @@ UNCLEAR = {
         r"a/train/mild \(4\), a/train/severe \(3\); these may",
     ),
     "grades": ({"0": 4, "1": 3, "2": 2}, r"0 \(4\), 1 \(3\), 2 \(2\); these may be classes"),
+    "letters": ({"A": 4, "B": 3}, r"A \(4\), B \(3\); these may be classes"),
+    "domains": ({"trainA": 4, "trainB": 3, "testA": 1}, r"trainA \(4\), trainB \(3\); these may be classes"),
     "numbered classes": ({"class0": 4, "class1": 3}, "these may be classes"),
     "not without any disease": ({"COVID": 4, "non-COVID": 3}, "non-COVID; beside them lie COVID"),
     "a patient without class": ({"p1/normal": 4, "p2": 3}, "p2; beside them lie p1/normal"),
@@ -331,6 +333,21 @@ def test_folders_that_link_to_each_other_are_entered_once(tmp_path):
     (tmp_path / "test").symlink_to(tmp_path / "s3")
     with pytest.raises(ValueError, match=r"s3 and .*test are one folder in two splits or classes"):
         folder.listed(tmp_path, "train")
+
+
+def test_a_link_to_a_folder_above_leads_nowhere(tmp_path):
+    save(tmp_path, "elsewhere/a.png", "data/b.png")
+    (tmp_path / "data" / "up").symlink_to("/")
+    (tmp_path / "data" / "above").symlink_to(tmp_path)
+    assert len(folder.listed(tmp_path / "data", "train").rows) == 1
+
+
+def test_masks_of_normal_images_are_left_out_and_said(tmp_path):
+    root = tree(tmp_path / "data", {"COVID/images": 2, "Normal/images": 3})
+    save(root, "COVID/masks/ima000.png", "Normal/masks/ima000.png", "Normal/masks/ima001.png")
+    found = folder.listed(root, "train")
+    assert found.rows["mask"].map(bool).tolist() == [True, False, False, False, False]
+    assert "those of 2 normal ones are left out (do masks mark anatomy here?)" in found.notes[-1]
 
 
 def test_deep_folders_are_read(tmp_path):
