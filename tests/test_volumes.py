@@ -290,7 +290,7 @@ def test_masks_of_volumes_in_class_folders_are_found(tmp_path: Path) -> None:
 
     for name in ("train/good/0", "train/good/3", "test/good/1", "test/crack/2", "ground_truth/crack/2_mask"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        save(tmp_path / f"{name}.nii.gz", brain(0))
+        save(tmp_path / f"{name}.nii.gz", brain(int(name.split("/")[2][0])))
     found = folder.index(tmp_path).set_index("path")["mask"]
     assert found[str(tmp_path / "test/crack/2.nii.gz")] == str(tmp_path / "ground_truth/crack/2_mask.nii.gz")
 
