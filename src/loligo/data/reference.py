@@ -94,7 +94,7 @@ class Reference:
             "inverted": unlike & (near.negative < np.minimum(NEGATIVE * near.distance, LIKELY * self.usual)),
             "unlike_training": unlike,
             "seen_in_training": np.array(self._seen(data, images)) != "",
-            "copy": _copies(data.contents) | _copies(images.digests),
+            "copy": _copies(data.contents or [""] * len(dark)) | _copies(images.digests),
             "extent": self._odd_extents(data),
         }
         return tuple(ordered(name for name, rows in odd.items() if rows[row]) for row in range(len(data.rows)))
@@ -138,7 +138,8 @@ class Reference:
             found = values.get(name)
             if found is None or found.dtype != kind or found.shape[1:] != columns or not np.isfinite(found).all():
                 raise ValueError(f"{path} does not hold {name} as a training writes it; train the run again")
-        if not (len(values["train"]) and len(values["usual"]) == 1 and len(values["tails"]) == 2):
+        lengths = [len(values[name]) for name in ("usual", "tails", "extents")]
+        if not len(values["train"]) or lengths not in ([1, 2, 0], [1, 2, 2]):
             raise ValueError(f"{path} remembers no training image; train the run again")
         return cls(**{name: values[name] for name in _SHAPES})
 
