@@ -411,7 +411,7 @@ def test_masks_must_exist_and_fit(rows, tmp_path):
     )
     assert absent == "as the mask of 2.png, which counts as without one: cannot be read (No such file or directory)"
     assert lossy.endswith("a mask cannot be JPEG, which blurs its edges; save it as PNG")
-    with pytest.raises(ValueError, match="mask1.png: as the mask of 1.png"):
+    with pytest.raises(ValueError, match=r"mask1\.png: as the mask of 1\.png"):
         load(rows, tmp_path, strict=True)
     assert not any(str(tmp_path) in reason for reason in (wrong, absent, lossy))  # a folder may tell of a patient
     PIL.Image.fromarray(noise(0) > 9).save(rows["mask"][1])

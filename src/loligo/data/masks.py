@@ -11,7 +11,6 @@ from loligo import io
 from loligo.io import raster
 from loligo.types import Geometry, VolumeHeader
 
-
 OF = "as the mask of"
 """How the reason for rejecting a mask begins."""
 

@@ -73,9 +73,9 @@ class Reference:
             calibration=calibration.signatures.astype(np.float16),
             train_contents=_packed(normals.contents),
             calibration_contents=_packed(held_out.contents),
-            usual=np.float32([max(_usual(own) * (FEW if few else 1), _usual(other))]),
+            usual=np.array([max(_usual(own) * (FEW if few else 1), _usual(other))], np.float32),
             tails=_bounds(np.concatenate([train.tails, calibration.tails])),
-            extents=np.float32([lengths.min(0), lengths.max(0)]) if len(lengths) else lengths,
+            extents=np.array([lengths.min(0), lengths.max(0)]) if len(lengths) else lengths,
         )
 
     def warnings(self, data: Dataset) -> tuple[Names, ...]:
@@ -169,7 +169,7 @@ def _bounds(tails: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return between what the dark and bright values of images (R, 2) may lie: (2, 2)."""
     dark, bright = np.median(tails, axis=0)
     slack = MARGIN * (bright - dark) * np.array([[-1, 1], [-1, 1]])
-    return (np.quantile(tails, RANGES, axis=0).T + slack).astype(np.float32)
+    return np.asarray(np.quantile(tails, RANGES, axis=0).T + slack, np.float32)
 
 
 def _extents(data: Dataset) -> npt.NDArray[np.float32]:
