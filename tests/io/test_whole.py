@@ -71,7 +71,7 @@ def test_whole_pngs_of_all_kinds_lack_nothing(mode: str, size: tuple[int, int]) 
 
 
 def test_rows_of_an_interlaced_png_are_counted(tmp_path: Path) -> None:
-    """Of 9 x 5 pixels the seven passes hold 2, 1, 3, 4, 5, 12 and 18, in 1 + 1 + 1 + 2 + 1 + 3 + 2 rows of a byte more."""
+    """Of 9 x 5 pixels the seven passes hold 2, 1, 3, 4, 5, 12 and 18, in 1 + 1 + 1 + 2 + 1 + 3 + 2 rows of 1 more."""
     head = struct.pack(">IIBBBBB", 9, 5, 8, 0, 0, 0, 1)
     for held, said in ((45 + 11, ""), (45 + 11 - 1, "is cut short")):
         raw = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(held))) + chunk(b"IEND", b"")
