@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -208,9 +209,9 @@ def test_misspelt_names_are_answered_with_the_nearest(normals: Path, tmp_path: P
         api.train("squid", normals, tmp_path, options={"slotz": 3})
     with pytest.raises(ValueError, match="did you mean 'epochs'"):
         api.train("squid", normals, tmp_path, train={"epoch": 3})
-    with pytest.raises(ValueError, match="squid has shrinkage 'Gumbel'; did you mean 'gumbel'"):
+    with pytest.raises(ValueError, match=r"squid\.shrinkage is 'Gumbel'; did you mean 'gumbel'"):
         api.train("squid", normals, tmp_path, options={"shrinkage": "Gumbel"})
-    with pytest.raises(ValueError, match="squid has score 'input'; allowed: both, discriminator, local, pair, recon"):
+    with pytest.raises(ValueError, match=r"squid\.score is 'input'; allowed: both, discriminator, local, pair, recon"):
         api.train("squid", normals, tmp_path, options={"score": "input"})
 
 
@@ -490,3 +491,35 @@ def test_a_map_that_cannot_be_written_is_named_and_leaves_no_half(
     with pytest.raises(OSError, match=r"cannot write a scoring in .*scores: No space left"):
         api.score(run, tmp_path / "normals" / "000.png")
     assert list(run.files.scorings.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": 3}, r"epochs belongs to train: write train=\{'epochs': \.\.\.\}"),
+        ({"width": 3}, r"width belongs to options: write options=\{'width'"),
+        ({"aspect": "pad"}, r"aspect belongs to preprocessing: write preprocessing="),
+        ({"widht": 3}, "there is no argument 'widht'; did you mean 'width'"),
+    ],
+)
+def test_an_argument_that_is_an_option_is_told_its_place(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=message):
+        api.train("ae", tmp_path, tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("data", [torch.zeros(2, 8, 8), [np.zeros((8, 8))], torch.utils.data.DataLoader([1])])
+def test_images_in_memory_are_told_what_takes_them(data: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"Images in memory: loligo\.Detector\.fit\(method, images\)"):
+        api.train("ae", data, tmp_path / "run")
+    with pytest.raises(TypeError, match=r"Images in memory: loligo\.load\(run\)\.predict\(images\)"):
+        api.score(tmp_path, data)
+
+
+def test_a_method_of_one_pass_takes_no_epochs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train\.epochs is not taken: padim learns in one pass"):
+        api.train("padim", tmp_path, tmp_path / "run", train={"epochs": 3})
+    assert "epochs" not in Settings.of("padim").training()
+    assert Settings.of("ae", train={"epochs": 3}).training()["epochs"] == 3
+    with pytest.raises(ValueError, match="epochs belongs to train"):
+        Settings.of("ae", options={"epochs": 3})

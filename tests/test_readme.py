@@ -128,8 +128,18 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
 
 
-def test_page_of_methods_has_each_with_its_presets() -> None:
+def test_page_of_methods_has_each_with_its_time_extra_and_presets() -> None:
     text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    rows = {row[0]: row[1] for row in re.findall(r"^\| `(\w+)` \|.*\|(.*)\|$", text, re.MULTILINE)}
-    expected = {name: set(methods.get(name).presets) - {"tiny"} for name in methods.METHODS}
-    assert {name: set(re.findall(r"`(\w+)`", presets)) for name, presets in rows.items()} == expected
+    rows = {
+        row[0].strip(" `"): row
+        for row in re.findall(r"^\|(.*)\|(.*)\|(.*)\|(.*)\|(.*)\|(.*)\|(.*)\|$", text, re.MULTILINE)
+    }
+    for name, time, extra, _ in methods.table():
+        _, _, _, said, features, _, presets = map(str.strip, rows[name])
+        assert (said, features) == (time, "yes" if extra else "no"), name
+        assert set(re.findall(r"`(\w+)`", presets)) == set(methods.get(name).presets) - {"tiny"}, name
+
+
+def test_the_table_of_methods_fits_a_terminal() -> None:
+    assert max(20 + 8 + 8 + 6 + len(good_at) for _, _, _, good_at in methods.table()) <= 100
+    assert sum(good_at.startswith("START HERE") for _, _, _, good_at in methods.table()) == 1

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import textwrap
-import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from loligo.names import nearest
+from loligo.values import check
 
 T = TypeVar("T")
 
@@ -18,6 +17,12 @@ Precision = Literal["auto", "bf16", "float32"]
 Aspect = Literal["squash", "pad"]
 Axis = Literal["axial", "coronal", "sagittal"]
 WindowName = Literal["brain", "ct", "unit"]
+Pooling = Literal["max", "mean", "top"]
+Shrinkage = Literal["gumbel", "hard", "soft", "none"]
+Statistics = Literal["image", "running"]
+FALSE_ALARM_RATE = 0.05
+OF_EPOCHS = ("epochs", "augment", "intensity_augmentation", "evaluate_every_epoch")
+"""Options of a training that say nothing to a method of one pass."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "devices"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(self, name)}; it must be at least 1")
+            check(f"train.{name}", getattr(self, name), int, 1)
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"train.seed is {self.seed}; it must lie in 0 to {(1 << 32) - 1}")
 
@@ -79,41 +83,21 @@ def size_in_bytes(text: str) -> int:
     return int(value)
 
 
-TYPES: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str, "tuple[int, ...]": tuple}
-"""What a value must be an instance of, by the annotation of its field."""
-
-
 def build(kind: type[T], values: dict[str, Any], where: str = "options") -> T:
     """Make a configuration from a mapping; ValueError names an unknown key and the nearest known one, or a wrong value.
 
-    A whole number is at least 1 unless the metadata of its field has another ``least``. Lists become tuples: YAML knows
-    no other sequence, and a configuration is compared with what was read back.
+    A whole number is at least 1 unless the metadata of its field has another ``least``.
     """
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
-    for key, value in values.items():
-        if key not in fields:
-            raise ValueError(f"{where} has no {key!r}; {nearest(key, fields)}")
-        annotation, least = str(fields[key].type), fields[key].metadata.get("least", 1)
-        if not isinstance(value, TYPES.get(annotation, object)) or (isinstance(value, bool) and annotation != "bool"):
-            raise ValueError(f"{where} has {key} {value!r}; it must be {annotation}")
-        if (choices := _choices(hints[key])) and value not in choices:
-            raise ValueError(f"{where} has {key} {value!r}; {nearest(str(value), choices)}")
-        if annotation == "tuple[int, ...]" and any(number < least for number in value):
-            raise ValueError(f"{where} has {key} {value}; each must be at least {least}")
-        if annotation == "int" and value < least:
-            raise ValueError(f"{where} has {key} {value}; it must be at least {least}")
-    return kind(**values)
-
-
-def _choices(hint: Any) -> tuple[str, ...]:
-    """Return the words that a type allows; none where it allows others than those of Literals."""
-    if typing.get_origin(hint) is typing.Literal:
-        return typing.get_args(hint)
-    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    parts = [_choices(part) for part in typing.get_args(hint)] if union else []
-    return tuple(itertools.chain(*parts)) if all(parts) else ()
+    if unknown := next((key for key in values if key not in fields), None):
+        raise ValueError(f"{where} has no {unknown!r}; {nearest(unknown, fields)}")
+    return kind(
+        **{
+            key: check(f"{where}.{key}", value, hints[key], fields[key].metadata.get("least", 1))
+            for key, value in values.items()
+        }
+    )
 
 
 def one_line(error: Exception) -> str:

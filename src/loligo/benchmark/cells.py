@@ -16,8 +16,10 @@ import torch
 
 from loligo import __version__, methods
 from loligo.benchmark.datasets import Data, digest
+from loligo.config import OF_EPOCHS
 from loligo.contamination import RATES, candidates, mixed, training_size
 from loligo.data import manifest
+from loligo.methods.declared import one_pass
 from loligo.runs.scores import ScoreFolder
 from loligo.runs.settings import Settings
 
@@ -138,8 +140,10 @@ def plan(cell: Cell, data: Data, out: Path, preset: str | None, settings: dict[s
     options, train, preprocessing = own_settings(method, settings)
     if Path(str(options.get("weights", ""))).is_file():
         options["weights"] = str(Path(str(options["weights"])).absolute())
+    ignored = OF_EPOCHS if one_pass(methods.get(method)) else ()
+    train = {key: value for key, value in train.items() if key not in ignored}
     run = Settings.of(method, chosen, options, train | {"seed": cell.seed}, preprocessing)
-    config, trained = dataclasses.asdict(run.method_config), dataclasses.asdict(run.train)
+    config, trained = dataclasses.asdict(run.method_config), run.training()
     files = [digest(value) for value in config.values() if isinstance(value, str) and Path(value).is_file()]
     if budget and run.new_model().phases():
         trained["epochs"] = 1  # until it is measured

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import os
 import time
@@ -16,6 +15,7 @@ from loligo.benchmark import labels, work
 from loligo.benchmark.cells import VERSION, Cell, Plan, seen_in_scoring, seen_in_training, select
 from loligo.benchmark.request import Job, Request, finished
 from loligo.files import sweep, write_json
+from loligo.progress import span
 from loligo.runs.run import Run
 from loligo.training.cost import commit
 
@@ -46,14 +46,14 @@ def run(jobs: list[Job], request: Request, tell: Callable[[str], None]) -> None:
                 job, (said, seconds) = futures[future], future.result()
                 known[job.cell.dataset, job.cell.method] = seconds
                 waiting = [futures[f].cell for f in futures if not f.done()]
-                eta = f"; about {_minutes(_estimate(waiting, known, workers))} left" if waiting else ""
-                tell(f"[{count}/{len(left)}] {job.cell.name}: {said}, {_minutes(seconds)}{eta}")
+                eta = f"; about {span(_estimate(waiting, known, workers))} left" if waiting else ""
+                tell(f"[{count}/{len(left)}] {job.cell.name}: {said}, {span(seconds)}{eta}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
                 child.kill()
             raise
-    tell(f"ran for {_minutes(time.monotonic() - started)}")
+    tell(f"ran for {span(time.monotonic() - started)}")
 
 
 def _context() -> Any:
@@ -132,10 +132,6 @@ def _estimate(waiting: list[Cell], known: dict[tuple[str, str], float], workers:
     """Estimate the seconds that are left: by cells of the same method and data set, else by the mean of all known."""
     mean = sum(known.values()) / len(known)
     return sum(known.get((cell.dataset, cell.method), mean) for cell in waiting) / min(workers, len(waiting))
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{math.ceil(seconds / 60)} min"
 
 
 def _cores() -> int:

@@ -109,7 +109,7 @@ def _rows(job: Job, request: Request, scored: dict[Any, Any]) -> list[dict[str, 
         "machine": run.about["cost"]["machine"],
         **{key: record[key] for key in ("seconds", "commit", "version", "data_hash", "command")},
         "method_config": json.dumps(plan.method_config),
-        "train_config": json.dumps({**plan.train, "epochs": run.train.epochs}),
+        "train_config": json.dumps(run.training()),
         "preprocessing": json.dumps(plan.preprocessing),
         "folder": plan.folder.relative_to(out).as_posix(),
     }

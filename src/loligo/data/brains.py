@@ -72,7 +72,7 @@ def _template_file() -> Path:
     """Find the template inside nilearn, without importing it, which takes seconds."""
     found = importlib.util.find_spec("nilearn")
     if found is None or not found.submodule_search_locations:
-        raise ValueError("toy brains are generated from a template that nilearn carries; pip install 'loligo[volumes]'")
+        raise ValueError("toy brains are generated from a template that nilearn carries; pip install nilearn")
     path = Path(found.submodule_search_locations[0]) / _FILE
     if not path.is_file():
         raise ValueError(f"this nilearn carries no {_FILE}; toy brains were generated with nilearn 0.11 to 0.14")

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import PIL.Image
-from tqdm import tqdm
 
 from loligo import io
+from loligo import progress as bars
 from loligo.data import generated, manifest, synthetic
 from loligo.data.preprocessing import resized
 from loligo.files import replacing
@@ -54,7 +54,7 @@ def write(
     with replacing(folder) as new:
         for part in ("images", "masks"):
             (new / part).mkdir(parents=True)
-        bar = tqdm(range(len(normal)), desc="synthesize", unit="image", disable=None if progress else True)
+        bar = bars.bar(range(len(normal)), total=len(normal), desc="synthesizing", unit="image", show=progress)
         found = [row for i in bar for row in _write_one(new, normal, i, kinds, seed)]
         manifest.write(pd.DataFrame(found), new / "manifest.csv")
     return manifest.read(folder / "manifest.csv")

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
 
+from loligo import progress as bars
 from loligo.data import brains, generated, manifest, mood_anomalies
 from loligo.data.brains import Floats, Template
 from loligo.files import replacing
@@ -76,8 +76,8 @@ def write(
     base = brains.template(size)
     with replacing(folder) as new:
         (new / "masks").mkdir(parents=True)
-        bar = tqdm(plan, desc="toy brains", unit="volume", disable=None if progress else True)
-        rows = [_write_one(new, base, *volume, seed) for volume in bar]
+        bar = bars.bar(plan, total=len(plan), desc="toy brains", unit="volume", show=progress)
+        rows = [_write_one(new, base, split, kind, i, seed) for split, kind, i in bar]
         manifest.write(pd.DataFrame(rows), new / "manifest.csv")
     return manifest.read(folder / "manifest.csv")
 

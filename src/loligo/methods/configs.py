@@ -1,14 +1,20 @@
-"""Options that methods share: what every one has, what those of volumes have, and those on a pretrained network."""
+"""Options that methods share: what every one has, what those of volumes have, and those on a pretrained network.
+
+Options are read by the command line, which must be quick: nothing here imports torch.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from loligo.config import Pooling
 
-from loligo.nn.backbones import Backbone
-from loligo.nn.heat import Pooling
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from loligo.nn.backbones import Backbone
 
 STAGES = {"least": -math.inf}
 """Metadata of options that name stages: timm says which there are, and -1 is the last."""
@@ -78,6 +84,8 @@ class FeatureConfig(MethodConfig):
 
         Raises ValueError where the size is no multiple of a transformer's patches.
         """
+        from loligo.nn.backbones import Backbone  # here: it imports torch
+
         backbone = Backbone(self.backbone, layers or self.layers, frozen, self.weights)
         if self.size % backbone.step:
             raise ValueError(f"size {self.size} must be a multiple of the patches of {self.backbone}, {backbone.step}")

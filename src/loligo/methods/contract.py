@@ -123,9 +123,9 @@ class Method(nn.Module):
         return ""
 
     @property
-    def volume_score(self) -> Literal["sum", "max"]:
-        """How a volume's score comes from those of its slices: their sum, or that of the most abnormal one."""
-        return "sum"
+    def volume_score(self) -> Literal["mean", "max"]:
+        """How a volume's score comes from those of its slices: the mean of those that hold tissue, or the highest."""
+        return "mean"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Give buffers that grow the length that they are loaded with; torch refuses what else does not fit."""

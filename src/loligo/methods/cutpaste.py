@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loligo.config import Pooling
 from loligo.data import synthetic
 from loligo.data.transforms import stretch
 from loligo.methods.configs import STAGES, FeatureConfig
@@ -33,7 +34,7 @@ from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, T
 from loligo.methods.optimisation import Cosine, sgd
 from loligo.nn.cpu_convolutions import by_product
 from loligo.nn.density import GaussianDensity
-from loligo.nn.heat import Pooling, enlarge, pool
+from loligo.nn.heat import enlarge, pool
 from loligo.types import Scores
 
 

@@ -21,11 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loligo.config import Pooling
 from loligo.methods.configs import STAGES, FeatureConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine, stable_adamw
 from loligo.nn.cosine import place_distance, summed, whole_distance
-from loligo.nn.heat import Pooling, pool
+from loligo.nn.heat import pool
 from loligo.types import Scores
 
 EASY = 0.1

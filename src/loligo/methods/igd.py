@@ -26,12 +26,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from loligo.config import Pooling
 from loligo.methods.configs import STAGES, FeatureConfig
 from loligo.methods.contract import ALONE, UNMEASURED, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Clock, Cosine, adam
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.nn.discriminator import Discriminator
-from loligo.nn.heat import Pooling, pool
+from loligo.nn.heat import pool
 from loligo.nn.similarity import ms_ssim, scales, ssim
 from loligo.types import Scores
 

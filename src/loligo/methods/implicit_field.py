@@ -24,10 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loligo.config import Pooling
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import Group, Method, Phase, Step, Turn
 from loligo.methods.optimisation import Cosine
-from loligo.nn.heat import Pooling, pool, smooth
+from loligo.nn.heat import pool, smooth
 from loligo.types import Scores
 
 

@@ -19,12 +19,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from loligo.config import Pooling
 from loligo.methods.configs import STAGES, FeatureConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine
 from loligo.nn.conv import ConvNorm
 from loligo.nn.cosine import place_distance, summed, whole_distance
-from loligo.nn.heat import Pooling, pool
+from loligo.nn.heat import pool
 from loligo.nn.mirror import halvings
 from loligo.types import Scores
 

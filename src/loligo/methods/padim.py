@@ -100,7 +100,7 @@ class Padim(Method):
     least = 2
     presets: ClassVar = {
         "radiograph": {"layers": (2, 3, 4), "dimensions": 472, "image_score": "mean"},
-        "digits": {"size": 96, "train.augment": False},
+        "digits": {"size": 96},
         "tiny": {"size": 64, "dimensions": 20},
     }
     config: PadimConfig

@@ -22,11 +22,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from loligo.config import Pooling
 from loligo.methods.configs import STAGES, FeatureConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import sgd
 from loligo.nn.backbones import Backbone
-from loligo.nn.heat import Pooling, enlarge, pool
+from loligo.nn.heat import enlarge, pool
 from loligo.types import Scores
 
 

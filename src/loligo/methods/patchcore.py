@@ -58,7 +58,7 @@ class Patchcore(Method):
     grown = ("bank",)
     presets: ClassVar = {
         "radiograph": {"image_score": "mean"},
-        "digits": {"size": 96, "layers": (1, 2), "train.augment": False},
+        "digits": {"size": 96, "layers": (1, 2)},
         "tiny": {"size": 64, "layers": (1, 2), "coreset": 0.05, "neighbours": 3},
     }
     config: PatchcoreConfig

@@ -26,11 +26,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from loligo.config import Pooling
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine
 from loligo.nn.conv import ConvNorm, upsample
-from loligo.nn.heat import Pooling, pool
+from loligo.nn.heat import pool
 from loligo.nn.similarity import scales, ssim
 from loligo.types import Scores
 

@@ -32,14 +32,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loligo.config import Shrinkage, Statistics
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine, adam
 from loligo.nn.conv import ConvNorm, upsample
-from loligo.nn.discriminator import Ensemble, Statistics
+from loligo.nn.discriminator import Ensemble
 from loligo.nn.inpaint import Inpaint, NeighbourAttention, masked_shortcut
 from loligo.nn.losses import mean_square
-from loligo.nn.memory import MemoryMatrix, MemoryQueue, Shrinkage, check_k
+from loligo.nn.memory import MemoryMatrix, MemoryQueue, check_k
 from loligo.nn.patches import cut, stitch
 from loligo.nn.places import Places
 from loligo.types import Inspection, Scores

@@ -334,9 +334,9 @@ class VqvaeRestoration(Method):
         return Scores(found[:, ("density", "restoration", "max_nll").index(self.config.score)], heat, image)
 
     @property
-    def volume_score(self) -> Literal["sum", "max"]:
-        """A volume's least likely codes are those of any of its slices; everything else sums over them."""
-        return "max" if self.config.score == "max_nll" else "sum"
+    def volume_score(self) -> Literal["mean", "max"]:
+        """A volume's least likely codes are those of any of its slices; of everything else the slices' mean counts."""
+        return "max" if self.config.score == "max_nll" else "mean"
 
     def pool(self, maps: Tensor) -> Tensor:
         """Smooth the maps of a volume's slices (N, H, W) across slices too; see `smooth_slices`."""

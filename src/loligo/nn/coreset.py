@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from loligo import progress as bars
 
 AT_ONCE = 64
 """Features that are chosen in one round."""
@@ -61,7 +62,7 @@ def greedy(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
     squares = features.square().sum(1)
     start = torch.randint(n, (1,), generator=generator)
     chosen, left = [start], _squared(features, squares, start)
-    with tqdm(total=count, initial=1, desc="choosing the coreset", unit="feature") as bar:
+    with bars.bar(total=count, initial=1, desc="choosing the coreset", unit="feature") as bar:
         while (done := sum(map(len, chosen))) < count:
             new = _round(features, left, min(AT_ONCE, count - done))
             left = torch.minimum(left, _squared(features, squares, new))

@@ -6,13 +6,13 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Statistics = Literal["image", "running"]
+from loligo.config import Statistics
+
 WIDTHS = (16, 32, 64, 128, 128)
 """Channels of SQUID's discriminator."""
 SHIFT = 0.025

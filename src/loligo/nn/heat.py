@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Pooling = Literal["max", "mean", "top"]
+from loligo.config import Pooling
+
 TOP = 0.01
 """Fraction of the pixels that ``top`` takes the mean of."""
 

@@ -8,13 +8,12 @@ for all, the memory is shared.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Shrinkage = Literal["gumbel", "hard", "soft", "none"]
+from loligo.config import Shrinkage
 
 
 def shrink(logits: Tensor, how: Shrinkage, k: int = 5, threshold: float = 0.0025, strict: bool = False) -> Tensor:

@@ -35,7 +35,7 @@ class Run(Settings):
 
     folder: Path
     about: dict[str, Any] = field(default_factory=lambda: {"data": {}, "cost": {}})
-    """What was measured while it trained: data, cost, the precision that ``auto`` meant, and a digest of the weights."""
+    """What was measured while it trained: data, cost, what precision ``auto`` meant, and a digest of the weights."""
 
     @classmethod
     def new(cls, folder: str | Path, settings: Settings) -> Run:
@@ -75,7 +75,7 @@ class Run(Settings):
                 preset=values.get("preset", ""),
                 false_alarm_rate=float(values["false_alarm_rate"]),
                 held_out=float(values.get("held_out", HELD_OUT)),
-                folds=int(values.get("folds", 0)),
+                folds=None if values.get("folds") is None else int(values["folds"]),
                 about=_about(values),
             )
         except KeyError as error:
@@ -102,7 +102,7 @@ class Run(Settings):
             "method": self.method,
             "preset": self.preset,
             "method_config": dataclasses.asdict(self.method_config),
-            "train": dataclasses.asdict(self.train),
+            "train": self.training(),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             **{name: getattr(self, name) for name in CALIBRATED},
             **self.about,

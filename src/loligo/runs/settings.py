@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
 from loligo import methods
-from loligo.config import PreprocessingConfig, TrainConfig, build, one_line
+from loligo.config import FALSE_ALARM_RATE as FALSE_ALARM_RATE
+from loligo.config import OF_EPOCHS, PreprocessingConfig, TrainConfig, build, one_line
 from loligo.data.preprocessing import Preprocessing
 from loligo.methods.configs import MethodConfig, SliceConfig
 from loligo.methods.contract import Method
+from loligo.methods.declared import Options, defaults, one_pass
 from loligo.names import nearest
 
-FALSE_ALARM_RATE = 0.05
 HELD_OUT = 0.10
 CALIBRATED = ("false_alarm_rate", "held_out", "folds")
 """Settings of the calibration."""
-Options = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +34,16 @@ class Settings:
     """Proportion of normal images that may be flagged."""
     held_out: float = HELD_OUT
     """Fraction of the training patients that is held out to calibrate on, where the data has no calibration split."""
-    folds: int = 0
-    """Models of which each scores the normals that it did not see; the final one learns from all; 0 holds out."""
+    folds: int | None = None
+    """Models that score the normals which they did not see; the final one learns from all. 0 holds out instead; None
+    does so too, but for methods of one pass where the part held out is too small for the rate."""
 
     def __post_init__(self) -> None:
         if not 0 < self.false_alarm_rate < 1:
             raise ValueError(f"false_alarm_rate is {self.false_alarm_rate}; it must lie between 0 and 1, such as 0.05")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out is {self.held_out}; it must lie between 0 and 1, such as 0.1")
-        if self.folds < 0 or self.folds == 1:
+        if self.folds is not None and (self.folds < 0 or self.folds == 1):
             raise ValueError(f"folds is {self.folds}; it must be 2 or more, such as 10, or 0 to hold images out")
 
     @classmethod
@@ -54,13 +56,15 @@ class Settings:
         preprocessing: PreprocessingConfig | Options | None = None,
         false_alarm_rate: float = FALSE_ALARM_RATE,
         held_out: float = HELD_OUT,
-        folds: int = 0,
+        folds: int | None = None,
     ) -> Settings:
         """Complete what is given by preset and defaults of the method; ValueError for unknown names or values."""
         kind = methods.get(method)
-        if preset is not None and preset not in kind.presets:
-            raise ValueError(f"{method} has no preset {preset!r}; {nearest(preset, kind.presets)}")
-        own_options, own_train = defaults(kind, preset)
+        own_options, own_train = defaults(kind, preset, method)
+        if one_pass(kind) and (vain := set(OF_EPOCHS) & set(train if isinstance(train, dict) else ())):
+            raise ValueError(f"train.{min(vain)} is not taken: {method} learns in one pass")
+        if astray := (set(options or ()) - set(_fields(kind.Config))) & set(_fields(TrainConfig)):
+            raise ValueError(misplaced(method, min(astray)))
         if not isinstance(train, TrainConfig):
             train = build(TrainConfig, own_train | (train or {}), "train")
         if not isinstance(preprocessing, PreprocessingConfig):
@@ -75,6 +79,11 @@ class Settings:
             held_out=held_out,
             folds=folds,
         )
+
+    def training(self) -> Options:
+        """Return the options of the training that the method does not ignore."""
+        ignored = OF_EPOCHS if one_pass(methods.get(self.method)) else ()
+        return {key: value for key, value in dataclasses.asdict(self.train).items() if key not in ignored}
 
     def new_model(self) -> Method:
         """Return the method with fresh weights; ValueError where it cannot be made with its options."""
@@ -112,9 +121,14 @@ class Settings:
         return ""
 
 
-def defaults(kind: type[Method], preset: str | None) -> tuple[Options, Options]:
-    """Return the options of a method and of its training that its own defaults and a preset set."""
-    given = kind.presets.get(preset or "", {})
-    options = {key: value for key, value in given.items() if not key.startswith("train.")}
-    train = {key.removeprefix("train."): value for key, value in given.items() if key.startswith("train.")}
-    return options, kind.training_defaults | train
+def misplaced(method: str, name: str) -> str:
+    """Say where an argument belongs that a verb does not take by itself."""
+    kinds = {"train": TrainConfig, "preprocessing": PreprocessingConfig, "options": methods.get(method).Config}
+    homes = {field: title for title, kind in kinds.items() for field in _fields(kind)}
+    if name in homes:
+        return f"{name} belongs to {homes[name]}: write {homes[name]}={{{name!r}: ...}}"
+    return f"there is no argument {name!r}; {nearest(name, [*homes, *kinds, 'preset', 'strict', *CALIBRATED])}"
+
+
+def _fields(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]

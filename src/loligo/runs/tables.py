@@ -70,6 +70,7 @@ def scores(path: Path) -> pd.DataFrame:
     if bad := int((~np.isfinite(table["score"])).sum()):
         raise ValueError(f"score is not a finite number in {bad} of {len(table)} rows; score the images anew")
     table = table.assign(**{name: "" for name in FILLED if name not in table})
+    table["split"] = table["split"].replace("", "test")
     if "label" not in table:
         table["label"] = pd.array([pd.NA] * len(table), "Int64")
     for name in ("path", "mask"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -15,8 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from loligo import progress as bars
 from loligo.config import TrainConfig
 from loligo.data.dataset import Dataset
 from loligo.data.transforms import intensity, jitter
@@ -108,23 +107,21 @@ class Loop:
 
     def run(self, checkpoint: Checkpoint | None, callback: Callback | None) -> None:
         """Train the epochs that are left."""
-        bar = tqdm(
-            total=len(self.plan), initial=self.done, desc="training", unit="epoch",
-            disable=not (self.plan and self.progress),
-        )  # fmt: skip
-        for epoch in self.plan[self.done :]:
-            with synced_norms(self.reduce):
-                self._epoch(epoch, bar)
-            self.done += 1
-            self.method.after_epoch(self.done / len(self.plan))
-            bar.update()
-            if callback:
-                finished = self.finish(copy.deepcopy(self.method))  # by all processes, which it may have to agree with
-                if self.reduce.rank == 0:
-                    callback(finished, self.done)
-            if checkpoint:
-                checkpoint.save(self)
-        bar.close()
+        left, steps, show = self.plan[self.done :], len(self.plan) * self.steps, bool(self.plan) and self.progress
+        estimate = bars.Estimate(self.steps, len(left), show)
+        with bars.bar(total=steps, initial=self.done * self.steps, desc="training", unit="step", show=show) as bar:
+            for epoch in left:
+                bar.set_description_str(f"epoch {self.done + 1}/{len(self.plan)}", refresh=False)
+                with synced_norms(self.reduce):
+                    self._epoch(epoch, bar, estimate)
+                self.done += 1
+                self.method.after_epoch(self.done / len(self.plan))
+                if callback:
+                    finished = self.finish(copy.deepcopy(self.method))  # by all processes, which may have to agree
+                    if self.reduce.rank == 0:
+                        callback(finished, self.done)
+                if checkpoint:
+                    checkpoint.save(self)
 
     def finish(self, method: Method) -> Method:
         """Put ``method`` in eval mode and let it learn what is not learnt by gradient, as after the last epoch."""
@@ -136,7 +133,7 @@ class Loop:
             method.fit(Again(lambda: self.plain_batches("fitting")), self.reduce)
         return method
 
-    def _epoch(self, epoch: Epoch, bar: tqdm[Any]) -> None:
+    def _epoch(self, epoch: Epoch, bar: Any, estimate: bars.Estimate) -> None:
         seed = self.config.seed * 100_003 + self.done
         torch.manual_seed(seed + self.reduce.rank * 1_000_003)
         generator = torch.Generator().manual_seed(seed)
@@ -152,8 +149,8 @@ class Loop:
             clock = Clock(epoch.number * self.steps + number, epoch.of * self.steps, epoch.number, epoch.of)
             for name, loss in self._step(epoch.phase, number, clock, x, weight).items():
                 totals[name].append(loss)
-            if sys.stderr.isatty():
-                bar.set_postfix_str(f"step {number + 1}/{self.steps}")
+            bar.update()
+            estimate.step()
         seconds = time.perf_counter() - start
         means = {name: float(self.reduce.sum(torch.stack(v).float().mean())) for name, v in totals.items()}
         speed = len(self.data) / seconds
@@ -208,7 +205,7 @@ class Loop:
 
     def plain_batches(self, purpose: str) -> Iterator[Tensor]:
         """Yield all images in order, without augmentation, beneath a progress bar."""
-        with tqdm(total=len(self.data), desc=purpose, unit="image", disable=not self.progress) as bar:
+        with bars.bar(total=len(self.data), desc=purpose, unit="image", show=self.progress) as bar:
             for start in range(0, len(self.data), self.config.batch_size):
                 indices = np.arange(start, min(start + self.config.batch_size, len(self.data)))
                 yield self._place(self.data.batch(indices))
