@@ -56,6 +56,9 @@ def evaluate(scoring: ScoreFolder, false_alarm_rate: float | None = None) -> Met
         found["pixel_note"] = "; ".join([*filter(None, [found.get("pixel_note")]), unusable])
     if "pixel_note" in found:
         log.warning("%s", found["pixel_note"])
+    if seen := int(test["warnings"].str.contains("seen_in_training").sum()):
+        found["seen_note"] = f"{seen} of {len(test)} test images were trained or calibrated on: these metrics mislead"
+        log.warning("%s", found["seen_note"])
     if kinds := by_kind(test):
         found["kinds"] = kinds
     scoring.write_metrics(found)
