@@ -34,23 +34,34 @@ def run(normals: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_few_normals_all_train_and_all_calibrate(run: Run) -> None:
     data = run.about["data"]
-    assert (data["train"], data["calibration"], data["folds"], data["false_alarm_rate"]) == (COUNT, COUNT, 10, 0.05)
+    assert (data["train"], data["calibration"], data["folds"], data["false_alarm_rate"]) == (27, COUNT, 10, 0.05)
     assert set(run.manifest()["split"]) == {"train"}
     assert not (run.folder / "folds").exists()
 
 
 def test_each_image_is_scored_by_a_model_that_did_not_see_it(run: Run) -> None:
     data = images.load(run, run.manifest())
-    fold, scores = folds(data.rows, 10, 0).to_numpy(), np.zeros(COUNT)
+    fold, scores = folds(data.rows, 10, 0, pd.Series(data.contents)).to_numpy(), np.zeros(COUNT)
     for number in range(10):
         torch.manual_seed(0)
         model = run.new_model()
         loop.fit(model, data.subset(np.flatnonzero(fold != number)), run.train, precision=run.precision, progress=False)
         own = np.flatnonzero(fold == number)
         scores[own] = Detector.of(run, model.eval()).scores(data.subset(own))
+        if number == 0:
+            np.testing.assert_array_equal(Detector.load(run).scores(data.subset(own)), scores[own])
     kept = Calibration.load(run.files.calibration)
     np.testing.assert_allclose(kept.scores, np.sort(scores))
-    assert kept.scores.mean() > 1.05 * Detector.load(run).scores(data).mean()  # which has seen them all
+
+
+def test_copies_are_in_one_fold_and_nothing_but_copies_is_refused(tmp_path: Path) -> None:
+    for i in range(4):
+        write_images(tmp_path / f"{i}", anatomy(3, 64))
+    rows = pd.DataFrame({"path": [str(path) for path in sorted(tmp_path.glob("*/*.png"))], "split": "train"})
+    run = api.train("gaussian", rows, tmp_path / "run", preset="tiny", folds=3)
+    assert (run.about["data"]["train"], run.about["data"]["calibration"], run.about["data"]["folds"]) == (8, 12, 3)
+    with pytest.raises(ValueError, match="all 12 normal images are of one patient, or copies of one"):
+        api.train("gaussian", rows.assign(patient="a"), tmp_path / "one", preset="tiny", folds=3)
 
 
 def test_a_fold_that_was_finished_is_not_trained_again(
@@ -60,7 +71,7 @@ def test_a_fold_that_was_finished_is_not_trained_again(
 
     def counted(*args: object, **kwargs: object) -> pd.DataFrame:
         calls.append(1)
-        if len(calls) == 5:  # the model of all images, and those of three folds
+        if len(calls) == 5:  # the models of four folds are finished
             raise KeyboardInterrupt
         return fit(*args, **kwargs)  # type: ignore[arg-type]
 
@@ -68,13 +79,13 @@ def test_a_fold_that_was_finished_is_not_trained_again(
     with pytest.raises(KeyboardInterrupt):
         api.train("gaussian", normals, tmp_path / "run", preset="tiny")
     again = api.train("gaussian", normals, tmp_path / "run", preset="tiny")
-    assert len(calls) == 5 + 1 + 7
+    assert len(calls) == 5 + 1 + 6
     assert again.files.calibration.read_text() == run.files.calibration.read_text()
 
 
 def test_patients_are_in_one_fold() -> None:
     rows = pd.DataFrame({"path": [f"/d/{i}.png" for i in range(60)], "patient": [f"{i // 4}" for i in range(60)]})
-    found = folds(rows, 10, 0)
+    found = folds(rows, 10, 0, pd.Series([""] * 60))
     assert found.groupby(rows["patient"]).nunique().max() == 1
     assert sorted(found.value_counts()) == [4] * 5 + [8] * 5
 

@@ -79,7 +79,7 @@ def train(
     whose images they are: "folder" where each sub-folder is a patient, or a regular expression whose first group in a
     file's name is one. Where ``data`` has no calibration split and no ``calibration`` images are given, the part
     ``held_out`` of its patients becomes it; or, with ``folds``, every image is scored by one of so many models that did
-    not see it, and the final one learns from all. That is the default for methods of one pass where the part held out
+    not see it, of which the run keeps the first. That is the default for methods of one pass where the part held out
     is too small for the rate. ``options``, ``train`` and ``preprocessing`` replace defaults of the method's Config, of
     `TrainConfig` and of `PreprocessingConfig`; ``preset`` names a set of the first two. A training that was cut off
     resumes. Images that cannot be read are listed in rejected.csv, unless ``strict``. ``callback`` is called after each
@@ -143,8 +143,7 @@ def _planned(run: Run, rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     for note in copies.notes(rows, content):
         log.warning("%s", note)
     if folds:
-        said = "%d normal images: all of them train, and each is scored by one of %d models that did not see it"
-        log.warning(said, normals, folds)
+        log.warning("%d normal images are few: each is scored by one of %d models that did not see it", normals, folds)
     if said := calibrations.outlook(given or normals, rate, 0 if folds else normals):
         log.warning("%s", said if folds else f"{said}; or --folds 10, a larger --held_out, or --calibration DIR")
     return rows, folds
@@ -166,7 +165,8 @@ def _train(
         splits = ("train",) if folds else ("train", "calibration")
         parts = [images.load(run, rows[rows["split"] == split], strict=strict) for split in splits]
         refuse_mixed([part.rows["path"][0] for part in parts], [part.counts is not None for part in parts])
-        normals = parts[0]
+        plan = cross_calibration.Folds.of(parts[0], folds, run.train.seed) if folds else None
+        normals, held_out = plan.split() if plan else parts
         if all(part.contents for part in parts):
             run.remember(itertools.chain(*(part.contents for part in parts)))
         if first:
@@ -185,12 +185,12 @@ def _train(
         if first:
             run.save_model(model)
         calibration = None
-        if folds:
-            calibration = cross_calibration.calibrate(run, normals, folds, reduce)
+        if plan:
+            calibration = plan.calibrate(run, model, reduce)
         elif first:
-            calibration = Detector.of(run, model, run.train.device).calibrate(parts[1])
+            calibration = Detector.of(run, model, run.train.device).calibrate(held_out)
         if first and calibration:
-            Reference.of(normals, parts[-1]).save(run.files.reference)
+            Reference.of(normals, held_out).save(run.files.reference)
             run.about["cost"] = cost(history)
             _finish(run, rows, len(normals.rows), calibration, sum(map(len, unread)))
     return run

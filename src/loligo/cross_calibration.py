@@ -1,15 +1,16 @@
-"""Calibrate where normal images are few: every one is scored by a model that did not see it, and all of them train.
+"""Calibrate where normal images are few: each is scored by one of several models that did not see it.
 
-Cross-conformal calibration (Vovk 2015) with the model of all images in place of one a fold: its p-values err on the
-safe side, since a model of fewer images scores normal ones a little higher; docs/lab/2026-11-cross-conformal.md has the
-measurements.
+Of k folds of the normal images, the run keeps the model of all but the first fold. The first fold is scored by it, each
+other one by a model of the rest. All scores calibrate: cross-conformal prediction (Vovk 2015) with one model in place
+of k for new images, which must have learnt from as many images as those of the others.
+docs/lab/2026-11-cross-conformal.md has the false alarms that this gives.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,12 @@ from loligo.data.dataset import Dataset
 from loligo.data.splits import folds
 from loligo.detector import Detector
 from loligo.files import write_json
-from loligo.methods.contract import ALONE, Reduce
+from loligo.methods.contract import ALONE, Method, Reduce
 from loligo.methods.declared import one_pass
 from loligo.runs.run import Run
 from loligo.training import loop
 
+Floats = npt.NDArray[np.float64]
 FOLDS = 10
 """Folds where a method takes one pass and normal images are few."""
 
@@ -37,18 +39,45 @@ def is_for(run: Run, normals: int) -> bool:
     return one_pass(methods.get(run.method)) and round(run.held_out * normals) + 1 < 1 / run.false_alarm_rate
 
 
-def calibrate(run: Run, normals: Dataset, count: int, reduce: Reduce = ALONE) -> Calibration:
-    """Return the calibration of a run by a model of each of ``count`` folds; what was finished is not trained again.
+@dataclass(frozen=True)
+class Folds:
+    """Normal images in folds."""
 
-    Images of one patient, and copies of one file, are in one fold. The first process writes.
-    """
-    content = pd.Series(normals.contents, normals.rows.index, dtype=str)
-    fold = folds(normals.rows, count, run.train.seed, content).to_numpy()
-    found = []
-    for number in progress.bar(np.unique(fold), total=count, desc="calibrating", unit="fold", show=reduce.rank == 0):
-        found.append(_fold(run, normals, fold == number, run.folder / "folds" / f"{number}.json", reduce))
-    scores, peaks = (np.concatenate([one[part] for one in found]) for part in (0, 1))
-    return Calibration.of(scores, peaks, run.false_alarm_rate, len(found))
+    normals: Dataset
+    number: npt.NDArray[np.int64]
+    """(R,) the fold of each row, from 0 on."""
+
+    @classmethod
+    def of(cls, normals: Dataset, count: int, seed: int) -> Folds:
+        """Divide images; those of one patient, and copies of one file, are in one fold.
+
+        Raises ValueError where all of them would be.
+        """
+        content = pd.Series(normals.contents or "", normals.rows.index, dtype=str)
+        number = folds(normals.rows, count, seed, content).to_numpy(np.int64)
+        if not number.any():
+            raise ValueError(f"all {len(number)} normal images are of one patient, or copies of one; folds need more")
+        return cls(normals, number)
+
+    def split(self, number: int = 0) -> tuple[Dataset, Dataset]:
+        """Return the images that a fold's model learns from, and the fold, which it does not see."""
+        return tuple(
+            self.normals.subset(np.flatnonzero(part)) for part in (self.number != number, self.number == number)
+        )
+
+    def calibrate(self, run: Run, model: Method, reduce: Reduce = ALONE) -> Calibration:
+        """Return the calibration of a run whose ``model`` is that of the first fold.
+
+        What was finished is not trained again. The first process writes.
+        """
+        count = int(self.number.max()) + 1
+        found = [Detector.of(run, model, run.train.device).measure(self.split()[1])]
+        for number in progress.bar(
+            range(1, count), total=count - 1, desc="calibrating", unit="fold", show=reduce.rank == 0
+        ):
+            found.append(_fold(run, *self.split(number), run.folder / "folds" / f"{number}.json", reduce))
+        scores, peaks = (np.concatenate([one[part] for one in found]) for part in (0, 1))
+        return Calibration.of(scores, peaks, run.false_alarm_rate, count)
 
 
 def tidy(run: Run) -> None:
@@ -56,18 +85,15 @@ def tidy(run: Run) -> None:
     shutil.rmtree(run.folder / "folds", ignore_errors=True)
 
 
-def _fold(
-    run: Run, normals: Dataset, own: npt.NDArray[np.bool_], done: Path, reduce: Reduce
-) -> Sequence[Sequence[float]]:
-    """Return scores and peaks of the rows ``own`` (N,) by a model of the others, and keep them in the file ``done``."""
+def _fold(run: Run, others: Dataset, own: Dataset, done: Path, reduce: Reduce) -> tuple[Floats, Floats]:
+    """Return scores and peaks of a fold by a model of the others, and keep them in the file ``done``."""
     if done.is_file():
-        kept: list[list[float]] = json.loads(done.read_text(encoding="utf-8"))
-        return kept
+        scores, peaks = (np.array(part, np.float64) for part in json.loads(done.read_text(encoding="utf-8")))
+        return scores, peaks
     torch.manual_seed(run.train.seed)
-    model, others = run.new_model(), normals.subset(np.flatnonzero(~own))
+    model = run.new_model()
     loop.fit(model, others, run.train, precision=run.precision, reduce=reduce, progress=False)
-    detector = Detector.of(run, model.eval(), run.train.device)
-    found = [part.tolist() for part in detector.measure(normals.subset(np.flatnonzero(own)))]
+    found = Detector.of(run, model.eval(), run.train.device).measure(own)
     if reduce.rank == 0:
-        write_json(found, done)
+        write_json([part.tolist() for part in found], done)
     return found

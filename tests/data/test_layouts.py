@@ -121,6 +121,8 @@ UNCLEAR = {
         r"a/train/mild \(4\), a/train/severe \(3\); these may",
     ),
     "grades": ({"0": 4, "1": 3, "2": 2}, r"0 \(4\), 1 \(3\), 2 \(2\); these may be classes"),
+    "letters": ({"A": 4, "B": 3}, r"A \(4\), B \(3\); these may be classes"),
+    "domains": ({"trainA": 4, "trainB": 3, "testA": 1}, r"trainA \(4\), trainB \(3\); these may be classes"),
     "numbered classes": ({"class0": 4, "class1": 3}, "these may be classes"),
     "not without any disease": ({"COVID": 4, "non-COVID": 3}, "non-COVID; beside them lie COVID"),
     "a patient without class": ({"p1/normal": 4, "p2": 3}, "p2; beside them lie p1/normal"),
@@ -186,6 +188,8 @@ MASKS = {
     "bmad, anomaly_mask": ("valid/Ungood/img/7.png", "valid/Ungood/anomaly_mask/7.png"),
     "of patients": ("abnormal/p2/7.png", "masks/p2/7.png"),
     "beside images": ("malignant/m (1).png", "malignant/m (1)_mask.png"),
+    "one a patient": ("abnormal/p9/image.png", "abnormal/p9/mask.png"),
+    "modality": ("abnormal/p9/p9_flair.png", "abnormal/p9/p9_seg.png"),
     "segmentations": ("tumour/7.png", "segmentations/7_segmentation.png"),
 }
 
@@ -270,7 +274,7 @@ def test_patients_are_told_by_folders_or_names(tmp_path):
 
 def test_folders_named_as_patients_are_held_out_whole(tmp_path):
     root = tree(tmp_path / "data", {f"p{i}/study1": 3 for i in range(1, 11)})
-    found = inputs.resolve(root, purpose="train")
+    found = inputs.resolve(root, purpose="train").with_calibration(0.1, 0)
     assert found.rows["split"].value_counts().to_dict() == {"train": 27, "calibration": 3}
     assert found.rows.groupby("patient")["split"].nunique().eq(1).all()
     assert "10 patients are told by their folders, each kept in one split" in found.notes
@@ -290,12 +294,13 @@ def test_copies_are_held_out_together_and_counted(tmp_path):
     for i in range(6):
         for name in ("copy_of_", "export2_", "old_"):
             (root / f"{name}{i}.png").write_bytes((root / f"{i}.png").read_bytes())
-    found = inputs.resolve(root, purpose="train")
+    found = inputs.resolve(root, purpose="train").with_calibration(0.1, 0)
     assert found.rows["split"].value_counts().to_dict() == {"train": 20, "calibration": 4}
     number = found.rows["path"].str.extract(r"(\d)\.png$", expand=False)
     assert found.rows.groupby(number)["split"].nunique().eq(1).all()
     (note,) = found.notes
     assert note.startswith("18 images are byte for byte copies of others, such as ")
+    assert note.endswith("; copies stand in one split")
 
 
 def test_copies_across_the_splits_of_a_manifest_are_counted(tmp_path):
@@ -305,7 +310,7 @@ def test_copies_across_the_splits_of_a_manifest_are_counted(tmp_path):
     splits = ["train", "train", "train", "calibration", "calibration", "test"]
     rows = "".join(f"{i}.png,{split},{int(i == 5)}\n" for i, split in enumerate(splits))
     (tmp_path / "m.csv").write_text("path,split,label\n" + rows)
-    found = inputs.resolve(tmp_path / "m.csv", purpose="train")
+    found = inputs.resolve(tmp_path / "m.csv", purpose="train").with_calibration(0.1, 0)
     assert list(found.rows["split"]) == splits
     assert [note.split(":")[0] for note in found.notes] == [
         f"3 images are byte for byte copies of others, such as {tmp_path / '3.png'} of {tmp_path / '0.png'}",
@@ -328,6 +333,21 @@ def test_folders_that_link_to_each_other_are_entered_once(tmp_path):
     (tmp_path / "test").symlink_to(tmp_path / "s3")
     with pytest.raises(ValueError, match=r"s3 and .*test are one folder in two splits or classes"):
         folder.listed(tmp_path, "train")
+
+
+def test_a_link_to_a_folder_above_leads_nowhere(tmp_path):
+    save(tmp_path, "elsewhere/a.png", "data/b.png")
+    (tmp_path / "data" / "up").symlink_to("/")
+    (tmp_path / "data" / "above").symlink_to(tmp_path)
+    assert len(folder.listed(tmp_path / "data", "train").rows) == 1
+
+
+def test_masks_of_normal_images_are_left_out_and_said(tmp_path):
+    root = tree(tmp_path / "data", {"COVID/images": 2, "Normal/images": 3})
+    save(root, "COVID/masks/ima000.png", "Normal/masks/ima000.png", "Normal/masks/ima001.png")
+    found = folder.listed(root, "train")
+    assert found.rows["mask"].map(bool).tolist() == [True, False, False, False, False]
+    assert "those of 2 normal ones are left out (do masks mark anatomy here?)" in found.notes[-1]
 
 
 def test_deep_folders_are_read(tmp_path):

@@ -1,3 +1,4 @@
+import os
 import zlib
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def test_a_path_is_written_in_one_way(tmp_path, monkeypatch):
 
 def test_resolve_plain_folder(tmp_path):
     save(*(tmp_path / f"{i}.png" for i in range(20)))
-    train = inputs.resolve(tmp_path, purpose="train").rows
+    train = inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows
     assert (train["label"] == 0).all()
     assert train["split"].value_counts().to_dict() == {"train": 18, "calibration": 2}
     score = inputs.resolve(str(tmp_path), purpose="score").rows
@@ -133,23 +134,23 @@ def test_resolve_plain_folder(tmp_path):
 
 def test_what_is_held_out_can_be_read(tmp_path):
     save(*(tmp_path / f"{i}.png" for i in range(12)))
-    whole = inputs.resolve(tmp_path, purpose="train").rows
+    whole = inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows
     (held,) = whole.loc[whole["split"] == "calibration", "path"]
     Path(held).write_bytes(Path(held).read_bytes()[:40])
-    again = inputs.resolve(tmp_path, purpose="train").rows
+    again = inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows
     assert list(again["path"]) == list(whole["path"])
     assert again["split"].value_counts().to_dict() == {"train": 11, "calibration": 1}
     assert again.set_index("path")["split"][held] == "train"  # where loading rejects it, with its reason
     for path in again["path"]:
         Path(path).write_bytes(Path(path).read_bytes()[:40] + path.encode())
-    pd.testing.assert_frame_equal(inputs.resolve(tmp_path, purpose="train").rows, whole)
+    pd.testing.assert_frame_equal(inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows, whole)
 
 
 def test_resolve_class_folders(tmp_path):
     save(*(tmp_path / name / f"{i}.png" for name in ("NORMAL", "PNEUMONIA") for i in range(10)))
     score = inputs.resolve(tmp_path, purpose="score").rows
     assert (set(score["split"]), score["label"].sum()) == ({"test"}, 10)
-    train = inputs.resolve(tmp_path, purpose="train").rows
+    train = inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows
     assert train["split"].value_counts().to_dict() == {"validation": 10, "train": 9, "calibration": 1}
 
 
@@ -221,3 +222,92 @@ def test_a_relative_and_an_absolute_path_of_one_image_are_the_same_image(tmp_pat
     )
     assert manifest.trained_on(relative) == manifest.trained_on(absolute)
     assert manifest.trained_on(relative) != manifest.trained_on(relative.assign(split=split[1::-1] + split[2:]))
+
+
+ROWS = (("a.png", "train", "0", "007"), ("b, c.png", "calibration", "0", "NA"), ("d.png", "test", "1", ""))
+
+
+def spreadsheet(separator=",", end="\n", trailing="", quote='"'):
+    """Write a manifest as other programs do."""
+    lines = [("path", "split", "label", "patient"), *ROWS]
+    return end.join(separator.join(f"{quote}{cell}{quote}" for cell in line) + trailing for line in lines) + end
+
+
+@pytest.mark.parametrize(
+    "content",
+    {
+        "plain": spreadsheet().encode(),
+        "trailing commas": spreadsheet(trailing=",").encode(),
+        "trailing commas but in the header": spreadsheet(trailing=",,").replace(",,", "", 1).encode(),
+        "Excel, semicolons": spreadsheet(";", "\r\n", quote="").encode("utf-8-sig"),
+        "Excel, tabs": spreadsheet("\t", "\r\n", quote="").encode("utf-16"),
+        "blanks": spreadsheet(";", " ;;\r\n\r\n", quote=" ").encode(),
+        "capitals": spreadsheet().replace("path", "Path").replace("split", "SPLIT").replace("test", "Testing").encode(),
+        "words": spreadsheet().replace('"0"', '"NORMAL"').replace('"1"', '"pneumonia"').encode(),
+    }.values(),
+    ids=lambda content: str(len(content)),
+)
+def test_read_takes_what_spreadsheets_write(tmp_path, content):
+    (tmp_path / "m.csv").write_bytes(content)
+    found = manifest.read(tmp_path / "m.csv")
+    assert list(found["path"]) == [str(tmp_path / row[0]) for row in ROWS]
+    assert [list(found[name]) for name in ("split", "label", "patient")] == [
+        ["train", "calibration", "test"],
+        [0, 0, 1],
+        ["007", "NA", ""],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty, 0 bytes"),
+        (b"\n \n,\n", "it has no rows; the first must name the columns, such as path,split,label,patient"),
+        (b"path,split\n", "the manifest has no rows"),
+        (
+            b"path,split\na, b.png,train\n",
+            r"row 2 \(a, \.\.\.\) has 3 fields, the header 2; quote what has a ',' in it",
+        ),
+        (b"path,split,Path\na.png,train,b.png\n", "column path stands more than once"),
+        (b'path,split\n"a.png,train\n', "it is no CSV table"),
+        ("path,split\nM\u00fcller.png,train\n".encode("latin-1"), "it is no text in UTF-8; save it as CSV UTF-8"),
+        (b"path,split,label\na.png,test,benign\n", r"label benign is not 0 \(normal\), 1 \(abnormal\) or empty"),
+        (b"path,split,patient\na.png,train,P1\nb.png,test, P1 \n", r"1 patient\(s\) stand in more than one split: P1"),
+        (b"path,label\na.png,0\n", "column split is missing; found path, label"),
+        (b"path,split\na.png,train\n a.png ,train\n", "path stands in more than one row"),
+    ],
+)
+def test_read_says_what_is_wrong_with_a_table(tmp_path, content, message):
+    (tmp_path / "m.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"m\.csv: {message}"):
+        manifest.read(tmp_path / "m.csv")
+
+
+def test_to_score_no_split_is_needed(tmp_path):
+    save(tmp_path / "a.png", tmp_path / "b.png")
+    (tmp_path / "m.csv").write_text("path;label\na.png;normal\nb.png;\n")
+    assert list(inputs.resolve(tmp_path / "m.csv", purpose="score").rows["split"]) == ["test", "test"]
+    frame = pd.DataFrame({"path": [str(tmp_path / "a.png")], "split": [None]})
+    assert list(inputs.resolve(frame, purpose="score").rows["split"]) == ["test"]
+    with pytest.raises(ValueError, match="column split is missing"):
+        inputs.resolve(tmp_path / "m.csv", purpose="train")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_manifest_that_is_no_file_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "m.csv")
+    with pytest.raises(ValueError, match=r"m\.csv: is a pipe \(FIFO\), not a regular file"):
+        inputs.resolve(tmp_path / "m.csv", purpose="train")
+
+
+def test_patients_are_the_same_however_they_are_typed():
+    assert list(manifest.check(frame(patient=[7.0, None]))["patient"]) == ["7", ""]
+    with pytest.raises(ValueError, match="stand in more than one split: 7;"):
+        manifest.check(frame(patient=[7.0, " 7"]))
+
+
+def test_a_name_with_a_blank_at_its_end_is_that_file(tmp_path):
+    save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.png ")
+    (tmp_path / "m.csv").write_text('path,split\n"a.png ",test\n"b.png ",test\n')
+    assert list(manifest.read(tmp_path / "m.csv")["path"]) == [str(tmp_path / "a.png "), str(tmp_path / "b.png")]

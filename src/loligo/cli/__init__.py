@@ -92,7 +92,7 @@ def train(argv: list[str]) -> None:
         return  # of several processes the first writes and tells
     data = run.about["data"]
     what, count, rate = "volumes" if "spacing" in data else "images", data["calibration"], data["false_alarm_rate"]
-    how = "all of them scored by models that did not see them" if data["folds"] else f"{count} held out"
+    how = f"{count} scored by {data['folds']} models that did not see them" if data["folds"] else f"{count} held out"
     print(f"trained on {data['train']} normal {what}; {how}: false-alarm rate {rate:.1%}, p from {1 / (count + 1):.2g}")
     print(f"now: loligo score {run.folder} new/")
     _tell_rejected(run.folder)
@@ -411,9 +411,9 @@ class _AboveBars(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one."""
-        from tqdm import tqdm  # here: most commands say nothing
+        from loligo.progress import say  # here: most commands say nothing
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        say(self.format(record))
 
 
 def _raise_to_debug() -> None:

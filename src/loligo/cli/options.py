@@ -59,7 +59,7 @@ def add_layout(parser: Any) -> None:
 
 def layout_arguments(given: Any) -> dict[str, Any]:
     """Return what was given of the options that `add_layout` adds."""
-    return {name: given[name] for name in ("normal", "abnormal", "masks", "patient")}
+    return {name: getattr(given, name) for name in ("normal", "abnormal", "masks", "patient")}
 
 
 def data_of(paths: list[str]) -> str | list[str]:

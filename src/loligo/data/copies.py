@@ -44,7 +44,7 @@ def notes(rows: pd.DataFrame, content: pd.Series[str]) -> list[str]:
             lines.append(f"{count} images of {split} are copies of training images and score too low: leave them out")
     if both := int((known.groupby("content")["label"].nunique() > 1).sum()):
         lines.append(f"{both} images have copies with the other label; give each one label")
-    return lines
+    return lines if len(lines) > 1 else [f"{lines[0]}; copies stand in one split"]
 
 
 def _shared(keys: dict[str, Hashable]) -> dict[str, Hashable]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -105,22 +106,24 @@ def read(name: str) -> Name:
 
 
 def undecided(siblings: Collection[str], most: int = 20) -> list[str]:
-    """Return those names of folders side by side that may be classes: two to ``most`` plain words, or grades 0, 1, 2.
+    """Return those names of folders side by side that may be classes: two to ``most`` words or letters, or 0, 1, 2.
 
     Names that differ in their number alone, and more than ``most`` names, are of patients, series or the like.
     """
     numbers = sorted(int(name) for name in siblings if name.isdecimal())
     if len(numbers) == len(siblings) in range(3, 7) and numbers == list(range(len(numbers))):
         return sorted(siblings)
-    shapes = [re.sub(r"\d+", "#", name) for name in siblings]
-    found = [
-        name
-        for name, shape in zip(siblings, shapes, strict=True)
-        if read(name).empty
-        and not read(name).group
-        and (shapes.count(shape) == 1 or not _GRADES.isdisjoint(_words(name)))
-    ]
+    shapes = Counter(re.sub(r"\d+", "#", name) for name in siblings)
+    numbered = {name for name in siblings if shapes[re.sub(r"\d+", "#", name)] > 1 and _GRADES.isdisjoint(_words(name))}
+    found = [name for name in siblings if name not in numbered and _may_be_class(name)]
     return sorted(found) if 2 <= len(found) <= most else []
+
+
+def _may_be_class(name: str) -> bool:
+    """Tell a name that is not understood, or is a letter, perhaps with a split: trainA beside trainB."""
+    said, rest = read(name), [word for word in _words(name) if word not in SPLITS]
+    letter = bool(rest) and all(len(word) == 1 and word.isalpha() for word in rest)
+    return (said.empty and not said.group) or (letter and not said.kind)
 
 
 def _words(name: str) -> list[str]:

@@ -14,7 +14,7 @@ from loligo.io import stem
 
 Parts = tuple[str, ...]
 """Names of the folders between the folder that is read and a file."""
-_MASK_FILE = re.compile(r"[_\- ](?:mask|seg|segmentation|gt|groundtruth)(?:[_\- ]?\d+)?$", re.IGNORECASE)
+_MASK_FILE = re.compile(r"(?:^|[_\- ])(?:mask|seg|segmentation|gt|groundtruth)(?:[_\- ]?\d+)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ def _rows(text: str) -> list[list[str]]:
     head = next((line for line in text.splitlines() if line.strip()), "")
     separator = max(",;\t", key=head.count)
     try:
-        rows = [row for row in csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True) if any(row)]
+        every = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
+        rows = [row for row in every if "".join(row).strip()]
     except csv.Error as error:
         raise ValueError(f"it is no CSV table ({error})") from error
     if not rows:

@@ -10,9 +10,9 @@ from pathlib import Path
 from loligo import io
 
 _FILES = ("config.yaml", "calibration.json", "manifest.csv", "history.csv", "epochs.csv", "scores.csv", "rejected.csv")
-_RESULTS = {*_FILES, "model.safetensors", "reference.safetensors", "metrics.json", "report.html"} | {
-    *("checkpoint", "maps", "figures", "scores", "sample", "pixel")
-}
+_WEIGHTS = ("model.safetensors", "reference.safetensors", "checkpoint", "folds")
+_PAGES = ("scoring.json", "metrics.json", "report.html", "benchmark.json", "benchmark.html", "contamination.png")
+_RESULTS = {*_FILES, *_WEIGHTS, *_PAGES, "maps", "figures", "scores", "sample", "pixel"}
 """What a run, a scoring and a report write; only beside a table or configuration of theirs is it taken for that."""
 _HIDDEN = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "lost+found")
@@ -36,13 +36,13 @@ def walk(root: Path) -> Walk:
 
     A folder keeps its own name where a link shows it, too. Links in circles lead nowhere.
     """
-    found, seen, links = Walk(), {}, [root]  # type: tuple[Walk, dict[tuple[int, int], Path], list[Path]]
+    found, links = Walk(), [root]
+    seen = {_identity(parent): root for parent in root.resolve().parents}  # a link to them leads in circles, too
     while links:
         stack = [links.pop(0)]
         while stack:
             folder = stack.pop()
-            about = folder.stat()
-            if (first := seen.setdefault((about.st_dev, about.st_ino), folder)) != folder:
+            if (first := seen.setdefault(_identity(folder), folder)) != folder:
                 if first not in folder.parents:
                     found.again.append((first, folder))
                 continue
@@ -63,6 +63,11 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith((".", "__MACOSX")) or path.name.lower() in _HIDDEN
 
 
+def _identity(folder: Path) -> tuple[int, int]:
+    about = folder.stat()
+    return about.st_dev, about.st_ino
+
+
 def _enter(folder: Path, found: Walk) -> Iterator[Path]:
     """Yield what a folder holds, but for hidden things and results."""
     try:
@@ -75,16 +80,19 @@ def _enter(folder: Path, found: Walk) -> Iterator[Path]:
     for path in paths:
         if is_hidden(path):
             continue
-        if generated or (results and path.name in _RESULTS) or path.name == _chart(names):
+        if generated or (results and path.name in _RESULTS):
             found.own.append(path)
         else:
             yield path
 
 
 def _has_results(folder: Path, names: set[str]) -> bool:
-    """Tell a folder that a run or a scoring was written to."""
-    return ("scores.csv" in names and b"p_value" in _start(folder / "scores.csv").partition(b"\n")[0]) or (
-        "config.yaml" in names and b"method_config" in _start(folder / "config.yaml")
+    """Tell a folder that a run, a scoring, a benchmark or one of contamination was written to."""
+    return (
+        "benchmark.json" in names
+        or names.issuperset(("contamination.csv", "contamination.png"))
+        or ("scores.csv" in names and b"p_value" in _start(folder / "scores.csv").partition(b"\n")[0])
+        or ("config.yaml" in names and b"method_config" in _start(folder / "config.yaml"))
     )
 
 
@@ -95,11 +103,6 @@ def _is_generated(folder: Path, names: set[str]) -> bool:
     return shown == {"images", "masks", "manifest.csv"} and any(
         name in _start(folder / "manifest.csv") for name in ours
     )
-
-
-def _chart(names: set[str]) -> str:
-    """Return the chart that lies beside a table of `contaminate`, empty where there is none."""
-    return "contamination.png" if "contamination.csv" in names else ""
 
 
 def _start(path: Path) -> bytes:

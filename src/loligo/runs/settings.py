@@ -35,8 +35,8 @@ class Settings:
     held_out: float = HELD_OUT
     """Fraction of the training patients that is held out to calibrate on, where the data has no calibration split."""
     folds: int | None = None
-    """Models that score the normals which they did not see; the final one learns from all. 0 holds out instead; None
-    does so too, but for methods of one pass where the part held out is too small for the rate."""
+    """Models that score the normals which they did not see, of which the first is kept. 0 holds out instead; None does
+    so too, but for methods of one pass where the part held out is too small for the rate."""
 
     def __post_init__(self) -> None:
         if not 0 < self.false_alarm_rate < 1:

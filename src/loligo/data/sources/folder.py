@@ -197,7 +197,9 @@ def _others(root: Path, found: Sequence[Found], pairs: Pairs, seen: Walk) -> lis
     """Say what was found beside images."""
     lines = []
     if masks := [one for one in found if one.place.kind == "mask"]:
-        lines.append(f"{len(masks)} files in {_folders(masks)}: masks, of {len(pairs)} images")
+        normal = sum(one.path in pairs for one in found if one.place.kind == "normal")
+        out = f"; those of {normal} normal ones are left out (do masks mark anatomy here?)" if normal else ""
+        lines.append(f"{len(masks)} files in {_folders(masks)}: masks, of {len(pairs)} images{out}")
     if seen.own:
         names = sorted(path.relative_to(root).as_posix() for path in seen.own)
         lines.append(f"{', '.join(names[:_SHOWN])}{_more(names)}: results of loligo, passed over")
