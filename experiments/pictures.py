@@ -20,11 +20,11 @@ from PIL import Image
 
 import loligo
 from loligo.data.sources import zhanglab
+from loligo.io import regions
+from loligo.io.overlay import ENDS, annotated, ramp
 
 SHEET_WIDTH = 900
 """Of the page in the picture, in pixels."""
-HOTTEST = 3.0
-"""End of the scale, in multiples of the peak of a typical normal image; it begins at 1."""
 
 
 def main() -> None:
@@ -62,21 +62,20 @@ def draw(detector: loligo.Detector, rows: list[pd.Series], page: np.ndarray, out
     figure = plt.figure(figsize=(18.6, 12.0), dpi=100)
     grid = figure.add_gridspec(3, 3, width_ratios=(1, 1, 1.52), height_ratios=(1, 1, 0.035), wspace=0.03, hspace=0.12)
     figure.subplots_adjust(left=0.01, right=0.99, top=0.955, bottom=0.06)
-    usual = detector.calibration.typical_peak
     for line, (row, name) in enumerate(zip(rows, ("normal", "pneumonia"), strict=True)):
         prediction = detector.predict([row["path"]])[0]
-        grey = np.asarray(Image.open(row["path"]).convert("L")) / 255
-        show(figure.add_subplot(grid[line, 0]), grey, f"input: {name}")
+        grey = np.asarray(Image.open(row["path"]).convert("L"))
+        show(figure.add_subplot(grid[line, 0]), grey / 255, f"input: {name}")
         what = "flagged" if prediction.flag else "not flagged"
-        axes = figure.add_subplot(grid[line, 1])
-        show(axes, grey, f"heat map: p = {prediction.p_value:.3f}, {what}")
-        heat = np.clip((prediction.map / usual - 1) / (HOTTEST - 1), 0, 1)
-        colours = axes.imshow(heat, cmap="inferno", vmin=-0.5, vmax=1, alpha=np.clip(2 * heat, 0, 0.8))
-    bar = figure.colorbar(colours, cax=figure.add_subplot(grid[2, 1]), orientation="horizontal")
-    bar.ax.set_xlim(0, 1)
-    bar.set_ticks([0, 0.5, 1], labels=["1", "2", f"{HOTTEST:.0f}"])
-    bar.ax.tick_params(labelsize=13)
-    bar.set_label("heat, in multiples of the peak of a typical normal image", fontsize=13)
+        heat = detector.calibration.heat(prediction.map)
+        picture = annotated(grey, heat, regions.find(heat))
+        show(figure.add_subplot(grid[line, 1]), picture, f"heat map: p = {prediction.p_value:.3f}, {what}")
+    bar = figure.add_subplot(grid[2, 1])
+    bar.imshow(ramp(400, 14), aspect="auto")
+    bar.set(yticks=[], xticks=[0, 399])
+    bar.set_xticklabels([f"hottest place of a {ENDS[0]}", f"of {ENDS[1]}"], fontsize=13)
+    bar.get_xticklabels()[0].set_ha("left")
+    bar.get_xticklabels()[1].set_ha("right")
     axes = figure.add_subplot(grid[:, 2])
     show(axes, page, "sheet of the pneumonia (PDF)")
     figure.savefig(out, pil_kwargs={"quality": 82, "optimize": True})

@@ -139,6 +139,22 @@ def test_anatpaste_stays_in_the_lungs() -> None:
     assert synthetic.insert(image, "anatpaste", np.random.default_rng(0))[1].any()
 
 
+@pytest.mark.parametrize("kind", synthetic.KINDS)
+@pytest.mark.parametrize("contrast", [1.0, 0.1])
+def test_what_is_inserted_is_seen_at_the_contrast_of_the_image(kind: str, contrast: float) -> None:
+    shown = 0
+    for seed in range(12):
+        image, donor = (0.2 + contrast * (chest((128, 128), seed + i)[0] - 0.2) for i in (0, 50))
+        changed, mask = synthetic.insert(image.astype(np.float32), kind, np.random.default_rng(seed), donor)
+        low, high = np.percentile(image, (1, 99))
+        if mask.any():
+            shown += 1
+            assert np.abs(changed - image)[mask].mean() >= 0.9 * synthetic.PLAIN * (high - low)  # small gaps are closed
+        else:
+            assert (changed == image.astype(np.float32)).all()
+    assert shown >= 6  # of two chests alike, of little contrast, not every place differs
+
+
 def test_what_cannot_be_seen_is_drawn_again() -> None:
     image = np.zeros((128, 128), np.float32)
     image[:, 96:] = picture((128, 32), 0)  # three quarters black

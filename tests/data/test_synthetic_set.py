@@ -82,6 +82,15 @@ def test_what_cannot_be_made_is_told(rows: pd.DataFrame, tmp_path: Path) -> None
     assert not (tmp_path / "black").exists()
 
 
+def test_a_copy_in_which_nothing_can_be_seen_is_left_out_with_a_warning(
+    rows: pd.DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(rows["path"][0])
+    frame = synthetic_set.write(tmp_path / "out", rows, kinds=["cutpaste"])
+    assert frame["label"].sum() == (frame["label"] == 0).sum() - 1
+    assert f"{rows['path'][0]}: no cutpaste can be seen in it" in caplog.text
+
+
 def test_the_command_makes_a_set_of_a_folder(
     rows: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

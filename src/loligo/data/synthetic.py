@@ -12,9 +12,9 @@
 
 Sizes are the papers', as parts of the image's side where they count pixels of 256. What the papers take at random is
 taken at random, uniformly unless the name of a constant says otherwise. One difference holds for all: an anomaly that
-can hardly be seen, such as black on black, is sampled again. NSA's authors insert up to three or four patches in an
-image of MVTec; here it is one, resized by a factor that is uniform (theirs is normal and cut off), wherever it falls
-(theirs overlaps the body).
+can hardly be seen, such as black on black or lung on lung, is sampled again. NSA's authors insert up to three or four
+patches in an image of MVTec; here it is one, resized by a factor that is uniform (theirs is normal and cut off),
+wherever it falls (theirs overlaps the body).
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ VISIBLE = 1 / 255
 """A pixel is changed where some channel differs by this much, a grey level of 8 bit."""
 CHANGED = 0.5
 """Part of a region that must be changed; where it is not, another is tried."""
-TRIES = 10
-"""Regions that are tried; the one with the largest part changed is taken where none reaches `CHANGED`."""
+PLAIN = 0.04
+"""Mean change over a region, as a part of the image's contrast (its 1st to 99th percentile), that a reader sees; where
+it is less, another is tried."""
+TRIES = 20
+"""Regions that are tried; where all are too faint, the image stays as it is."""
 SMALLEST = 8
 """Least side of an image in pixels."""
 
@@ -63,8 +66,8 @@ def insert(image: Floats, kind: str, rng: np.random.Generator, donor: Floats | N
 
     ``donor`` is another normal image of the same shape, which the patch is taken from; by default that is the image
     itself. Outside the mask nothing changes. The mask is where a pixel changed by `VISIBLE` or more, with small gaps
-    closed; smaller changes are taken back. It may be empty, as in an image of one grey. The same generator state gives
-    the same bytes.
+    closed; smaller changes are taken back. Over the region the image changes by `PLAIN` of its contrast in the mean;
+    where no try does, as in an image of one grey, the mask is empty. The same generator state gives the same bytes.
 
     Raises ValueError for an unknown kind, a side below `SMALLEST`, a donor of another shape, and for a kind of
     `WITH_DONOR` without one.
@@ -72,18 +75,17 @@ def insert(image: Floats, kind: str, rng: np.random.Generator, donor: Floats | N
     _check(image, kind, donor)
     x = image.reshape(-1, *image.shape[-2:])
     other = x if donor is None else donor.reshape(x.shape)
-    after, mask, most = x.copy(), np.zeros(x.shape[1:], bool), 0.0
-    best: Patch | None = None
+    after, mask = x.copy(), np.zeros(x.shape[1:], bool)
+    low, high = np.percentile(x, (1, 99))
+    least = max(VISIBLE, PLAIN * (high - low))
     for _ in range(TRIES):
-        box, patch, seen, fraction = _seen(x, *_KINDS[kind](x, other, rng))
-        if fraction > most:
-            best, most = (box, patch, seen), fraction
-        if fraction >= CHANGED:
+        box, patch, inside = _KINDS[kind](x, other, rng)
+        patch = np.clip(patch, 0, 1)
+        seen, fraction, change = _seen(x[box], patch, inside)
+        if fraction >= CHANGED and change >= least:
+            np.copyto(after[box], patch, where=seen)
+            mask[box[1:]] = seen
             break
-    if best is not None:
-        box, patch, seen = best
-        np.copyto(after[box], patch, where=seen)
-        mask[box[1:]] = seen
     return after.reshape(image.shape), mask
 
 
@@ -99,12 +101,12 @@ def _check(image: Floats, kind: str, donor: Floats | None) -> None:
         raise ValueError(f"donor has shape {donor.shape}, the image {image.shape}; resize it")
 
 
-def _seen(x: Floats, box: Box, patch: Floats, inside: Bools) -> tuple[Box, Floats, Bools, float]:
-    """Return the box, its content in [0, 1], where the change is seen, and what part of ``inside`` that is."""
-    patch = np.clip(patch, 0, 1)
-    seen = inside & (np.abs(patch - x[box]) >= VISIBLE).any(0)
-    fraction = float(seen.sum()) / max(1, int(inside.sum()))
-    return box, patch, _closed(seen) & inside, fraction
+def _seen(before: Floats, patch: Floats, inside: Bools) -> tuple[Bools, float, float]:
+    """Return where a change (C, h, w) is seen, what part of ``inside`` that is, and how large it is in the mean."""
+    step = np.abs(patch - before).max(axis=0)
+    seen = inside & (step >= VISIBLE)
+    size = max(1, int(inside.sum()))
+    return _closed(seen) & inside, float(seen.sum()) / size, float(step[inside].sum()) / size
 
 
 def _closed(mask: Bools) -> Bools:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from loligo.data import generated, manifest, synthetic
 from loligo.data.preprocessing import resized
 from loligo.files import replacing
 from loligo.names import nearest
+
+log = logging.getLogger(__name__)
 
 SOURCE = "synthetic"
 NORMAL = "normal"
@@ -40,8 +43,9 @@ def write(
     seed gives the same bytes, and no copy depends on which other kinds there are. The folder appears whole or not at
     all; ``progress`` draws a bar on a terminal.
 
-    Raises ValueError for unknown or no kinds, where there are no normal images, an image cannot be read or is a volume,
-    or no change in it can be seen, and FileExistsError where ``folder`` holds anything but an earlier set of this form.
+    A copy in which no change can be seen is left out with a warning. Raises ValueError for unknown or no kinds, where
+    there are no normal images, an image cannot be read or is a volume, or no copy is left, and FileExistsError where
+    ``folder`` holds anything but an earlier set of this form.
     """
     generated.check_counts(seed=seed)
     for kind in kinds:
@@ -56,6 +60,8 @@ def write(
             (new / part).mkdir(parents=True)
         bar = bars.bar(range(len(normal)), total=len(normal), desc="synthesizing", unit="image", show=progress)
         found = [row for i in bar for row in _write_one(new, normal, i, kinds, seed)]
+        if len(found) == len(normal):
+            raise ValueError(f"{normal['path'][0]}: no {kinds[0]} can be seen in it; is it of one grey? give others")
         manifest.write(pd.DataFrame(found), new / "manifest.csv")
     return manifest.read(folder / "manifest.csv")
 
@@ -81,7 +87,8 @@ def _write_one(new: Path, normal: pd.DataFrame, i: int, kinds: Sequence[str], se
         own = len(normal) < 2 or kind not in synthetic.FROM_OTHERS
         changed, mask = synthetic.insert(image, kind, rng, None if own else donor)
         if not mask.any():
-            raise ValueError(f"{normal['path'][i]}: no {kind} can be seen in it; is it of one grey? leave it out")
+            log.warning("%s: no %s can be seen in it; it has no such copy", normal["path"][i], kind)
+            continue
         found.append(_saved(new, f"{i:05d}_{kind}", changed, mask) | about | {"kind": kind})
     return found
 

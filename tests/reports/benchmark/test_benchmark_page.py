@@ -180,6 +180,16 @@ def test_of_several_seeds_the_one_that_speaks_least_for_a_difference_is_shown(fo
     assert module._worst(against)[0]["p_holm"] == 1
 
 
+def test_the_front_is_drawn_where_one_method_beats_all() -> None:
+    from matplotlib.figure import Figure
+
+    rows = pd.DataFrame({"method": ["a", "b"], "auc": [0.9, 0.8], "auc_low": [0.8, 0.7], "auc_high": [0.95, 0.9]})
+    axes = Figure().add_subplot()
+    charts._fronted(axes, pd.Series([1.0, 5.0]), rows, {"a": {}, "b": {}})
+    (line,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([1.0, 5.0], [0.9, 0.9])
+
+
 def test_the_pareto_front_by_plain_search() -> None:
     random = np.random.default_rng(0)
     for _ in range(20):

@@ -65,7 +65,8 @@ def _fronted(axes: Axes, price: pd.Series[float], rows: pd.DataFrame, marks: Map
         span = [[spans[0][i]], [spans[1][i]]]
         axes.errorbar([price[i]], [rows["auc"][i]], span, linestyle="", markersize=7, **marks[method])
     front = pareto(price, rows["auc"])
-    axes.step(price.iloc[front], rows["auc"].iloc[front], where="post", color="#777777", linestyle="--", zorder=0)
+    x, y = [*price.iloc[front], price.max()], [*rows["auc"].iloc[front], rows["auc"].iloc[front[-1]]]
+    axes.step(x, y, where="post", color="#777777", linestyle="--", zorder=0)
 
 
 def _named(marks: Mapping[str, dict[str, Any]]) -> tuple[list[Any], list[str]]:
