@@ -148,8 +148,21 @@ def test_a_user_settles_what_names_do_not_say(tmp_path, monkeypatch):
         learnt(root, normal=["nowhere"])
     with pytest.raises(ValueError, match="ward_a is given as normal and as abnormal"):
         learnt(root, normal=["ward_a"], abnormal=["ward_a"])
-    with pytest.raises(ValueError, match="is no folder: normal, abnormal and masks name folders"):
-        inputs.resolve([root / "normal" / "nor000.png"], purpose="train", layout=Layout(normal=["."]))
+    assert learnt(root, normal="ward_a", abnormal="benign") == {LEARN: 7, ASIDE: 2, UNKNOWN: 2}
+
+
+def test_what_is_said_of_sub_folders_needs_a_folder(tmp_path):
+    root = tree(tmp_path / "data", {"normal": 4, "pneumonia": 3})
+    files = [root / "normal" / f"nor00{i}.png" for i in range(4)]
+    with pytest.raises(ValueError, match="say what lies in a folder; a list of files is given: leave them out"):
+        inputs.resolve(files, purpose="train", layout=Layout(normal=["."]))
+    assert set(inputs.resolve(files, purpose="train", layout=Layout(patient=r"(\d)\.")).rows["patient"]) == set("0123")
+    table = pd.DataFrame({"path": list(map(str, files)), "split": "train"})
+    assert len(inputs.resolve(table, purpose="train", layout=Layout([], [], [], "")).rows) == 4
+    with pytest.raises(ValueError, match="a manifest is given"):
+        inputs.resolve(table, purpose="train", layout=Layout(patient="folder"))
+    with pytest.raises(ValueError, match=r"normal, .*pneumonia are several folders; give the one that holds them"):
+        inputs.resolve(sorted(root.iterdir()), purpose="train")
 
 
 def test_a_folder_named_normal_explains_what_is_in_it(tmp_path):
