@@ -9,7 +9,11 @@ import pandas as pd
 import PIL.Image
 import pytest
 
+import loligo
+from loligo import cli
 from loligo.data import folder_names, inputs, manifest
+from loligo.data.dataset import no_rejections
+from loligo.data.manifest import Listing
 from loligo.data.places import Layout
 from loligo.data.sources import folder
 
@@ -149,6 +153,22 @@ def test_a_user_settles_what_names_do_not_say(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="ward_a is given as normal and as abnormal"):
         learnt(root, normal=["ward_a"], abnormal=["ward_a"])
     assert learnt(root, normal="ward_a", abnormal="benign") == {LEARN: 7, ASIDE: 2, UNKNOWN: 2}
+
+
+def test_the_options_are_those_of_the_commands_and_of_python(tmp_path, capsys):
+    root, out = tree(tmp_path / "data", {"normal": 6, "ward_a": 6, "benign": 2}), tmp_path / "m.csv"
+    for command in (
+        ["index", "folder", root, "-o", out],
+        ["train", "gaussian", "--data", root, "--out", tmp_path / "run"],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*map(str, command)])
+        assert stopped.value.code == 2 and "8 images in benign (2), ward_a (6); beside" in capsys.readouterr().err
+    assert not out.exists()
+    cli.main(["index", "folder", str(root), "-o", str(out), "--normal", "ward_a", "--abnormal", "benign"])
+    assert taken(Listing(manifest.read(out), no_rejections())) == {LEARN: 11, ("calibration", 0): 1, ASIDE: 2}
+    run = loligo.train("gaussian", root, tmp_path / "a", preset="tiny", normal=["ward_a"], abnormal=["benign"])
+    assert run.about["data"]["train"] + run.manifest()["split"].eq("calibration").sum() == 12
 
 
 def test_what_is_said_of_sub_folders_needs_a_folder(tmp_path):
@@ -346,6 +366,22 @@ def test_folders_that_link_to_each_other_are_entered_once(tmp_path):
     (tmp_path / "test").symlink_to(tmp_path / "s3")
     with pytest.raises(ValueError, match=r"s3 and .*test are one folder in two splits or classes"):
         folder.listed(tmp_path, "train")
+
+
+def test_a_folder_that_cannot_be_opened_is_rejected(tmp_path, monkeypatch):
+    root, opened = tree(tmp_path / "data", {"p1": 3, "p2": 3}), Path.iterdir
+
+    def closed(path):
+        if path.name == "p2":
+            raise PermissionError(13, "Permission denied")
+        return opened(path)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    found = folder.listed(root, "train")
+    assert len(found.rows) == 3
+    assert found.rejected.to_numpy().tolist() == [[str(root / "p2"), "the folder cannot be opened (Permission denied)"]]
+    with pytest.raises(FileNotFoundError, match=r"no image below .*p2: the folder cannot be opened"):
+        folder.listed(root / "p2", "train")
 
 
 def test_a_link_to_a_folder_above_leads_nowhere(tmp_path):

@@ -80,7 +80,7 @@ def listed(root: Path, loose: Literal["train", "test"], layout: Layout = AS_NAME
     notes = [*_summary(images, rows, to_learn), *_others(root, found, pairs, seen)]
     if to_learn:
         notes += patients.notes(images, rows, layout.patient)
-    rejected = pd.concat([rejected, manifest.rejection(orphans)], ignore_index=True)
+    rejected = pd.concat([rejected, manifest.rejection([*seen.closed, *orphans])], ignore_index=True)
     return Listing(manifest.check(rows), rejected, tuple(notes))
 
 
@@ -112,6 +112,8 @@ def _identity(image: Found) -> object:
 def _none(root: Path, seen: Walk, masks: int) -> str:
     """Say why there is no image."""
     said = f"no image below {root}"
+    if seen.closed:
+        said += f"; {seen.closed[0][0]}: {seen.closed[0][1]}"
     if masks:
         said += f" but {masks} that are named as masks"
     if seen.own:
