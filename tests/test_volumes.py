@@ -144,6 +144,17 @@ def test_a_volume_scores_as_the_mean_of_its_slices_with_tissue_whatever_the_batc
     np.testing.assert_allclose(other.set_index("path")["score"][table["path"]], table["score"], rtol=1e-4)
 
 
+def test_air_and_a_second_head_do_not_move_a_volumes_score(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    normal, air = brain(20), np.zeros(SHAPE, np.float32)
+    own = {"normal": normal, "air": np.concatenate([normal, air], 2), "twice": np.concatenate([normal, normal], 2)}
+    for name, voxels in own.items():
+        save(tmp_path / f"{name}.nii.gz", voxels)
+    run = api.train("gaussian", manifest, tmp_path / "run", preset="tiny")
+    predictions = Detector.load(run).predict([tmp_path / f"{name}.nii.gz" for name in own], batch_size=7)
+    scores = [one.score for one in predictions]
+    assert scores[1:] == pytest.approx([scores[0]] * 2, rel=1e-4)
+
+
 def test_by_its_rarest_codes_a_volume_scores_as_its_most_abnormal_slice(
     run: api.Run, manifest: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,14 @@ def bar(
     return Lines(items, **about, miniters=1, mininterval=FIRST, delay=FIRST)
 
 
+def say(text: str) -> None:
+    """Print a line of its own, above any bar."""
+    if sys.stderr.isatty():
+        tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
 def span(seconds: float) -> str:
     """Return a time in words, such as 40 s, 2 min or 1 h 40 min."""
     if seconds < 90:
@@ -73,7 +81,7 @@ class Estimate:
         elif self.due and self.count > WARM and (passed := time.monotonic() - self.begun) >= TIMED:
             self.due = False
             if said := estimated(passed / (self.count - WARM) * self.steps, self.epochs):
-                tqdm.write(said, file=sys.stderr)
+                say(said)
 
 
 def estimated(epoch: float, epochs: int) -> str:

@@ -2,7 +2,9 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import torch
 
 from loligo import cli
 from loligo.data import cache, entries, masks
-from loligo.data.decode import Decoded
+from loligo.data.decode import Decoded, _Memory
 from loligo.data.preprocessing import Preprocessing
 from loligo.types import Geometry, VolumeHeader
 
@@ -458,3 +460,39 @@ def test_reading_takes_memory_for_a_batch_alone(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 * 256 * 256 * 2 * 3
+
+
+def test_large_files_wait_for_each_other(monkeypatch):
+    memory, at_once, most = _Memory(100), [], []
+
+    def take(size):
+        with memory.taken(size):
+            at_once.append(size)
+            most.append(sum(at_once))
+            time.sleep(0.005)
+            at_once.remove(size)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take, [60, 60, 30, 500, 10, 100, 5, 5, 60]))  # one of 500 alone takes all there is
+    assert max(total for total in most if total != 500) <= 100 and 500 in most
+    with pytest.raises(MemoryError), memory.taken(100):
+        raise MemoryError
+    with memory.taken(100):
+        pass
+
+
+def test_a_mask_of_a_volume_that_does_not_fit_leaves_its_volume(tmp_path):
+    import nibabel as nib
+
+    volume, rows = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32), []
+    for name, shape, place in (("good", (5, 6, 7), 0), ("small", (5, 6, 6), 0), ("aside", (5, 6, 7), 3)):
+        for kind, values in (("image", volume), ("mask", np.ones(shape, np.uint8))):
+            affine = np.eye(4)
+            affine[0, 3] = place if kind == "mask" else 0
+            nib.save(nib.Nifti1Image(values, affine), tmp_path / f"{name}_{kind}.nii")
+        rows.append({"path": str(tmp_path / f"{name}_image.nii"), "mask": str(tmp_path / f"{name}_mask.nii")})
+    data = cache.load(pd.DataFrame(rows), Preprocessing(8, window="unit"), folder=tmp_path / "cache", progress=False)
+    assert len(data.rows) == 3 and list(data.rows["mask"]) == [rows[0]["mask"], "", ""]
+    small, aside = data.rejected["reason"]
+    assert small.startswith("as the mask of small_image.nii, which counts as without one: has shape (5, 6, 6)")
+    assert aside.endswith("lies up to 3 mm beside its image aside_image.nii; save it on that grid")

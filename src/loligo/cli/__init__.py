@@ -412,9 +412,9 @@ class _AboveBars(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one."""
-        from tqdm import tqdm  # here: most commands say nothing
+        from loligo.progress import say  # here: most commands say nothing
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        say(self.format(record))
 
 
 def _raise_to_debug() -> None:

@@ -51,7 +51,7 @@ _SAMPLED = 1 << 20  # pixels by which a large image is judged
 def found(image: Image | Volume, levels: npt.NDArray[np.uint16], size: int) -> Names:
     """Return the warnings of an image by itself, given its levels (N, 1, S, S) in a network of ``size`` S."""
     volume = isinstance(image, Volume)
-    pixels = _sampled(levels / np.float32(65535) if volume else image.pixels)
+    pixels = _sampled(image.pixels if isinstance(image, Image) else levels.astype(np.float32) / np.float32(65535))
     low, high = np.percentile(pixels, TAILS)
     blank = bool(high - low < BLANK)
     side = sorted(image.geometry.shape)[-2]  # of a volume's slices, whatever their direction

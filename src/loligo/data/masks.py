@@ -11,6 +11,9 @@ from loligo import io
 from loligo.io import raster
 from loligo.types import Geometry, VolumeHeader
 
+OF = "as the mask of"
+"""How the reason for rejecting a mask begins."""
+
 
 def read(path: Path, like: Geometry | VolumeHeader | None) -> npt.NDArray[np.bool_]:
     """Read the mask of an image (H, W) or of a volume (X, Y, Z): bool, true where a pixel is above 0.
@@ -38,4 +41,4 @@ def fault(mask: str, like: Geometry | VolumeHeader) -> str:
     except (ValueError, MemoryError) as error:
         name = Path(like.source or "").name
         said = str(error).removeprefix(f"{mask}: ").replace(str(like.source), name) or "there is not enough memory"
-        return f"as the mask of {name}, which counts as without one: {said}"
+        return f"{OF} {name}, which counts as without one: {said}"

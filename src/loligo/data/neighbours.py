@@ -143,7 +143,8 @@ def measured(data: Dataset, most: int | None = None) -> Measured:
 def _parts(data: Dataset, rows: npt.NDArray[np.int64]) -> Iterator[Measured]:
     """Measure some images, or one volume, at a time."""
     for start in range(0, len(rows), at_once := 1 if data.counts else _AT_ONCE):
-        x = data.batch(np.flatnonzero(np.isin(data.row_of, rows[start : start + at_once])))[:, 0].numpy()
+        chosen = np.flatnonzero(np.isin(data.row_of, rows[start : start + at_once]))
+        x = np.ascontiguousarray(data.batch(chosen)[:, 0].numpy())
         images, pictures = (x[None], x.mean(axis=0)[None]) if data.counts else (x, x)
         sampled = images.reshape(len(images), -1)[:, :: max(1, images[0].size // _SAMPLED)]
         tails = np.percentile(sampled, TAILS, axis=1).T.astype(np.float32)

@@ -73,9 +73,9 @@ class Reference:
             calibration=calibration.signatures.astype(np.float16),
             train_contents=_packed(normals.contents),
             calibration_contents=_packed(held_out.contents),
-            usual=np.float32([max(_usual(own) * (FEW if few else 1), _usual(other))]),
+            usual=np.array([max(_usual(own) * (FEW if few else 1), _usual(other))], np.float32),
             tails=_bounds(np.concatenate([train.tails, calibration.tails])),
-            extents=np.float32([lengths.min(0), lengths.max(0)]) if len(lengths) else lengths,
+            extents=np.array([lengths.min(0), lengths.max(0)]) if len(lengths) else lengths,
         )
 
     def warnings(self, data: Dataset) -> tuple[Names, ...]:
@@ -94,7 +94,7 @@ class Reference:
             "inverted": unlike & (near.negative < np.minimum(NEGATIVE * near.distance, LIKELY * self.usual)),
             "unlike_training": unlike,
             "seen_in_training": np.array(self._seen(data, images)) != "",
-            "copy": _copies(data.contents) | _copies(images.digests),
+            "copy": _copies(data.contents or [""] * len(dark)) | _copies(images.digests),
             "extent": self._odd_extents(data),
         }
         return tuple(ordered(name for name, rows in odd.items() if rows[row]) for row in range(len(data.rows)))
@@ -138,7 +138,8 @@ class Reference:
             found = values.get(name)
             if found is None or found.dtype != kind or found.shape[1:] != columns or not np.isfinite(found).all():
                 raise ValueError(f"{path} does not hold {name} as a training writes it; train the run again")
-        if not (len(values["train"]) and len(values["usual"]) == 1 and len(values["tails"]) == 2):
+        lengths = [len(values[name]) for name in ("usual", "tails", "extents")]
+        if not len(values["train"]) or lengths not in ([1, 2, 0], [1, 2, 2]):
             raise ValueError(f"{path} remembers no training image; train the run again")
         return cls(**{name: values[name] for name in _SHAPES})
 
@@ -168,7 +169,7 @@ def _bounds(tails: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return between what the dark and bright values of images (R, 2) may lie: (2, 2)."""
     dark, bright = np.median(tails, axis=0)
     slack = MARGIN * (bright - dark) * np.array([[-1, 1], [-1, 1]])
-    return (np.quantile(tails, RANGES, axis=0).T + slack).astype(np.float32)
+    return np.asarray(np.quantile(tails, RANGES, axis=0).T + slack, np.float32)
 
 
 def _extents(data: Dataset) -> npt.NDArray[np.float32]:

@@ -51,9 +51,14 @@ def evaluate(scoring: ScoreFolder, false_alarm_rate: float | None = None) -> Met
     if (test["mask"] != "").any() and (test["map"] != "").any():
         by_pixel, note = pixels(test, scoring, Run.load(scoring.run.path).preprocess())
         found |= {"pixel": by_pixel} if by_pixel else {}
-        if note:
-            found["pixel_note"] = note
-            log.warning("%s", note)
+        found |= {"pixel_note": note} if note else {}
+    if unusable := _unusable_masks(scoring):
+        found["pixel_note"] = "; ".join([*filter(None, [found.get("pixel_note")]), unusable])
+    if "pixel_note" in found:
+        log.warning("%s", found["pixel_note"])
+    if seen := int(test["warnings"].str.contains("seen_in_training").sum()):
+        found["seen_note"] = f"{seen} of {len(test)} test images were trained or calibrated on: these metrics mislead"
+        log.warning("%s", found["seen_note"])
     if kinds := by_kind(test):
         found["kinds"] = kinds
     scoring.write_metrics(found)
@@ -120,17 +125,24 @@ def pixels(test: pd.DataFrame, scoring: ScoreFolder, preprocessing: Preprocessin
             odd.append(f"{Path(mask).name} {why}")
         else:
             files.append(pair)
-    note = f"{len(odd)} of {(test['mask'] != '').sum()} masks are left out: {_some(odd)}" if odd else ""
+    note = f"{len(odd)} of {(rows['mask'] != '').sum()} masks are left out: {_some(odd)}" if odd else ""
     pairs = Again(
         lambda: (
             _pixels(path, mask, preprocessing) if path.suffix == ".npy" else _voxels(path, mask) for path, mask in files
         )
     )
     kinds = [kind for _, marked in pairs for kind in (marked.any(), not marked.all())]
-    if not (any(kinds[::2]) and any(kinds[1::2])):
-        wanted = "no pixel as abnormal" if not any(kinds[::2]) else "every pixel as abnormal"
-        return {}, f"no metrics by pixel: the masks of {len(files)} images mark {wanted}" + f"; {note}" * bool(note)
+    abnormal, normal = any(kinds[::2]), any(kinds[1::2])
+    if not (abnormal and normal):
+        why = "the masks mark every pixel as abnormal" if abnormal else note or "no mask marks a pixel as abnormal"
+        return {}, f"no metrics by pixel: {why}"
     return dict(metrics.paired_pixel_metrics(pairs)) | {"images": len(files)}, note
+
+
+def _unusable_masks(scoring: ScoreFolder) -> str:
+    """Say how many masks the scoring could not use."""
+    count = int(scoring.read_rejected()["reason"].str.startswith(masks.OF).sum())
+    return f"{count} masks could not be used; {scoring.rejected} says why" if count else ""
 
 
 def _useless(path: Path, mask: str) -> str:

@@ -54,7 +54,7 @@ def read(path: Path) -> Volume:
 def weigh(path: Path) -> int:
     """Return how many bytes it takes, at most, to decode a file and slice it, by its header; raises as `read`."""
     header = load(path)
-    return claimed(header) + _FLOATS * math.prod(header.get_data_shape())
+    return claimed(header) + _FLOATS * math.prod(map(int, header.get_data_shape()))
 
 
 def read_header(path: Path) -> VolumeHeader:

@@ -150,7 +150,7 @@ def _refuse_voxels(path: Path, header: Nifti1Header) -> None:
 
 def claimed(header: Nifti1Header) -> int:
     """Return how many bytes of voxels there are by a header."""
-    return math.prod(header.get_data_shape()) * int(header.get_data_dtype().itemsize)
+    return math.prod(map(int, header.get_data_shape())) * int(header.get_data_dtype().itemsize)
 
 
 def refuse_claim(path: Path, header: Nifti1Header, mask: bool) -> None:

@@ -75,8 +75,8 @@ def read_labels(path: Path) -> npt.NDArray[np.bool_]:
             if colours[0, :3].any():
                 shown = ", ".join(map(str, colours[0, :3]))
                 raise UnreadableImage(path, f"its colour number 0 is ({shown}), not black; save it as grey, 0 unmarked")
-            return np.asarray(ImageOps.exif_transpose(image)) > 0
-    return read(path).pixels[0] > 0
+            return np.asarray(np.asarray(ImageOps.exif_transpose(image)) > 0)
+    return np.asarray(read(path).pixels[0] > 0)
 
 
 def weigh(path: Path) -> int:
@@ -187,7 +187,7 @@ def _palette(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
     every.putpalette(image.getpalette() or [])
     every.info = dict(image.info)
     used = np.array(image.histogram()) > 0
-    return np.where(used[:, None], np.asarray(every.convert("RGBA"))[0], np.uint8([0, 0, 0, 255]))
+    return np.where(used[:, None], np.asarray(every.convert("RGBA"))[0], np.array([0, 0, 0, 255], np.uint8))
 
 
 def _is_grey(colours: npt.NDArray[np.uint8]) -> bool:
@@ -198,7 +198,7 @@ def _looked_up(path: Path, image: PIL.Image.Image) -> npt.NDArray[np.float32]:
     """Decode numbers of colours; a large image is never written out in colour."""
     colours = _palette(image)
     _opaque(path, PIL.Image.fromarray(colours[None]))
-    return _fold(path, colours[None, :, :3], 0)[0][np.asarray(image)]
+    return np.asarray(_fold(path, colours[None, :, :3], 0)[0][np.asarray(image)])
 
 
 def _fold(path: Path, channels: npt.NDArray[np.uint8], tolerance: int) -> npt.NDArray[np.float32]:

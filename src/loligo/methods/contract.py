@@ -139,7 +139,8 @@ class Method(nn.Module):
         """Raise ValueError where so many normal images are too few to learn from."""
         if count < self.least:
             name = type(self).__module__.rpartition(".")[2]
-            raise ValueError(f"{name} needs {self.least} normal images or more; it got {count}")
+            images = "image" if self.least == 1 else "images"
+            raise ValueError(f"{name} needs {self.least} normal {images} or more; it got {count}")
 
     def start(self) -> None:
         """Load the weights that a training starts from; scoring needs none of it."""
