@@ -123,7 +123,7 @@ def test_zhanglab_by_generated_names(tmp_path):
         ("test", 0): 1,
         ("test", 1): 1,
     }
-    assert set(found["patient"]) >= {"IM-0003", "NORMAL2-IM-0001", "person7_bacteria"}
+    assert set(found["patient"]) >= {"IM-0003", "NORMAL2-IM-0001 (test)", "person7_bacteria (test)"}
     assert counts(zhanglab.index(tmp_path, pneumonia=1), "split", "label")["validation", 1] == 20
     save(tmp_path / "test" / "NORMAL" / "other.jpeg")
     with pytest.raises(ValueError, match=r"other\.jpeg: not a ZhangLab name"):
