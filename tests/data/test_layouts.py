@@ -127,6 +127,7 @@ UNCLEAR = {
     "grades": ({"0": 4, "1": 3, "2": 2}, r"0 \(4\), 1 \(3\), 2 \(2\); these may be classes"),
     "letters": ({"A": 4, "B": 3}, r"A \(4\), B \(3\); these may be classes"),
     "domains": ({"trainA": 4, "trainB": 3, "testA": 1}, r"trainA \(4\), trainB \(3\); these may be classes"),
+    "unknown class of a split": ({"train/fractured": 4, "train/not_fractured": 3}, "3 images in train/not_fractured;"),
     "numbered classes": ({"class0": 4, "class1": 3}, "these may be classes"),
     "not without any disease": ({"COVID": 4, "non-COVID": 3}, "non-COVID; beside them lie COVID"),
     "a patient without class": ({"p1/normal": 4, "p2": 3}, "p2; beside them lie p1/normal"),
