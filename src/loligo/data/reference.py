@@ -34,6 +34,8 @@ NEGATIVE = 0.7
 """Times the distance of an image that its negative lies from the training images, at most, where it is inverted."""
 LIKELY = 1.5
 """Times the usual distance that such a negative lies from them, at most."""
+ROUNDED = 0.001
+"""Distance of a signature from itself, at most, as it is kept."""
 RANGES = (0.0025, 0.9975)
 """Quantiles of the training images' dark and bright values between which those of other images are to lie."""
 MARGIN = 0.25
@@ -84,7 +86,7 @@ class Reference:
         Those that a row has by itself are ``data.warnings``; `checks.ordered` joins them.
         """
         images = neighbours.measured(data)
-        near = neighbours.nearest(images.signatures, self.train.astype(np.float32))
+        near = neighbours.nearest(images.signatures, self.train.astype(np.float32), self._same)
         shown = images.signatures.any(axis=1)
         unlike = shown & (near.distance > self.usual)
         dark, bright = images.tails.T
@@ -108,10 +110,16 @@ class Reference:
         splits: tuple[Split, ...] = ("calibration", "train")
         for split in splits:
             contents = {row.tobytes().hex() for row in getattr(self, f"{split}_contents")}
-            same = neighbours.nearest(images.signatures, getattr(self, split).astype(np.float32)).same
+            bank = getattr(self, split).astype(np.float32)
+            same = neighbours.nearest(images.signatures, bank, self._same).same
             for row, content in enumerate(data.contents or [""] * len(found)):
                 found[row] = split if same[row] or content in contents else found[row]
         return tuple(found)
+
+    @property
+    def _same(self) -> float:
+        """Distance of copies: less where the training images lie near each other, as phantoms do."""
+        return float(np.clip(self.usual[0] / 4, ROUNDED, neighbours.SAME))
 
     def _odd_extents(self, data: Dataset) -> npt.NDArray[np.bool_]:
         lengths = _extents(data)
