@@ -16,6 +16,7 @@ from loligo.data import checks, inputs, manifest
 from loligo.data.dataset import AllRejected, Dataset, no_rejections, refuse_mixed
 from loligo.data.decode import shared_spacing
 from loligo.data.manifest import Listing
+from loligo.data.reference import Reference
 from loligo.data.splits import SPLITS
 from loligo.detector import Detector
 from loligo.evaluation import protocols
@@ -99,7 +100,8 @@ def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, c
         first_of = [part.rows["path"][0] for part in (normals, held_out)]
         refuse_mixed(first_of, [part.counts is not None for part in (normals, held_out)])
         if first:
-            for said in checks.summary(normals.warnings + held_out.warnings):
+            known = Reference.of(normals, held_out)
+            for said in checks.summary(normals.warnings + held_out.warnings) + checks.summary(known.negatives()):
                 log.warning("%s", said)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch else None)
         unread = [rejected, normals.rejected, held_out.rejected]

@@ -34,6 +34,9 @@ NEGATIVE = 0.7
 """Times the distance of an image that its negative lies from the training images, at most, where it is inverted."""
 LIKELY = 1.5
 """Times the usual distance that such a negative lies from them, at most."""
+OPPOSED = -0.3
+"""Correlation with the mean of the training images below which one of them is a negative: of ZhangLab's chests none
+lies below 0.36, of MNIST's digits none below 0.17."""
 ROUNDED = 0.001
 """Distance of a signature from itself, at most, as it is kept."""
 RANGES = (0.0025, 0.9975)
@@ -115,6 +118,16 @@ class Reference:
             for row, content in enumerate(data.contents or [""] * len(found)):
                 found[row] = split if same[row] or content in contents else found[row]
         return tuple(found)
+
+    def negatives(self) -> tuple[Names, ...]:
+        """Return the warning ``inverted`` of the training images, M, that look like the negative of most others.
+
+        An image that is trained on is like itself, and like other negatives among them: what counts here is the mean
+        of all.
+        """
+        signatures = self.train.astype(np.float32)
+        mean = signatures.mean(axis=0)
+        return tuple(("inverted",) if row @ mean < OPPOSED * np.linalg.norm(mean) else () for row in signatures)
 
     @property
     def _same(self) -> float:
