@@ -169,8 +169,9 @@ def _train(
         normals, held_out = plan.split() if plan else parts
         if all(part.contents for part in parts):
             run.remember(itertools.chain(*(part.contents for part in parts)))
+        known = Reference.of(normals, held_out)
         if first:
-            for said in checks.summary(tuple(itertools.chain(*(part.warnings for part in parts)))):
+            for said in checks.summary(normals.warnings + held_out.warnings) + checks.summary(known.negatives()):
                 log.warning("%s", said)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch else None)
         unread = [rejected, *(part.rejected for part in parts)]
@@ -190,7 +191,7 @@ def _train(
         elif first:
             calibration = Detector.of(run, model, run.train.device).calibrate(held_out)
         if first and calibration:
-            Reference.of(normals, held_out).save(run.files.reference)
+            known.save(run.files.reference)
             run.about["cost"] = cost(history)
             _finish(run, rows, len(normals.rows), calibration, sum(map(len, unread)))
     return run
