@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Never
 
@@ -84,10 +85,26 @@ def train_run(run: Run, data: Paths | pd.DataFrame, *, strict: bool = False, cal
     rows, rejected = _listing(data, "train", strict)
     _require(rows, "train")
     _require(rows, "calibration")
-    if run.train.devices > 1 and not processes.inside():
-        processes.spawn(_train, run.train.devices, run, rows, rejected, strict, callback)
-        return Run.load(run.folder)
-    return _train(run, rows, rejected, strict, callback)
+    with _leaving_nothing(run):
+        if run.train.devices > 1 and not processes.inside():
+            processes.spawn(_train, run.train.devices, run, rows, rejected, strict, callback)
+            return Run.load(run.folder)
+        return _train(run, rows, rejected, strict, callback)
+
+
+@contextmanager
+def _leaving_nothing(run: Run) -> Iterator[None]:
+    """Remove the record of a training that is refused before it keeps anything, and its folder where that is empty."""
+    new = not run.files.config.exists()
+    try:
+        yield
+    except (ValueError, ImportError):
+        if new and not run.begun:
+            for path in (run.files.config, run.files.manifest, run.files.rejected):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                run.folder.rmdir()
+        raise
 
 
 def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, callback: Callback | None) -> Run:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from loligo.calibration import Calibration
