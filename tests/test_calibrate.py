@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loligo.calibration import Calibration
+from loligo.calibration import Calibration, outlook
 
 
 def test_p_values_count_normals_at_or_above() -> None:
@@ -124,3 +124,35 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "calibration.json").write_text(text)
     with pytest.raises(ValueError, match=r"calibration\.json is not a calibration .*train the run again"):
         Calibration.load(tmp_path / "calibration.json")
+
+
+@pytest.mark.parametrize(
+    ("shift", "count", "said"),
+    [
+        (0, 40, ""),
+        (9, 40, "40 of 40 images are flagged"),
+        (1.5, 40, "score higher"),
+        (-2, 40, "score lower"),
+        (9, 9, ""),
+    ],
+)
+def test_images_that_are_as_a_whole_unlike_the_normals_are_remarked_on(shift: float, count: int, said: str) -> None:
+    random = np.random.default_rng(0)
+    calibration = Calibration.fit(random.normal(size=100))
+    found = calibration.remark(random.normal(size=count) + shift)
+    assert said in found and bool(said) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "pool", "said"),
+    [
+        (19, 0.05, 190, ""),
+        (99, 0.01, 0, ""),
+        (18, 0.05, 0, "no p-value can fall below 0.053"),
+        (4, 0.05, 40, "0.2, and that is the false-alarm rate instead of 0.05, which needs 19, some 190 normal images"),
+    ],
+)
+def test_what_few_normals_can_tell_is_said(count: int, rate: float, pool: int, said: str) -> None:
+    found = outlook(count, rate, pool)
+    assert said in found and bool(said) == bool(found)
+    assert (Calibration.fit(np.arange(count), rate).false_alarm_rate > rate) == bool(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,3 +107,58 @@ def test_maps_beyond_the_run_folder_are_not_opened(tmp_path: Path) -> None:
     scored(tmp_path / "run", map=str(tmp_path / "secret.npy"), mask=str(tmp_path / "mask.png"))
     with pytest.raises(ValueError, match=r"secret\.npy'; only files below its own maps/ are allowed"):
         evaluate(ScoreFolder(tmp_path / "run"))
+
+
+def masked(folder: Path, masks: dict[int, np.ndarray], rejected: int = 0) -> dict[str, Any]:
+    """Evaluate seven images that have a map each, and some of them a mask."""
+    (folder / "maps").mkdir(parents=True)
+    for i in range(7):
+        np.save(folder / f"maps/{i}.npy", np.random.default_rng(i).random((SIZE, SIZE), dtype=np.float32))
+    for i, mask in masks.items():
+        Image.fromarray(mask).save(folder / f"{i}_mask.png")
+    names = [str(folder / f"{i}_mask.png") if i in masks else "" for i in range(7)]
+    scored(folder, map=[f"maps/{i}.npy" for i in range(7)], mask=names)
+    reason = "as the mask of 3.png, which counts as without one: is a pipe"
+    pd.DataFrame({"path": ["a"] * rejected, "reason": reason}).to_csv(folder / "rejected.csv", index=False)
+    return evaluate(ScoreFolder(folder))
+
+
+EMPTY, FULL, SOME = (np.zeros((SIZE, SIZE), np.uint8), np.full((SIZE, SIZE), 255, np.uint8), np.eye(SIZE, dtype=bool))
+
+
+@pytest.mark.parametrize(
+    ("masks", "images", "note"),
+    [
+        ({3: SOME, 4: SOME}, 5, None),
+        ({3: SOME, 4: EMPTY}, 4, "1 of 2 masks are left out: 4_mask.png marks nothing"),
+        ({0: EMPTY, 3: SOME}, 4, None),  # of a normal image it says what is so
+        ({3: EMPTY, 4: EMPTY}, 0, "no metrics by pixel: 2 of 2 masks are left out: 3_mask.png marks nothing, 4_mask"),
+        ({0: EMPTY}, 0, "no metrics by pixel: no mask marks a pixel as abnormal"),
+        ({3: FULL}, 4, None),
+        ({0: FULL, 1: FULL, 2: FULL, 3: FULL}, 0, "no metrics by pixel: the masks mark every pixel as abnormal"),
+    ],
+)
+def test_masks_that_tell_nothing_leave_the_metrics_by_image(
+    masks: dict[int, np.ndarray], images: int, note: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = masked(tmp_path / "run", masks)
+    assert found["clean"]["auc"] == pytest.approx(roc_auc_score(LABELS, SCORES))
+    assert found.get("pixel", {"images": 0})["images"] == images
+    if note is None:
+        assert "pixel_note" not in found and not caplog.messages
+    else:
+        assert found["pixel_note"].startswith(note) and caplog.messages[-1] == found["pixel_note"]
+
+
+def test_a_mask_that_was_spoilt_since_is_left_out(tmp_path: Path) -> None:
+    masked(tmp_path / "run", {3: SOME, 4: SOME})
+    (tmp_path / "run" / "3_mask.png").write_bytes(b"no mask")
+    found = evaluate(ScoreFolder(tmp_path / "run"))
+    assert found["pixel"]["images"] == 4
+    assert found["pixel_note"].startswith("1 of 2 masks are left out: 3_mask.png its content is text or CSV")
+
+
+def test_masks_that_scoring_could_not_use_are_counted(tmp_path: Path) -> None:
+    found = masked(tmp_path / "run", {}, rejected=2)
+    assert "pixel" not in found
+    assert found["pixel_note"] == f"2 masks could not be used; {tmp_path / 'run' / 'rejected.csv'} says why"

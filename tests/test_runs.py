@@ -49,7 +49,7 @@ def test_weights_that_are_cut_are_named(part: float, run: Run) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
     with pytest.raises(ValueError, match=r"model\.safetensors does not hold the weights of this ae"):
-        run.model()
+        Run.load(run.folder).model()
 
 
 def test_a_missing_tensor_is_named_in_one_line(run: Run) -> None:
@@ -58,8 +58,43 @@ def test_a_missing_tensor_is_named_in_one_line(run: Run) -> None:
     del tensors["out.weight"]
     save_file(tensors, path)
     with pytest.raises(ValueError, match=r"model\.safetensors does not hold .*out\.weight") as found:
-        run.model()
+        Run.load(run.folder).model()
     assert "\n" not in str(found.value)
+
+
+def test_weights_that_were_changed_are_refused_by_their_digest(run: Run) -> None:
+    run.save()  # the fixture's configuration is from before the weights: one without a digest
+    path = run.folder / "model.safetensors"
+    Run.load(run.folder).model()
+    whole = bytearray(path.read_bytes())
+    whole[-1] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"model\.safetensors is not the file that the training wrote: its SHA-256"):
+        Run.load(run.folder).model()
+
+
+def test_weights_that_are_not_finite_are_neither_loaded_nor_saved(run: Run) -> None:
+    path, before = run.folder / "model.safetensors", Run.load(run.folder)
+    tensors = load_file(path)
+    tensors["out.bias"][0] = torch.nan
+    save_file(tensors, path)
+    with pytest.raises(ValueError, match=r"does not hold the weights of this ae: out\.bias is not finite"):
+        before.model()
+    model = run.new_model()
+    model.load_state_dict(tensors)
+    path.unlink()
+    with pytest.raises(FloatingPointError, match=r"ae was not saved: .* not finite \(out\.bias\)"):
+        run.save_model(model)
+    assert not path.exists()
+
+
+def test_a_training_is_not_resumed_on_other_pixels_of_the_same_names(run: Run) -> None:
+    run.remember(["b" * 64, "a" * 64])
+    run.save()
+    again = Run.new(run.folder, run)
+    again.remember(["a" * 64, "b" * 64])  # in any order
+    with pytest.raises(ValueError, match="begun on training images of the same names with other contents"):
+        again.remember(["a" * 64, "c" * 64])
 
 
 @pytest.mark.parametrize(

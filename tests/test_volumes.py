@@ -126,18 +126,33 @@ def run(manifest: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> api
     return made
 
 
-def test_a_volume_scores_as_the_sum_of_its_slices_whatever_the_batch(run: api.Run, manifest: pd.DataFrame) -> None:
+def test_a_volume_scores_as_the_mean_of_its_slices_with_tissue_whatever_the_batch(
+    run: api.Run, manifest: pd.DataFrame
+) -> None:
     table = find(run.folder).read_scores().sort_values("path")  # 7 to 10
     table = pd.concat([table[1:], table[:1]])
     assert len(table) == 4
     data = images.load(run, manifest[manifest["split"] == "test"])
     detector = Detector.load(run)
-    expected = [
-        float(detector(data.batch(np.flatnonzero(data.row_of == row))).image.double().sum()) for row in range(4)
-    ]
+    expected = []
+    for row in range(4):
+        x = data.batch(np.flatnonzero(data.row_of == row))
+        contrast = x[:, 0].flatten(1).std(1)
+        expected.append(float(detector(x).image.double()[contrast > 0.1 * contrast.max()].mean()))
     np.testing.assert_allclose(table["score"], expected, rtol=1e-4)
     other = api.score(run, manifest[manifest["split"] == "test"][::-1], run.folder / "b", maps="none", batch_size=16)
     np.testing.assert_allclose(other.set_index("path")["score"][table["path"]], table["score"], rtol=1e-4)
+
+
+def test_air_and_a_second_head_do_not_move_a_volumes_score(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    normal, air = brain(20), np.zeros(SHAPE, np.float32)
+    own = {"normal": normal, "air": np.concatenate([normal, air], 2), "twice": np.concatenate([normal, normal], 2)}
+    for name, voxels in own.items():
+        save(tmp_path / f"{name}.nii.gz", voxels)
+    run = api.train("gaussian", manifest, tmp_path / "run", preset="tiny")
+    predictions = Detector.load(run).predict([tmp_path / f"{name}.nii.gz" for name in own], batch_size=7)
+    scores = [one.score for one in predictions]
+    assert scores[1:] == pytest.approx([scores[0]] * 2, rel=1e-4)
 
 
 def test_by_its_rarest_codes_a_volume_scores_as_its_most_abnormal_slice(
@@ -286,7 +301,7 @@ def test_masks_of_volumes_in_class_folders_are_found(tmp_path: Path) -> None:
 
     for name in ("train/good/0", "train/good/3", "test/good/1", "test/crack/2", "ground_truth/crack/2_mask"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        save(tmp_path / f"{name}.nii.gz", brain(0))
+        save(tmp_path / f"{name}.nii.gz", brain(int(name.split("/")[2][0])))
     found = folder.index(tmp_path).set_index("path")["mask"]
     assert found[str(tmp_path / "test/crack/2.nii.gz")] == str(tmp_path / "ground_truth/crack/2_mask.nii.gz")
 

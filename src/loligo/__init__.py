@@ -5,13 +5,13 @@ Learn from normal images alone; say of a new one how abnormal it is, where, and 
     import loligo
 
     run = loligo.train("padim", "normals/", "runs/a", preset="radiograph")   # a tenth is held out for calibration
-    table = loligo.score(run, "new/")                                        # runs/a/scores.csv and runs/a/maps/
+    table = loligo.score(run, "new/")                                        # into runs/a/scores/new/
     prediction = loligo.load(run).predict(["new/case.png"])[0]               # nothing is written
     prediction.p_value, prediction.map                                       # the map lies on the image's own pixels
 
     loligo.score(run)                                                        # the test split of a manifest
     loligo.evaluate(run)["clean"]["auc"]                                     # both protocols, with intervals
-    loligo.report(run)                                                       # runs/a/report.html
+    loligo.report(run)                                                       # report.html beside the scores
 
 Research use only: not a medical device.
 """

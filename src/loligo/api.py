@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Never
 
-import numpy as np
 import pandas as pd
 import torch
 
-from loligo import __version__, scoring
+from loligo import __version__, cross_calibration, io, scoring
+from loligo import calibration as calibrations
+from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
-from loligo.data import inputs, manifest
-from loligo.data.dataset import AllRejected, Dataset, no_rejections, refuse_mixed
+from loligo.data import checks, copies, inputs, manifest
+from loligo.data.dataset import AllRejected, no_rejections, refuse_mixed
 from loligo.data.decode import shared_spacing
-from loligo.data.manifest import Listing
+from loligo.data.places import AS_NAMED, Layout
+from loligo.data.reference import Reference
 from loligo.data.splits import SPLITS
-from loligo.detector import Detector
+from loligo.detector import Detector, part_held_out
 from loligo.evaluation import protocols
 from loligo.evaluation.results import append
 from loligo.files import write_csv
@@ -28,18 +31,18 @@ from loligo.names import nearest
 from loligo.nn.precision import pick_device, resolve
 from loligo.reports.run import gather
 from loligo.reports.run import page as reports
+from loligo.reports.sheet import examine
 from loligo.reports.sheet import page as sheets
-from loligo.reports.sheet.examine import examine
 from loligo.runs import mood, scores
 from loligo.runs.run import Run
 from loligo.runs.scores import ScoreFolder
-from loligo.runs.settings import FALSE_ALARM_RATE, Settings, misplaced
+from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings, misplaced
 from loligo.training import images, loop, processes
 from loligo.training.cost import cost
 from loligo.training.loop import Callback
 
-DARK = 0.5
-"""Brightest pixel, of the files' range, below which images look as if another range was meant."""
+LEAST = 6
+"""Normal images below which there is no training."""
 Paths = str | Path | Sequence[str | Path]
 log = logging.getLogger(__name__)
 
@@ -59,37 +62,60 @@ def train(
     train: TrainConfig | dict[str, Any] | None = None,
     preprocessing: PreprocessingConfig | dict[str, Any] | None = None,
     false_alarm_rate: float = FALSE_ALARM_RATE,
+    calibration: Paths | pd.DataFrame | None = None,
+    held_out: float = HELD_OUT,
+    folds: int | None = None,
+    normal: Sequence[str | Path] = (),
+    abnormal: Sequence[str | Path] = (),
+    masks: Sequence[str | Path] = (),
+    patient: str = "",
     strict: bool = False,
     callback: Callback | None = None,
     **unknown: Never,
 ) -> Run:
     """Train ``method`` on the normals of ``data`` into the run folder ``out``, and calibrate it.
 
-    ``data`` is a manifest (path or frame), a folder of images, or files; a folder is indexed on the fly and a tenth of
-    its images held out for calibration. ``options``, ``train`` and ``preprocessing`` replace defaults of the method's
-    Config, of `TrainConfig` and of `PreprocessingConfig`; ``preset`` names a set of the first two. A training that was
-    cut off resumes. Images that cannot be read are listed in rejected.csv, unless ``strict``. ``callback`` is called
-    after each epoch. Raises ValueError for unknown names or unfit data.
+    ``data`` is a manifest (path or frame), a folder of images, or files; a folder is indexed on the fly. In a folder,
+    ``normal``, ``abnormal`` and ``masks`` name sub-folders whose names do not say what they hold, and ``patient`` says
+    whose images they are: "folder" where each sub-folder is a patient, or a regular expression whose first group in a
+    file's name is one. Where ``data`` has no calibration split and no ``calibration`` images are given, the part
+    ``held_out`` of its patients becomes it; or, with ``folds``, every image is scored by one of so many models that did
+    not see it, and the final one learns from all. That is the default for methods of one pass where the part held out
+    is too small for the rate. ``options``, ``train`` and ``preprocessing`` replace defaults of the method's Config, of
+    `TrainConfig` and of `PreprocessingConfig`; ``preset`` names a set of the first two. A training that was cut off
+    resumes. Images that cannot be read are listed in rejected.csv, unless ``strict``. ``callback`` is called after each
+    epoch. Raises ValueError for unknown names or unfit data, fewer than `LEAST` normal images among them.
     """
     for name in unknown:
         raise TypeError(misplaced(method, name))
-    settings = Settings.of(method, preset, options, train, preprocessing, false_alarm_rate)
-    return train_run(Run.new(out, settings), data, strict=strict, callback=callback)
+    settings = Settings.of(method, preset, options, train, preprocessing, false_alarm_rate, held_out, folds)
+    layout = Layout(normal, abnormal, masks, patient)
+    return train_run(Run.new(out, settings), data, calibration, layout=layout, strict=strict, callback=callback)
 
 
-def train_run(run: Run, data: Paths | pd.DataFrame, *, strict: bool = False, callback: Callback | None = None) -> Run:
+def train_run(
+    run: Run,
+    data: Paths | pd.DataFrame,
+    calibration: Paths | pd.DataFrame | None = None,
+    *,
+    layout: Layout = AS_NAMED,
+    strict: bool = False,
+    callback: Callback | None = None,
+) -> Run:
     """Train what `Run.new` returned; see `train`."""
     if run.trained:
         raise ValueError(f"{run.folder} holds a finished training; choose another folder, or remove it")
     _refuse_arrays(data, "loligo.Detector.fit(method, images)")
-    rows, rejected = _listing(data, "train", strict)
-    _require(rows, "train")
-    _require(rows, "calibration")
+    rows, rejected = _listing(data, "train", strict, layout)
+    if calibration is not None:
+        extra, unread = _listing(calibration, "train", strict)
+        rows, rejected = _joined(rows, extra), pd.concat([rejected, unread], ignore_index=True)
+    rows, folds = _planned(run, rows)
     with _leaving_nothing(run):
         if run.train.devices > 1 and not processes.inside():
-            processes.spawn(_train, run.train.devices, run, rows, rejected, strict, callback)
+            processes.spawn(_train, run.train.devices, run, rows, folds, rejected, strict, callback)
             return Run.load(run.folder)
-        return _train(run, rows, rejected, strict, callback)
+        return _train(run, rows, folds, rejected, strict, callback)
 
 
 @contextmanager
@@ -107,7 +133,43 @@ def _leaving_nothing(run: Run) -> Iterator[None]:
         raise
 
 
-def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, callback: Callback | None) -> Run:
+def _joined(rows: pd.DataFrame, extra: pd.DataFrame) -> pd.DataFrame:
+    """Add the normals among the rows ``extra`` as calibration split."""
+    if (rows["split"] == "calibration").any():
+        raise ValueError("the data has a calibration split, and calibration images are given too; leave one out")
+    normal = extra[extra["split"].isin(("train", "calibration"))]
+    return manifest.check(pd.concat([rows, normal.assign(split="calibration", label=0)], ignore_index=True))
+
+
+def _planned(run: Run, rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Decide on what it is calibrated, and say what that can tell; return the rows with that split, and the folds."""
+    normals, given = (int((rows["split"] == split).sum()) for split in ("train", "calibration"))
+    if normals + given < LEAST or not normals:
+        raise ValueError(
+            f"{normals + given} normal images to train and calibrate on are too few: {LEAST} are the least, 200 or more"
+            f" give p-values that tell something; images by split: {rows['split'].value_counts().to_dict()}"
+        )
+    if given and run.folds:
+        raise ValueError(f"the data has {given} calibration images, which {run.folds} folds do not need; leave one out")
+    folds, rate, content = run.folds or 0, run.false_alarm_rate, copies.find(rows["path"])
+    if run.folds is None and not given and cross_calibration.is_for(run, normals):
+        folds = min(cross_calibration.FOLDS, normals)
+    if not (given or folds):
+        rows = manifest.as_normals(rows, part_held_out(run.held_out, normals), 0, content)
+        given = int((rows["split"] == "calibration").sum())
+    for note in copies.notes(rows, content):
+        log.warning("%s", note)
+    if folds:
+        said = "%d normal images: all of them train, and each is scored by one of %d models that did not see it"
+        log.warning(said, normals, folds)
+    if said := calibrations.outlook(given or normals, rate, 0 if folds else normals):
+        log.warning("%s", said if folds else f"{said}; or --folds 10, a larger --held_out, or --calibration DIR")
+    return rows, folds
+
+
+def _train(
+    run: Run, rows: pd.DataFrame, folds: int, rejected: pd.DataFrame, strict: bool, callback: Callback | None
+) -> Run:
     """Train in this process, which may be one of several; the first of them writes."""
     device = pick_device(run.train.device, processes.local_rank())
     with processes.joined(device) as reduce:
@@ -118,15 +180,17 @@ def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, c
             _begin(run, rows)
         if spacing := shared_spacing(rows.loc[rows["split"].isin(("train", "calibration")), "path"]):
             run.about["data"]["spacing"] = list(spacing)
-        normals, held_out = (
-            images.load(run, rows[rows["split"] == split], strict=strict) for split in ("train", "calibration")
-        )
-        first_of = [part.rows["path"][0] for part in (normals, held_out)]
-        refuse_mixed(first_of, [part.counts is not None for part in (normals, held_out)])
+        splits = ("train",) if folds else ("train", "calibration")
+        parts = [images.load(run, rows[rows["split"] == split], strict=strict) for split in splits]
+        refuse_mixed([part.rows["path"][0] for part in parts], [part.counts is not None for part in parts])
+        normals = parts[0]
+        if all(part.contents for part in parts):
+            run.remember(itertools.chain(*(part.contents for part in parts)))
         if first:
-            _warn_of_dark(normals)
+            for said in checks.summary(tuple(itertools.chain(*(part.warnings for part in parts)))):
+                log.warning("%s", said)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch else None)
-        unread = [rejected, normals.rejected, held_out.rejected]
+        unread = [rejected, *(part.rejected for part in parts)]
         unread += [each.data.rejected] if isinstance(each, _EachEpoch) else []
         run.about.setdefault("precision", resolve(run.train.precision, device))
         if first:
@@ -137,8 +201,15 @@ def _train(run: Run, rows: pd.DataFrame, rejected: pd.DataFrame, strict: bool, c
         )
         if first:
             run.save_model(model)
+        calibration = None
+        if folds:
+            calibration = cross_calibration.calibrate(run, normals, folds, reduce)
+        elif first:
+            calibration = Detector.of(run, model, run.train.device).calibrate(parts[1])
+        if first and calibration:
+            Reference.of(normals, parts[-1]).save(run.files.reference)
             run.about["cost"] = cost(history)
-            _finish(run, model, rows, normals, held_out, sum(map(len, unread)))
+            _finish(run, rows, len(normals.rows), calibration, sum(map(len, unread)))
     return run
 
 
@@ -152,19 +223,20 @@ def _begin(run: Run, rows: pd.DataFrame) -> None:
     manifest.write(rows, path)
 
 
-def _finish(run: Run, model: Method, rows: pd.DataFrame, normals: Dataset, held_out: Dataset, rejected: int) -> None:
-    """Calibrate, and note what the run was trained on."""
-    calibration = Detector.of(run, model, run.train.device).calibrate(held_out)
+def _finish(run: Run, rows: pd.DataFrame, normals: int, calibration: Calibration, rejected: int) -> None:
+    """Keep the calibration, and note what the run was trained on."""
     source = " ".join(sorted({str(name) for name in rows.get("source", []) if name and not pd.isna(name)}))
     run.about["data"] |= {
         "source": source,
-        "train": len(normals.rows),
-        "calibration": len(held_out.rows),
+        "train": normals,
+        "calibration": len(calibration.scores),
         "rejected": rejected,
+        "folds": calibration.folds,
         "false_alarm_rate": calibration.false_alarm_rate,
     }
     run.save()
     calibration.save(run.files.calibration)  # last: where it stands, the run counts as trained
+    cross_calibration.tidy(run)
 
 
 def score(
@@ -186,8 +258,9 @@ def score(
     ``splits`` are scored: all of ``data``, test of the run's own, unless given. The folder is ``out``, or
     ``scores/NAME`` in that of the run, named as the data; nothing is written over. It gets scores.csv, rejected.csv,
     maps/ and the calibration, at another ``false_alarm_rate`` than the run's where one is given; its path is
-    ``table.attrs["folder"]``. The ``layout`` mood adds what that challenge's evaluation reads: sample/NAME.txt and
-    pixel/NAME for each volume. Raises `AllRejected` where no image can be used: the folder then holds rejected.csv.
+    ``table.attrs["folder"]``, and ``["remark"]`` says where the scores as a whole are unlike the calibration's. The
+    ``layout`` mood adds what that challenge's evaluation reads: sample/NAME.txt and pixel/NAME for each volume. Raises
+    `AllRejected` where no image can be used: the folder then holds rejected.csv.
     """
     _refuse_arrays(data, "loligo.load(run).predict(images)")
     if batch_size < 1:
@@ -202,44 +275,49 @@ def score(
 
     def fill(folder: ScoreFolder) -> None:
         try:
-            found = _to_score(run, data, splits, strict)
+            rows, rejected = _to_score(run, data, splits, strict)
             if layout == "mood":
-                mood.check(found.rows, maps != "none")
-            images = detector.images(found.rows, strict)
+                mood.check(rows, maps != "none")
+            images = detector.images(rows, strict)
         except AllRejected as error:
             write_csv(error.rejected, folder.rejected)
             made.append(error)
             return
         table = scoring.score_table(detector, images, folder, maps, batch_size)
-        folder.write_scores(table, pd.concat([found.rejected, images.rejected], ignore_index=True))
+        folder.write_scores(table, pd.concat([rejected, images.rejected], ignore_index=True))
         given = [manifest.writable(path) for path in _absolute(data)]
         folder.write_about({"run": run.folder, "loligo": __version__, "data": given, "splits": splits})
         detector.calibration.save(folder.calibration)
         if layout == "mood":
             mood.write(table, folder, detector.calibration)
+        for said in checks.summary(images.warnings, "images"):
+            log.warning("%s", said)
         made.append(table)
 
     where = scores.write(run.folder, _name(data, splits), out, fill)
     if isinstance(made[0], AllRejected):
         log.warning("%s has all reasons", where.rejected)
         raise made[0]
-    made[0].attrs["folder"] = str(where.path)
+    new = made[0].loc[~made[0]["warnings"].str.contains("seen_in_training"), "score"]
+    made[0].attrs.update(folder=str(where.path), remark=detector.calibration.remark(new))
     return made[0]
 
 
-def _to_score(run: Run, data: Paths | pd.DataFrame | None, splits: Sequence[str] | None, strict: bool) -> Listing:
+def _to_score(
+    run: Run, data: Paths | pd.DataFrame | None, splits: Sequence[str] | None, strict: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows to be scored, and the files that no reader takes."""
-    found = Listing(run.manifest(), no_rejections()) if data is None else _listing(data, "score", strict)
+    every, rejected = (run.manifest(), no_rejections()) if data is None else _listing(data, "score", strict)
     wanted = splits or (("test",) if data is None else ())
-    rows = found.rows[found.rows["split"].isin(wanted)].reset_index(drop=True) if wanted else found.rows
+    rows = every[every["split"].isin(wanted)].reset_index(drop=True) if wanted else every
     if rows.empty:
-        others = found.rows["split"].value_counts().to_dict()
+        others = every["split"].value_counts().to_dict()
         has = ", ".join(f"{count} of {split}" for split, count in others.items()) or "none"
         raise ValueError(
             f"there is no {' or '.join(wanted)} image among those that were given ({has}): give a folder or files to "
             "score, or other --splits"
         )
-    return found._replace(rows=rows)
+    return rows, rejected
 
 
 def _name(data: Paths | pd.DataFrame | None, splits: Sequence[str] | None) -> str:
@@ -295,26 +373,32 @@ def _scoring(run: Run | str | Path) -> ScoreFolder:
 
 def sheet(
     run: Run | str | Path,
-    image: str | Path,
+    images: Paths | None = None,
     out: str | Path | None = None,
     *,
     device: str = "auto",
     false_alarm_rate: float | None = None,
 ) -> Path:
-    """Write the one-page sheet of an image to ``out``, .pdf or .html; return its path.
+    """Write a page on each of some images or volumes to ``out``, .pdf or .html; return its path.
 
-    ``out`` is the image's name with .pdf, in the current folder, unless given. Raises ValueError, which names the file,
-    for an image that cannot be read, a run whose training is not finished, and an ``out`` that cannot be made.
+    ``run`` is a run, its folder, or that of a scoring. Without ``images``, these are those that the scoring flagged, or
+    the latest of the run, the most abnormal first. ``out`` is
+    the name of the only image with .pdf, or sheets.pdf, in the current folder, unless given. Of several images those
+    that cannot be used are left out with a warning. Raises ValueError, which names the file, where the only one or all
+    cannot be used, nothing is flagged, the training is not finished, or ``out`` cannot be made.
     """
+    scoring = ScoreFolder(run.folder if isinstance(run, Run) else Path(run))
+    if scoring.scores.is_file():
+        run = scoring.run.path
     run = run if isinstance(run, Run) else Run.load(run)
-    image = Path(image)
-    if not image.is_file():
-        raise FileNotFoundError(f"{image}: no such file; give one image")
-    if (shown := manifest.writable(image)) != str(image):
-        raise ValueError(f"{shown}: its name is not UTF-8 or has a carriage return; rename the file")
-    out = Path(out or f"{image.stem}.pdf")
+    if images is None:
+        paths = examine.flagged(scores.find(scoring.path))
+    else:
+        paths = [Path(image) for image in ([images] if isinstance(images, str | Path) else images)]
+    out = Path(out or (f"{io.stem(paths[0])}.pdf" if len(paths) == 1 else "sheets.pdf"))
     sheets.check(out)
-    return sheets.write(examine(run, image, device=device, false_alarm_rate=false_alarm_rate), out)
+    examiner = examine.Examiner(run, device=device, false_alarm_rate=false_alarm_rate)
+    return sheets.write(examine.each(examiner, paths), out)
 
 
 class _EachEpoch:
@@ -339,31 +423,12 @@ def _refuse_arrays(data: object, instead: str) -> None:
         raise TypeError(f"data is a {type(first).__name__}; give paths or a manifest. Images in memory: {instead}")
 
 
-def _listing(data: Paths | pd.DataFrame, purpose: Literal["train", "score"], strict: bool) -> Listing:
+def _listing(
+    data: Paths | pd.DataFrame, purpose: Literal["train", "score"], strict: bool, layout: Layout = AS_NAMED
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows of what was given, and the files that no reader takes; where ``strict``, raise for the first."""
-    if isinstance(data, pd.DataFrame):
-        return Listing(manifest.check(data), no_rejections())
-    found = inputs.resolve(data, purpose=purpose)
+    found = inputs.resolve(data, purpose=purpose, layout=layout)
     if strict and len(found.rejected):
         raise ValueError(f"{found.rejected['path'][0]}: {found.rejected['reason'][0]}")
-    return found
-
-
-def _require(rows: pd.DataFrame, split: str) -> None:
-    if not (rows["split"] == split).any():
-        raise ValueError(
-            f"the data has no image in split {split!r}; its splits: {rows['split'].value_counts().to_dict()}; "
-            "move some normal images there, or give their folder, of which a tenth is held out for calibration"
-        )
-
-
-def _warn_of_dark(images: Dataset) -> None:
-    """Say where the images use little of their range, as 12-bit pixels in 16-bit files: contrast is lost on methods."""
-    few = images.batch(np.unique(np.linspace(0, len(images) - 1, 64).astype(int)))[:, 0]
-    if 0 < (brightest := float(few.max())) < DARK:
-        log.warning(
-            "the brightest pixel of %d training images has %.3f of what their files can hold; if those are 12-bit "
-            "numbers in 16 bits, save them scaled to the full range, these and all that is scored",
-            len(few),
-            brightest,
-        )
+    found.tell()
+    return found.rows, found.rejected

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
+from scipy.stats import mannwhitneyu
 
 from loligo.config import one_line
 from loligo.files import write_json
@@ -21,6 +22,10 @@ TAIL = 0.95
 NARROWEST = 0.05
 """Least range of colours, as a part of the typical peak: where all normals peak alike, a hair is no anomaly."""
 
+FEW, MOST, APART, SURE = 10, 0.5, 0.8, 1e-4
+"""Images of which nothing is said as a whole; part of them whose flags are remarkable; chance that one of them scores
+higher than a normal image of the calibration, from which they are apart, and how sure that must be."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -31,11 +36,11 @@ class Calibration:
     false_alarm_rate: float
     """Proportion of normal images that the threshold calls abnormal, at most; never below 1 / (n + 1)."""
     typical_peak: float = 0.0
-    """Value that the hottest thousandth of the map of a typical normal image, or volume, reaches: no colour up to it."""
+    """What the hottest thousandth of the map of a typical normal image, or volume, reaches: no colour up to it."""
     map_scale: float = 1.0
     """What at most 1 in 20 of them reach (`TAIL`): the hottest colour from there; above `typical_peak`."""
     folds: int = 0
-    """Models that scored them, each of normals that it did not see (`cross_calibration`); 0 where they were held out."""
+    """Models that scored them, each those that it did not see (`cross_calibration`); 0 where they were held out."""
 
     @classmethod
     def of(cls, scores: Floats, peaks: Floats, false_alarm_rate: float, folds: int = 0) -> Calibration:
@@ -65,7 +70,8 @@ class Calibration:
 
     def with_peaks(self, peaks: npt.ArrayLike) -> Calibration:
         """Return the same calibration with the colours of maps set by the peaks (n,) of normal images' maps."""
-        typical, tail = float(np.median(peaks)), float(np.quantile(peaks, TAIL, method="higher"))
+        values = np.asarray(peaks, dtype=np.float64)
+        typical, tail = float(np.median(values)), float(np.quantile(values, TAIL, method="higher"))
         return replace(self, typical_peak=typical, map_scale=max(tail, typical + (NARROWEST * abs(typical) or 1.0)))
 
     def heat(self, maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -107,6 +113,22 @@ class Calibration:
         """Return A = sigmoid((s - mean) / std) in [0, 1]: SQUID's 1 - sigmoid((D - mean) / std) where s = -D."""
         found: Floats = expit((_numbers(scores) - self.mean) / self.std)
         return found
+
+    def remark(self, scores: npt.ArrayLike) -> str:
+        """Say where raw scores (N,) as a whole are not like those of the normals; empty where they may well be."""
+        values = _numbers(scores)
+        flagged, count = int((values >= self.threshold).sum()), len(values)
+        if count < FEW:
+            return ""
+        why = "compare view, exposure, bit depth and cropping with the training images, or calibrate on some like these"
+        if flagged > MOST * count:
+            return f"{flagged} of {count} images are flagged, more than disease explains: {why}"
+        found = mannwhitneyu(values, self.scores)
+        above = float(found.statistic) / (count * len(self.scores))
+        if found.pvalue > SURE or 1 - APART < above < APART:
+            return ""
+        way = "higher" if above > 0.5 else "lower"
+        return f"these images as a whole score {way} than the normal ones of the calibration: {why}"
 
     def save(self, path: Path) -> None:
         """Write JSON; mean, std and threshold stand there for readers, and are computed again on load."""

@@ -23,7 +23,7 @@ from loligo.experiment import complete
 from loligo.reports.common import figures
 from loligo.runs.run import Run
 from loligo.runs.scores import scorings
-from loligo.runs.settings import FALSE_ALARM_RATE, Settings
+from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +61,10 @@ def contaminate(
     the rows of ``method``. Raises ValueError for unfit data, and for an image that cannot be read: counts are exact.
     """
     _check_rates(rates)
-    rows = data if isinstance(data, pd.DataFrame) else inputs.resolve(data, purpose="train").accepted()
+    if isinstance(data, pd.DataFrame):
+        rows = data
+    else:
+        rows = inputs.resolve(data, purpose="train").with_calibration(HELD_OUT, seed=0).accepted()
     rows = manifest.check(rows)
     _check_test(rows)
     pool = candidates(abnormal, rows)

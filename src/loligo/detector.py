@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,22 +22,24 @@ from torch import Tensor
 from loligo import progress as bars
 from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
+from loligo.data import checks
 from loligo.data.arrays import Given, from_images
 from loligo.data.dataset import Dataset
 from loligo.data.preprocessing import Preprocessing
+from loligo.data.reference import Reference
 from loligo.methods.contract import Method
 from loligo.nn.conv import packed
 from loligo.nn.precision import Resolved, autocast, dtype_of, pick_device, resolve
 from loligo.runs.run import Run
-from loligo.runs.settings import FALSE_ALARM_RATE, Settings
+from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings
 from loligo.training import images as stored
 from loligo.training import loop
 from loligo.types import Prediction, Scores
 
 Floats = npt.NDArray[np.float32]
 Images = Sequence[Given] | Given
-CALIBRATION_FRACTION = 0.10
-"""Fraction of the images of `Detector.fit` that is held out to calibrate on, where none are given for that."""
+LEAST_HELD_OUT = 4
+"""Normal images that are held out to calibrate on at least, or half where there are fewer than twice as many."""
 
 
 class Detector:
@@ -51,6 +54,7 @@ class Detector:
         precision: Resolved = "float32",
         device: str = "auto",
         calibration: Calibration | None = None,
+        reference: Reference | None = None,
     ) -> None:
         """Make ``method`` fast: folded, packed, in its dtype, without gradients; the one given stays as it is."""
         self.method, self.settings, self.preprocessing, self.precision = method, settings, preprocessing, precision
@@ -58,6 +62,8 @@ class Detector:
         self.dtype = dtype_of(precision, self.device)
         self.network = packed(method, self.dtype, self.device).freeze()
         self._calibration = calibration
+        self.reference = reference
+        """What is remembered of the training images; None where that is not known."""
 
     @classmethod
     def load(cls, run: str | Path | Run, device: str = "auto", false_alarm_rate: float | None = None) -> Self:
@@ -70,13 +76,28 @@ class Detector:
         calibration = Calibration.load(run.files.calibration)
         if false_alarm_rate is not None:
             calibration = calibration.at(false_alarm_rate)
-        return cls.of(run, run.model(), device, calibration)
+        reference = Reference.load(run.files.reference) if run.files.reference.is_file() else None
+        return cls.of(run, run.model(), device, calibration, reference)
 
     @classmethod
-    def of(cls, run: Run, method: Method, device: str = "auto", calibration: Calibration | None = None) -> Self:
+    def of(
+        cls,
+        run: Run,
+        method: Method,
+        device: str = "auto",
+        calibration: Calibration | None = None,
+        reference: Reference | None = None,
+    ) -> Self:
         """Return the detector of a run with a method in any state, such as that of an epoch."""
-        preprocessing = run.preprocess()
-        return cls(method, run, preprocessing, precision=run.precision, device=device, calibration=calibration)
+        return cls(
+            method,
+            run,
+            run.preprocess(),
+            precision=run.precision,
+            device=device,
+            calibration=calibration,
+            reference=reference,
+        )
 
     @classmethod
     def fit(
@@ -112,7 +133,10 @@ class Detector:
         model = settings.new_model()
         precision = resolve(settings.train.precision, pick_device(settings.train.device))
         loop.fit(model, normals, settings.train, precision=precision, progress=progress)
-        detector = cls(model.eval(), settings, preprocess, precision=precision, device=settings.train.device)
+        reference = Reference.of(normals, held_out)
+        detector = cls(
+            model.eval(), settings, preprocess, precision=precision, device=settings.train.device, reference=reference
+        )
         return detector.with_calibration(detector.calibrate(held_out))
 
     def save(self, folder: str | Path) -> Run:
@@ -121,8 +145,10 @@ class Detector:
         if run.begun:
             raise ValueError(f"{folder} holds a run already; choose another folder, or remove it")
         run.about.update({"precision": self.precision, "data": self._about_data()})
-        run.save()
         run.save_model(self.method)
+        run.save()
+        if self.reference:
+            self.reference.save(run.files.reference)
         self.calibration.save(run.files.calibration)
         return run
 
@@ -147,8 +173,18 @@ class Detector:
         return other
 
     def images(self, rows: pd.DataFrame, strict: bool = False) -> Dataset:
-        """Load manifest rows as the method sees them, through the cache; see `data.cache.load`."""
-        return stored.load(self.settings, rows, strict=strict)
+        """Load manifest rows as the method sees them, with all their warnings, through the cache.
+
+        See `data.cache.load`.
+        """
+        return self._checked(stored.load(self.settings, rows, strict=strict))
+
+    def _checked(self, data: Dataset) -> Dataset:
+        """Add the warnings that follow from the training images; see `data.checks`."""
+        if self.reference is None:
+            return data
+        both = zip(data.warnings, self.reference.warnings(data), strict=True)
+        return replace(data, warnings=tuple(checks.ordered(*names) for names in both))
 
     def predict(self, images: Images, batch_size: int = 16) -> list[Prediction]:
         """Return a prediction for each image: arrays (H, W) or one of (N, H, W), `Image`s, volumes, or paths.
@@ -156,7 +192,7 @@ class Detector:
         Integers are scaled by the range of their type, floats must lie in [0, 1]. Raises ValueError, which names the
         image by its file or its place, for one that cannot be used. `predictions` takes a `Dataset` piece by piece.
         """
-        return list(self.predictions(from_images(images, self.preprocessing), batch_size))
+        return list(self.predictions(self._checked(from_images(images, self.preprocessing)), batch_size))
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Scores:
@@ -178,18 +214,22 @@ class Detector:
                 bar.update(len(indices))
 
     def scores(self, data: Dataset, batch_size: int = 16, progress: bool = False) -> npt.NDArray[np.float64]:
-        """Return the raw score of each row (R,); a volume's is the sum or the maximum over its slices."""
+        """Return the raw score of each row (R,); see `by_row`."""
         found = [scores.image.double().numpy() for *_, scores in self.batches(data, batch_size, progress)]
         return self.by_row(np.concatenate(found), data)
 
     def by_row(self, scores: npt.NDArray[np.float64], data: Dataset) -> npt.NDArray[np.float64]:
-        """Return the score of each row (R,) by those of its images (N,): of a volume the sum or the maximum."""
-        starts = np.flatnonzero(np.diff(data.row_of, prepend=-1))
-        return np.array([rounded(score) for score in self._over_slices.reduceat(scores, starts)], np.float64)
+        """Return the score of each row (R,) by those of its images (N,).
 
-    @property
-    def _over_slices(self) -> np.ufunc:
-        return np.add if self.method.volume_score == "sum" else np.maximum
+        That of a volume is the mean over its slices that hold tissue, so that air above the head counts for nothing,
+        or the maximum over all.
+        """
+        begin = np.flatnonzero(np.diff(data.row_of, prepend=-1))[1:]
+        parts = zip(np.split(scores, begin), np.split(data.tissue, begin), strict=True)
+        return np.array([self._over_slices(*part) for part in parts])
+
+    def _over_slices(self, scores: npt.NDArray[np.float64], tissue: npt.NDArray[np.bool_]) -> float:
+        return rounded(scores.max() if self.method.volume_score == "max" else scores[tissue].mean())
 
     def calibrate(self, normals: Dataset, false_alarm_rate: float | None = None) -> Calibration:
         """Return what normals say, which neither training nor any limit of the method has seen."""
@@ -197,7 +237,7 @@ class Detector:
         return Calibration.of(*self.measure(normals), rate)
 
     def measure(self, normals: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return the raw score of each row (R,), and what the hottest thousandth of its map reaches: none without maps."""
+        """Return the raw score of each row (R,), and what the hottest thousandth of its map reaches, if it has one."""
         found: list[float] = []
         peaks: list[float] = []
         for geometry, (score, heat, _) in zip(normals.geometries, self._rows(normals, 16, progress=False), strict=True):
@@ -210,7 +250,8 @@ class Detector:
     def predictions(self, data: Dataset, batch_size: int = 16, progress: bool = False) -> Iterator[Prediction]:
         """Yield a prediction for each row of a data set, in order; memory holds one batch, or one volume."""
         calibration = self.calibration
-        for geometry, (score, heat, image) in zip(data.geometries, self._rows(data, batch_size, progress), strict=True):
+        warnings, rows = data.warnings or ((),) * len(data.rows), self._rows(data, batch_size, progress)
+        for geometry, names, (score, heat, image) in zip(data.geometries, warnings, rows, strict=True):
             if not math.isfinite(score):
                 raise ValueError(f"{geometry.source or 'an image'}: its score is not a number; train the method anew")
             yield Prediction(
@@ -218,6 +259,7 @@ class Detector:
                 p_value=float(calibration.p_value([score])[0]),
                 flag=score >= calibration.threshold,
                 anomaly_score=float(calibration.anomaly_score([score])[0]),
+                warnings=names,
                 geometry=geometry,
                 network_map=heat,
                 network_reconstruction=image,
@@ -229,17 +271,17 @@ class Detector:
     ) -> Iterator[tuple[float, Floats | None, Floats | None]]:
         """Yield raw score, map and reconstruction of each row, on the network's grid; a volume's once it is whole."""
         counts = data.counts or (1,) * len(data.rows)
-        row, waiting = 0, _Waiting()
+        row, first, waiting = 0, 0, _Waiting()
         for _, _, scores in self.batches(data, batch_size, progress):
             waiting.add(scores)
             while row < len(counts) and len(waiting.image) >= counts[row]:
                 image, heat, reconstruction = waiting.take(counts[row])
-                score = rounded(self._over_slices.reduce(image.double().numpy()))
+                score = self._over_slices(image.double().numpy(), data.tissue[first : first + counts[row]])
                 if data.counts is None:
                     yield score, _first(heat), _first(reconstruction)
                 else:
                     yield score, None if heat is None else self.method.pool(heat[:, 0]).numpy(), None
-                row += 1
+                row, first = row + 1, first + counts[row]
 
 
 class _Waiting:
@@ -274,6 +316,11 @@ def _first(part: Tensor | None) -> Floats | None:
     return None if part is None else part[0, 0].numpy().copy()
 
 
+def part_held_out(part: float, count: int) -> float:
+    """Return what part of ``count`` normals is held out where ``part`` is asked for."""
+    return max(part, min(LEAST_HELD_OUT, count // 2) / count)
+
+
 def _hold_out(normals: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     """Split a data set in memory into images to learn from and a tenth to calibrate on."""
     count = len(normals.rows)
@@ -282,5 +329,5 @@ def _hold_out(normals: Dataset, seed: int) -> tuple[Dataset, Dataset]:
             "1 image is too few to train and to calibrate on; give more, or calibration images of their own"
         )
     order = np.random.default_rng(seed).permutation(count)
-    held = max(1, round(CALIBRATION_FRACTION * count))
+    held = round(part_held_out(HELD_OUT, count) * count)
     return normals.subset(np.sort(order[held:])), normals.subset(np.sort(order[:held]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -15,11 +16,14 @@ import pandas as pd
 import PIL.Image
 
 from loligo import io
+from loligo.calibration import Calibration
+from loligo.data import body
 from loligo.data.dataset import Dataset
+from loligo.data.preprocessing import resized
 from loligo.detector import Detector
 from loligo.files import replacing
-from loligo.io import nifti
-from loligo.io.overlay import levels, overlay
+from loligo.io import nifti, regions
+from loligo.io.overlay import annotated, levels
 from loligo.runs.scores import ScoreFolder
 from loligo.types import Floats, Geometry, Prediction, VolumeHeader
 
@@ -27,8 +31,8 @@ Maps = Literal["image", "network", "none"]
 """Maps on the grid of the image, on that of the network (smaller files, squared), or none."""
 MAX_NAME = 120
 """Bytes of an image's own name that the name of its map keeps; with what is added, file systems allow some 255."""
-SHOWN = 512
-"""Longest side in pixels of an overlay and of the picture of a reconstruction; their aspect is the image's."""
+SHOWN, RECONSTRUCTED = 2048, 512
+"""Longest side in pixels of an overlay, and of the picture of a reconstruction; else they have the image's size."""
 COLUMNS = ("map", "reconstruction", "overlay")
 FIRST = ("rank", "path", "p_value", "flag", "anomaly_score", "score", "threshold", "warnings")
 """Columns of a table of scores that stand before what a manifest knows."""
@@ -52,13 +56,14 @@ def score_table(
     known[list(COLUMNS)] = ""
     found = []
     for row, prediction in enumerate(detector.predictions(data, batch_size, progress=True)):
-        found.append((prediction.score, prediction.anomaly_score, prediction.p_value, int(prediction.flag)))
+        named = "; ".join(prediction.warnings)
+        found.append((prediction.score, prediction.anomaly_score, prediction.p_value, int(prediction.flag), named))
         if folder is None or maps == "none" or prediction.network_map is None:
             continue
         name = map_name(row, str(known["path"][row]))
-        for column, file in _save(folder.maps, name, data, row, prediction, maps, detector.calibration.map_scale):
+        for column, file in _save(folder.maps, name, data, row, prediction, maps, detector.calibration):
             known.loc[row, column] = f"{folder.maps.name}/{file}"
-    values = pd.DataFrame(found, columns=["score", "anomaly_score", "p_value", "flag"], index=known.index)
+    values = pd.DataFrame(found, columns=["score", "anomaly_score", "p_value", "flag", "warnings"], index=known.index)
     return ranked(pd.concat([known, values], axis=1).assign(threshold=detector.calibration.threshold))
 
 
@@ -80,7 +85,7 @@ def map_name(row: int, path: str) -> str:
 
 
 def _save(
-    maps: Path, name: str, data: Dataset, row: int, prediction: Prediction, grid: Maps, scale: float
+    maps: Path, name: str, data: Dataset, row: int, prediction: Prediction, grid: Maps, calibration: Calibration
 ) -> Iterator[tuple[str, str]]:
     """Write the files of a prediction; yield the column and the name of each."""
     geometry = prediction.geometry
@@ -95,24 +100,40 @@ def _save(
         np.save(array := BytesIO(), np.asarray(heat, np.float32), allow_pickle=False)
         path.write_bytes(array.getbuffer())  # a full disk has a message here, of its own numpy has none
     yield "map", f"{name}.npy"
-    shown = _shown(geometry)
-    grey, heat = (prediction.restore(part, shown) for part in (data.batch([row])[0, 0].numpy(), _map(prediction)))
-    _save_image(maps / f"{name}_overlay.png", overlay(levels(grey), heat / scale))
+    shown = _shown(geometry, SHOWN)
+    pixels = _original(data, row, prediction, shown)
+    heat = calibration.heat(prediction.restore(_map(prediction), shown))
+    hot = regions.find(heat)
+    _save_image(maps / f"{name}_overlay.png", annotated(levels(pixels), heat, hot, body.remark(pixels, hot)))
     yield "overlay", f"{name}_overlay.png"
     if prediction.network_reconstruction is not None:
-        image = prediction.restore(prediction.network_reconstruction, shown)
+        image = prediction.restore(prediction.network_reconstruction, _shown(geometry, RECONSTRUCTED))
         _save_image(maps / f"{name}_reconstruction.png", levels(image))
         yield "reconstruction", f"{name}_reconstruction.png"
 
 
 def _map(prediction: Prediction) -> Floats:
     assert prediction.network_map is not None
+    if not np.isfinite(prediction.network_map).all():
+        raise ValueError(f"{prediction.geometry.source}: its map is not a number; train the method anew")
     return prediction.network_map
 
 
-def _shown(geometry: Geometry) -> Geometry:
-    """Return the grid of a picture of an image: its own, or a smaller one of the same aspect."""
-    factor = min(1.0, SHOWN / max(geometry.shape))
+def _original(data: Dataset, row: int, prediction: Prediction, shown: Geometry) -> Floats:
+    """Return the pixels of an image on the grid of a picture, (h, w) in [0, 1]: the file's own.
+
+    Of an array, and of a file that has changed or gone since it was decoded, they are those that the network was given.
+    """
+    geometry = prediction.geometry
+    with contextlib.suppress(OSError, ValueError, MemoryError):
+        if geometry.source and (image := io.read(geometry.source)).geometry.shape == geometry.shape:
+            return resized(image.pixels[:1], shown.shape)[0]
+    return prediction.restore(data.batch([row])[0, 0].numpy(), shown)
+
+
+def _shown(geometry: Geometry, most: int) -> Geometry:
+    """Return the grid of a picture of an image: its own, or one of the same aspect with ``most`` pixels a side."""
+    factor = min(1.0, most / max(geometry.shape))
     height, width = (max(1, round(side * factor)) for side in geometry.shape)
     return Geometry((height, width))
 
@@ -120,4 +141,4 @@ def _shown(geometry: Geometry) -> Geometry:
 def _save_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     """Write (H, W) or (H, W, 3) as PNG."""
     with replacing(path, durable=False) as new:
-        PIL.Image.fromarray(pixels).save(new)
+        PIL.Image.fromarray(pixels).save(new, compress_level=1)  # the highest takes as long as scoring

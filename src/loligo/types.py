@@ -124,6 +124,8 @@ class Prediction:
     """Whether the score reaches the threshold of the stated false-alarm rate."""
     anomaly_score: float
     """Sigmoid of the score standardised by the calibration normals, in [0, 1]."""
+    warnings: tuple[str, ...]
+    """Names of what is odd about the image as it is given; see `loligo.data.checks.WARNINGS`."""
     geometry: Geometry | VolumeHeader
     """The grid of the image, and of its map."""
     network_map: Floats | None

@@ -2,7 +2,9 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,8 @@ import pytest
 import torch
 
 from loligo import cli
-from loligo.data import cache, entries
-from loligo.data.decode import read_mask
+from loligo.data import cache, entries, masks
+from loligo.data.decode import Decoded, _Memory
 from loligo.data.preprocessing import Preprocessing
 from loligo.types import Geometry, VolumeHeader
 
@@ -160,15 +162,15 @@ def test_any_flipped_bit_and_any_cut_is_noticed(rows, tmp_path):
     expected = load(rows.head(1), tmp_path, size=2).pixels[:]
     (entry,) = stored(tmp_path)
     raw = entry.read_bytes()
-    row = entries.Row(rows["path"][0], "")
-    assert entries.look(entry, row, Preprocessing(2)) is not None
+    file = entries.wanted(rows["path"][0], Preprocessing(2), entry.parent)
+    assert file.path == entry and entries.look(file, Preprocessing(2)) is not None
     for i in range(len(raw)):
         entry.write_bytes(raw[:i] + bytes([raw[i] ^ 1 << i % 8]) + raw[i + 1 :])
-        assert entries.look(entry, row, Preprocessing(2)) is None
+        assert entries.look(file, Preprocessing(2)) is None
         entry.write_bytes(raw[:i])
-        assert entries.look(entry, row, Preprocessing(2)) is None
+        assert entries.look(file, Preprocessing(2)) is None
     entry.write_bytes(raw + b"\0")
-    assert entries.look(entry, row, Preprocessing(2)) is None
+    assert entries.look(file, Preprocessing(2)) is None
     np.testing.assert_array_equal(load(rows.head(1), tmp_path, size=2).pixels[:], expected)
     assert entry.read_bytes() == raw
 
@@ -267,7 +269,7 @@ def die_halfway(rows, folder):
 
     def write_or_die(*given):
         if len(written) == 3:
-            (given[0].parent / ".building-abcdefgh").write_bytes(b"half")
+            (given[0].path.parent / ".building-abcdefgh").write_bytes(b"half")
             os._exit(9)
         written.append(1)
         return write(*given)
@@ -390,9 +392,10 @@ def test_pipes_devices_and_impossible_names_are_rejected(rows, tmp_path):
     rows["mask"] = ["", str(tmp_path / "pipe"), "", "", ""]
     rows["path"] = [*rows["path"][:2], str(tmp_path / "link.png"), "/dev/zero", "a\0b.png"]
     data = load(rows, tmp_path)
-    assert list(data.rows["label"]) == [0]
+    assert list(data.rows["label"]) == [0, 1] and list(data.rows["mask"]) == ["", ""]
     assert [reason.split(" (")[0] for reason in data.rejected["reason"]] == [
-        "pipe: is a pipe", "is a pipe", "is a device, not a regular file", "cannot be read"]  # fmt: skip
+        "is a pipe", "is a device, not a regular file", "cannot be read",
+        "as the mask of 1.png, which counts as without one: is a pipe"]  # fmt: skip
 
 
 def test_masks_must_exist_and_fit(rows, tmp_path):
@@ -401,19 +404,25 @@ def test_masks_must_exist_and_fit(rows, tmp_path):
     PIL.Image.fromarray(noise(0, 20, 31) > 9).save(rows["mask"][1])
     PIL.Image.fromarray(noise(0, 20, 30, np.uint8)).save(rows["mask"][4])
     data = load(rows, tmp_path)
-    assert list(data.rows["label"]) == [0, 3]
+    assert list(data.rows["label"]) == list(range(5))  # no image is lost
+    assert [bool(mask) for mask in data.rows["mask"]] == [True, False, False, False, False]
+    assert list(data.rejected["path"]) == [rows["mask"][i] for i in (1, 2, 4)]
     wrong, absent, lossy = data.rejected["reason"]
-    assert wrong.endswith("has (height, width) (20, 31), the image (20, 30)")
-    assert "mask2.png" in absent
-    assert "a mask cannot be JPEG" in lossy
+    assert wrong == (
+        "as the mask of 1.png, which counts as without one: has (height, width) (20, 31), its image (20, 30)"
+    )
+    assert absent == "as the mask of 2.png, which counts as without one: cannot be read (No such file or directory)"
+    assert lossy.endswith("a mask cannot be JPEG, which blurs its edges; save it as PNG")
+    with pytest.raises(ValueError, match=r"mask1\.png: as the mask of 1\.png"):
+        load(rows, tmp_path, strict=True)
     assert not any(str(tmp_path) in reason for reason in (wrong, absent, lossy))  # a folder may tell of a patient
     PIL.Image.fromarray(noise(0) > 9).save(rows["mask"][1])
-    assert list(load(rows, tmp_path).rows["label"]) == [0, 1, 3]
+    assert list(load(rows, tmp_path).rows["mask"] != "") == [True, True, False, False, False]
 
 
 def test_read_mask_is_true_where_not_zero(tmp_path):
     PIL.Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(tmp_path / "m.png")
-    mask = read_mask(tmp_path / "m.png")
+    mask = masks.read(tmp_path / "m.png", None)
     assert mask.dtype == bool
     assert mask.tolist() == [[False, True, True]]
 
@@ -441,9 +450,9 @@ def test_unwritable_or_full_folder_says_what_to_do(rows, tmp_path, monkeypatch):
 
 def test_reading_takes_memory_for_a_batch_alone(tmp_path):
     levels = np.random.default_rng(0).integers(0, 65536, (512, 1, 256, 256), np.uint16)
-    row = entries.Row("a.nii", "")
+    file = entries.Wanted("a.nii", "", tmp_path / "entry")
     header = Geometry((256, 256))
-    entry = entries.write(tmp_path / "entry", row, levels, header, lambda size: size > levels.nbytes)
+    entry = entries.write(file, Decoded(levels, header, (), (True,) * 512), lambda size: size > levels.nbytes)
     pixels = entries.Entries([entry], Preprocessing(256))
     tracemalloc.start()
     for start in range(0, 512, 16):
@@ -451,3 +460,39 @@ def test_reading_takes_memory_for_a_batch_alone(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 * 256 * 256 * 2 * 3
+
+
+def test_large_files_wait_for_each_other(monkeypatch):
+    memory, at_once, most = _Memory(100), [], []
+
+    def take(size):
+        with memory.taken(size):
+            at_once.append(size)
+            most.append(sum(at_once))
+            time.sleep(0.005)
+            at_once.remove(size)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take, [60, 60, 30, 500, 10, 100, 5, 5, 60]))  # one of 500 alone takes all there is
+    assert max(total for total in most if total != 500) <= 100 and 500 in most
+    with pytest.raises(MemoryError), memory.taken(100):
+        raise MemoryError
+    with memory.taken(100):
+        pass
+
+
+def test_a_mask_of_a_volume_that_does_not_fit_leaves_its_volume(tmp_path):
+    import nibabel as nib
+
+    volume, rows = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32), []
+    for name, shape, place in (("good", (5, 6, 7), 0), ("small", (5, 6, 6), 0), ("aside", (5, 6, 7), 3)):
+        for kind, values in (("image", volume), ("mask", np.ones(shape, np.uint8))):
+            affine = np.eye(4)
+            affine[0, 3] = place if kind == "mask" else 0
+            nib.save(nib.Nifti1Image(values, affine), tmp_path / f"{name}_{kind}.nii")
+        rows.append({"path": str(tmp_path / f"{name}_image.nii"), "mask": str(tmp_path / f"{name}_mask.nii")})
+    data = cache.load(pd.DataFrame(rows), Preprocessing(8, window="unit"), folder=tmp_path / "cache", progress=False)
+    assert len(data.rows) == 3 and list(data.rows["mask"]) == [rows[0]["mask"], "", ""]
+    small, aside = data.rejected["reason"]
+    assert small.startswith("as the mask of small_image.nii, which counts as without one: has shape (5, 6, 6)")
+    assert aside.endswith("lies up to 3 mm beside its image aside_image.nii; save it on that grid")

@@ -1,3 +1,5 @@
+import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ def frame(**columns):
 def save(*paths):
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+        PIL.Image.fromarray(
+            np.random.default_rng(zlib.crc32(str(path).encode())).integers(0, 256, (4, 4), np.uint8)
+        ).save(path)
 
 
 def test_check_fills_what_is_optional():
@@ -42,7 +46,7 @@ def test_check_takes_any_empty_label_and_patient(none):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"split": ["train", "dev"]}, "split 'dev' is not one of train, calibration, validation, test"),
+        ({"split": ["train", "fold1"]}, "split 'fold1' is not one of train, calibration, validation, test"),
         ({"label": [0, 2]}, r"label 2 is not 0 \(normal\), 1 \(abnormal\) or empty"),
         (
             {"label": ["1", "0"]},
@@ -94,8 +98,8 @@ def test_written_manifest_reads_back_and_moves_with_its_folder(tmp_path, name):
 
 
 def test_read_names_the_manifest(tmp_path):
-    (tmp_path / "m.csv").write_text("path,split\na.png,dev\n")
-    with pytest.raises(ValueError, match=r"m\.csv: split 'dev'"):
+    (tmp_path / "m.csv").write_text("path,split\na.png,fold1\n")
+    with pytest.raises(ValueError, match=r"m\.csv: split 'fold1'"):
         manifest.read(tmp_path / "m.csv")
     (tmp_path / "zero.csv").touch()
     with pytest.raises(ValueError, match=r"zero\.csv: "):
@@ -120,7 +124,7 @@ def test_a_path_is_written_in_one_way(tmp_path, monkeypatch):
 
 def test_resolve_plain_folder(tmp_path):
     save(*(tmp_path / f"{i}.png" for i in range(20)))
-    train = inputs.resolve(tmp_path, purpose="train").rows
+    train = inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows
     assert (train["label"] == 0).all()
     assert train["split"].value_counts().to_dict() == {"train": 18, "calibration": 2}
     score = inputs.resolve(str(tmp_path), purpose="score").rows
@@ -130,24 +134,23 @@ def test_resolve_plain_folder(tmp_path):
 
 def test_what_is_held_out_can_be_read(tmp_path):
     save(*(tmp_path / f"{i}.png" for i in range(12)))
-    whole = inputs.resolve(tmp_path, purpose="train").rows
+    whole = inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows
     (held,) = whole.loc[whole["split"] == "calibration", "path"]
     Path(held).write_bytes(Path(held).read_bytes()[:40])
-    again = inputs.resolve(tmp_path, purpose="train").rows
+    again = inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows
     assert list(again["path"]) == list(whole["path"])
     assert again["split"].value_counts().to_dict() == {"train": 11, "calibration": 1}
     assert again.set_index("path")["split"][held] == "train"  # where loading rejects it, with its reason
-    cut = Path(held).with_name("0.png").read_bytes()[:40]
     for path in again["path"]:
-        Path(path).write_bytes(cut)
-    pd.testing.assert_frame_equal(inputs.resolve(tmp_path, purpose="train").rows, whole)
+        Path(path).write_bytes(Path(path).read_bytes()[:40] + path.encode())
+    pd.testing.assert_frame_equal(inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows, whole)
 
 
 def test_resolve_class_folders(tmp_path):
     save(*(tmp_path / name / f"{i}.png" for name in ("NORMAL", "PNEUMONIA") for i in range(10)))
     score = inputs.resolve(tmp_path, purpose="score").rows
     assert (set(score["split"]), score["label"].sum()) == ({"test"}, 10)
-    train = inputs.resolve(tmp_path, purpose="train").rows
+    train = inputs.resolve(tmp_path, purpose="train").with_calibration(0.1, 0).rows
     assert train["split"].value_counts().to_dict() == {"validation": 10, "train": 9, "calibration": 1}
 
 
@@ -191,7 +194,7 @@ def test_what_is_no_image_is_listed_apart_with_its_reason(tmp_path, named, caplo
     shown = sorted(path for path in tmp_path.iterdir() if path.exists() and path.name[0] not in ".Td")
     given = shown if named else tmp_path
     for purpose in ("train", "score"):
-        rows, rejected = inputs.resolve(given, purpose=purpose)
+        rows, rejected, _ = inputs.resolve(given, purpose=purpose)
         assert len(rows) == 13 and str(tmp_path / "IM000001") in set(rows["path"])
         found = {Path(path).name: reason for path, reason in zip(rejected["path"], rejected["reason"], strict=True)}
         known = {
@@ -219,3 +222,92 @@ def test_a_relative_and_an_absolute_path_of_one_image_are_the_same_image(tmp_pat
     )
     assert manifest.trained_on(relative) == manifest.trained_on(absolute)
     assert manifest.trained_on(relative) != manifest.trained_on(relative.assign(split=split[1::-1] + split[2:]))
+
+
+ROWS = (("a.png", "train", "0", "007"), ("b, c.png", "calibration", "0", "NA"), ("d.png", "test", "1", ""))
+
+
+def spreadsheet(separator=",", end="\n", trailing="", quote='"'):
+    """Write a manifest as other programs do."""
+    lines = [("path", "split", "label", "patient"), *ROWS]
+    return end.join(separator.join(f"{quote}{cell}{quote}" for cell in line) + trailing for line in lines) + end
+
+
+@pytest.mark.parametrize(
+    "content",
+    {
+        "plain": spreadsheet().encode(),
+        "trailing commas": spreadsheet(trailing=",").encode(),
+        "trailing commas but in the header": spreadsheet(trailing=",,").replace(",,", "", 1).encode(),
+        "Excel, semicolons": spreadsheet(";", "\r\n", quote="").encode("utf-8-sig"),
+        "Excel, tabs": spreadsheet("\t", "\r\n", quote="").encode("utf-16"),
+        "blanks": spreadsheet(";", " ;;\r\n\r\n", quote=" ").encode(),
+        "capitals": spreadsheet().replace("path", "Path").replace("split", "SPLIT").replace("test", "Testing").encode(),
+        "words": spreadsheet().replace('"0"', '"NORMAL"').replace('"1"', '"pneumonia"').encode(),
+    }.values(),
+    ids=lambda content: str(len(content)),
+)
+def test_read_takes_what_spreadsheets_write(tmp_path, content):
+    (tmp_path / "m.csv").write_bytes(content)
+    found = manifest.read(tmp_path / "m.csv")
+    assert list(found["path"]) == [str(tmp_path / row[0]) for row in ROWS]
+    assert [list(found[name]) for name in ("split", "label", "patient")] == [
+        ["train", "calibration", "test"],
+        [0, 0, 1],
+        ["007", "NA", ""],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty, 0 bytes"),
+        (b"\n \n,\n", "it has no rows; the first must name the columns, such as path,split,label,patient"),
+        (b"path,split\n", "the manifest has no rows"),
+        (
+            b"path,split\na, b.png,train\n",
+            r"row 2 \(a, \.\.\.\) has 3 fields, the header 2; quote what has a ',' in it",
+        ),
+        (b"path,split,Path\na.png,train,b.png\n", "column path stands more than once"),
+        (b'path,split\n"a.png,train\n', "it is no CSV table"),
+        ("path,split\nM\u00fcller.png,train\n".encode("latin-1"), "it is no text in UTF-8; save it as CSV UTF-8"),
+        (b"path,split,label\na.png,test,benign\n", r"label benign is not 0 \(normal\), 1 \(abnormal\) or empty"),
+        (b"path,split,patient\na.png,train,P1\nb.png,test, P1 \n", r"1 patient\(s\) stand in more than one split: P1"),
+        (b"path,label\na.png,0\n", "column split is missing; found path, label"),
+        (b"path,split\na.png,train\n a.png ,train\n", "path stands in more than one row"),
+    ],
+)
+def test_read_says_what_is_wrong_with_a_table(tmp_path, content, message):
+    (tmp_path / "m.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"m\.csv: {message}"):
+        manifest.read(tmp_path / "m.csv")
+
+
+def test_to_score_no_split_is_needed(tmp_path):
+    save(tmp_path / "a.png", tmp_path / "b.png")
+    (tmp_path / "m.csv").write_text("path;label\na.png;normal\nb.png;\n")
+    assert list(inputs.resolve(tmp_path / "m.csv", purpose="score").rows["split"]) == ["test", "test"]
+    frame = pd.DataFrame({"path": [str(tmp_path / "a.png")], "split": [None]})
+    assert list(inputs.resolve(frame, purpose="score").rows["split"]) == ["test"]
+    with pytest.raises(ValueError, match="column split is missing"):
+        inputs.resolve(tmp_path / "m.csv", purpose="train")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_manifest_that_is_no_file_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "m.csv")
+    with pytest.raises(ValueError, match=r"m\.csv: is a pipe \(FIFO\), not a regular file"):
+        inputs.resolve(tmp_path / "m.csv", purpose="train")
+
+
+def test_patients_are_the_same_however_they_are_typed():
+    assert list(manifest.check(frame(patient=[7.0, None]))["patient"]) == ["7", ""]
+    with pytest.raises(ValueError, match="stand in more than one split: 7;"):
+        manifest.check(frame(patient=[7.0, " 7"]))
+
+
+def test_a_name_with_a_blank_at_its_end_is_that_file(tmp_path):
+    save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.png ")
+    (tmp_path / "m.csv").write_text('path,split\n"a.png ",test\n"b.png ",test\n')
+    assert list(manifest.read(tmp_path / "m.csv")["path"]) == [str(tmp_path / "a.png "), str(tmp_path / "b.png")]

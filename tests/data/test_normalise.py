@@ -10,6 +10,7 @@ import pytest
 
 from loligo.data import normalise
 from loligo.data.normalise import Window
+from loligo.data.preprocessing import Preprocessing
 from loligo.io import UnreadableImage
 from loligo.types import Volume
 
@@ -118,3 +119,20 @@ def test_a_ct_is_no_brain() -> None:
     ringing = head()
     ringing[0, 0, 0] = -900  # a dark voxel alone does not make a CT
     normalise.brain(volume(ringing))
+
+
+@pytest.mark.parametrize("background", [0.0, 9.0])
+def test_brains_of_mean_0_within_a_background_look_as_in_scanner_units(background: float) -> None:
+    raw = head()
+    inside = raw[raw > 0]
+    scored = np.where(raw > 0, (raw - inside.mean()) / inside.std(), background).astype(np.float32)
+    slices = [Preprocessing(24).volume(volume(v)).astype(int) for v in (raw, scored)]
+    assert np.abs(slices[0] - slices[1]).max() <= 3
+
+
+def test_a_background_that_is_dark_stays_as_it_is() -> None:
+    raw = head()
+    ringing = np.where(raw == 0, 0, raw) - np.where(np.roll(raw, 1, 0) * (raw == 0) > 0, 8, 0)
+    noisy = np.where(raw > 0, raw, np.abs(np.random.default_rng(0).normal(0, 9, raw.shape)))
+    for voxels in (raw, raw - 1024, ringing, noisy, noisy.round(), np.full((4, 4, 4), 7)):
+        np.testing.assert_array_equal(normalise.dark_background(voxels.astype(np.float32)), voxels.astype(np.float32))

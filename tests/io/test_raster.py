@@ -1,5 +1,6 @@
 import struct
 import time
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -180,7 +181,7 @@ def test_truncated_files_are_refused_whatever_another_library_told_pillow(tmp_pa
     path = tmp_path / "cut.jpg"
     PIL.Image.fromarray(noise(64, 64)).save(path)
     path.write_bytes(path.read_bytes()[:-800])
-    refuse(path, "cannot be decoded")
+    refuse(path, "is cut short")
 
 
 def test_one_side_is_bounded_however_narrow_an_image_is(tmp_path):
@@ -209,3 +210,55 @@ def test_counting_frames_does_not_take_the_square_of_their_number(tmp_path):
     begin = time.process_time()
     refuse(tmp_path / "a.tif", ".")
     assert time.process_time() - begin < 2
+
+
+def test_a_large_palette_takes_no_more_memory_than_its_pixels(tmp_path):
+    pixels = np.zeros((3000, 2000), np.uint8)
+    pixels[5, 7] = 1
+    image = PIL.Image.fromarray(pixels).convert("P")
+    image.putpalette([0, 0, 0, 200, 200, 200])
+    image.save(tmp_path / "a.png")
+    tracemalloc.start()
+    grey = io.read(tmp_path / "a.png").pixels
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert grey[0, 5, 7] == np.float32(200) / np.float32(255) and np.count_nonzero(grey) == 1
+    assert peak < 9 * pixels.size
+    assert io.reader(tmp_path / "a.png").weigh(tmp_path / "a.png") > peak
+
+
+def test_run_length_code_is_bounded_and_read_below(tmp_path):
+    def bitmap(width, height, codes):
+        head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(codes), 0, 0, 256, 256)
+        colours = bytes(v for i in range(256) for v in (i, i, i, 0))
+        return b"BM" + struct.pack("<IHHI", 1078 + len(codes), 0, 0, 1078) + head + colours + codes
+
+    path = tmp_path / "a.bmp"
+    path.write_bytes(bitmap(60_000, 1_000, b"\0\0" * 1000))
+    refuse(path, "60000 x 1000 pixels in run-length code; save it as PNG")
+    path.write_bytes(bitmap(8, 2, b"\x08\x07\0\0\x08\xff\0\x01"))
+    np.testing.assert_array_equal(io.read(path).pixels[0] * 255, [[255] * 8, [7] * 8])
+    path.write_bytes(bitmap(8, 2, b"\x08\x07\0\0"))
+    refuse(path, "is cut short")
+
+
+def test_a_mask_of_a_palette_is_read_by_its_numbers(tmp_path):
+    numbers = np.array([[0, 1, 2, 255]], np.uint8)
+    image = PIL.Image.fromarray(numbers).convert("P")
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 0, 0] + [0] * 756 + [224, 224, 192])
+    image.save(tmp_path / "a.png")
+    assert raster.read_labels(tmp_path / "a.png").tolist() == [[False, True, True, True]]
+    image.putpalette([255, 255, 255, 0, 0, 0] + [9] * 762)  # grey: what is black is unmarked
+    image.save(tmp_path / "a.png")
+    assert raster.read_labels(tmp_path / "a.png").tolist() == [[True, False, True, True]]
+    image.putpalette([250, 255, 255, 128, 0, 0] + [0] * 762)
+    image.save(tmp_path / "a.png")
+    with pytest.raises(io.UnreadableImage, match=r"its colour number 0 is \(250, 255, 255\), not black"):
+        raster.read_labels(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.png", {"format": "JPEG"}), ("a.tif", {"compression": "jpeg"})])
+def test_a_mask_is_no_jpeg_whatever_its_name(tmp_path, name, options):
+    PIL.Image.fromarray(noise()).save(tmp_path / name, **options)
+    with pytest.raises(io.UnreadableImage, match="a mask cannot be JPEG, which blurs its edges; save it as PNG"):
+        raster.read_labels(tmp_path / name)

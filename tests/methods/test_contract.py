@@ -59,6 +59,13 @@ def method(name: str) -> Method:
 X = torch.from_numpy(anatomy(5, SIZE, seed=1))
 
 
+def test_too_few_normals_are_refused_before_anything_is_learnt(name: str) -> None:
+    method = fresh(name)
+    few = method.least - 1
+    with pytest.raises(ValueError, match=f"{name} needs {method.least} normal images? or more; it got {few}"):
+        fit(method, dataset(anatomy(max(few, 1), SIZE)).subset(range(few)), TrainConfig(2, device="cpu"))
+
+
 def test_scores_have_the_shapes_of_the_contract(name: str, method: Method) -> None:
     scores = ready(method, "float32")(X)
     assert scores.image.shape == (5,)

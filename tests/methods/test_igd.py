@@ -10,8 +10,9 @@ import torch
 
 from conftest import anatomy, dataset
 from loligo.config import TrainConfig
-from loligo.methods.contract import Step
+from loligo.methods.contract import UNMEASURED, Step
 from loligo.methods.igd import Igd, IgdConfig, error, interpolate, one_minus_likelihood
+from loligo.nn.precision import not_finite
 from loligo.nn.similarity import ms_ssim
 from loligo.training.loop import fit
 
@@ -31,7 +32,13 @@ def test_one_minus_likelihood_is_one_minus_the_gaussians_density_against_its_pea
         gaussian = torch.distributions.Normal(centre[0], (variance / 2) ** 0.5)
         expected = 1 - (gaussian.log_prob(row) - gaussian.log_prob(centre[0])).sum().exp()
         torch.testing.assert_close(found, expected)
-    assert not one_minus_likelihood(z, centre[0], torch.tensor(torch.inf)).any()
+    assert not one_minus_likelihood(z, centre[0], torch.tensor(UNMEASURED)).any()
+
+
+def test_images_that_are_all_the_same_leave_finite_weights() -> None:
+    model = igd()
+    fit(model, dataset(np.repeat(anatomy(1, 64), 4, 0)), TrainConfig(3, batch_size=4, device="cpu"), progress=False)
+    assert not not_finite(model.state_dict())
 
 
 def test_mixtures_lie_between_an_image_and_another() -> None:

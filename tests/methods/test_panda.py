@@ -128,6 +128,6 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, object], message
         panda(**options)
 
 
-def test_too_few_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="compares with 2 normal images; it got 1"), torch.no_grad():
-        panda().fit([X[:1]])
+def test_it_needs_as_many_images_as_it_compares_with() -> None:
+    with pytest.raises(ValueError, match="panda needs 5 normal images or more; it got 4"):
+        panda(neighbours=5).check_count(4)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from loligo.nn.backbones import Backbone, find
+from loligo.nn.backbones import DIGESTS, Backbone, find
 from loligo.nn.conv import packed
 
 LITE = "tf_efficientnet_lite0"
@@ -111,6 +111,20 @@ def test_the_package_of_lite0_gives_what_three_copies_give() -> None:
     for a, b in zip(own(x), theirs.eval()(2 * x.expand(-1, 3, -1, -1) - 1), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
         assert a.std() > 1  # trained weights, not fresh ones
+
+
+def test_a_package_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DIGESTS, LITE, "0" * 64)
+    with pytest.raises(ValueError, match=r"\.pth does not hold the weights of tf_efficientnet_lite0 that are known"):
+        find(LITE, "auto")
+
+
+def test_a_file_of_weights_that_are_not_finite_is_refused(tmp_path: Path) -> None:
+    own = Backbone("resnet18", (1, 2))
+    weights = {**own.network.state_dict(), "bn1.bias": torch.full((64,), torch.inf)}
+    save_file(weights, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"weights given for resnet18 are not finite \(bn1\.bias\)"):
+        own.load(str(tmp_path / "w.safetensors"))
 
 
 @pytest.mark.parametrize("name", [LITE, "resnet18", "mobilenetv3_small_050", VIT])

@@ -63,7 +63,7 @@ def test_two_processes_give_the_numbers_of_one(name: str, folder: Path) -> None:
         np.testing.assert_allclose(b[losses], a[losses], rtol=5e-2, atol=1e-4)  # rounding grows from step to step
     a, b = (load_file(run.files.model) for run in (one, two))
     if name == "padim":
-        for key in ("mean", "whitening"):
+        for key in (key for key in a if key.startswith("levels.")):
             torch.testing.assert_close(b[key], a[key], rtol=1e-3, atol=1e-4)
     if name == "squid":  # one queue, in one order; Adam's first steps amplify the rounding of small gradients
         assert b["inpaint.memory.pointer"] == a["inpaint.memory.pointer"]

@@ -13,12 +13,14 @@ from typing import Any
 from loligo import NOTICE, __version__
 from loligo.cli.options import (
     add_device,
+    add_layout,
     add_rate,
     check_methods,
     check_new,
     check_paths,
     check_settings,
     data_of,
+    layout_arguments,
     leading,
     new_parser,
     parse_training,
@@ -40,7 +42,10 @@ def index(argv: list[str]) -> None:
     parser.add_argument("root", metavar="DIR", type=Path, help="folder that holds the images")
     parser.add_argument("-o", "--out", type=Path, required=True, help="manifest to write: .csv or .parquet")
     function = sources.SOURCES[name]
-    parser.add_function_arguments(function, skip={"root"})
+    of_folder = {"normal", "abnormal", "masks", "patient"} if name == "folder" else set()
+    parser.add_function_arguments(function, skip={"root"} | of_folder)
+    if of_folder:
+        add_layout(parser)
     given = vars(parse(parser, argv[1:]))
     root, out = given.pop("root"), given.pop("out")
     check_paths([root])
@@ -61,17 +66,34 @@ def train(argv: list[str]) -> None:
     parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there resumes")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
+    parser.add_argument("--calibration", nargs="+", help="normal images to calibrate on; else a part of the data is")
+    parser.add_argument("--held_out", type=float, default=0.1, help="that part, of the patients")
+    parser.add_argument(
+        "--folds", type=int, help="score each normal by one of so many models that did not see it instead"
+    )
+    add_layout(parser)
     given = parse_training(parser, name, argv[1:])
     check_paths(given.data)
     check_new(given.out)
     _tell_what_begins(name, given.preset)
     api = _api()
-    run = api.train(name, data_of(given.data), given.out, **training_arguments(given), strict=given.strict)
+    run = api.train(
+        name,
+        data_of(given.data),
+        given.out,
+        **training_arguments(given),
+        **layout_arguments(given),
+        calibration=data_of(given.calibration) if given.calibration else None,
+        held_out=given.held_out,
+        folds=given.folds,
+        strict=given.strict,
+    )
     if os.environ.get("RANK", "0") != "0":
         return  # of several processes the first writes and tells
-    held_out, rate = run.about["data"]["calibration"], run.about["data"]["false_alarm_rate"]
-    what = "volumes" if "spacing" in run.about["data"] else "images"
-    print(f"trained on {run.about['data']['train']} normal {what}; {held_out} held out: false-alarm rate {rate:.1%}")
+    data = run.about["data"]
+    what, count, rate = "volumes" if "spacing" in data else "images", data["calibration"], data["false_alarm_rate"]
+    how = "all of them scored by models that did not see them" if data["folds"] else f"{count} held out"
+    print(f"trained on {data['train']} normal {what}; {how}: false-alarm rate {rate:.1%}, p from {1 / (count + 1):.2g}")
     print(f"now: loligo score {run.folder} new/")
     _tell_rejected(run.folder)
 
@@ -116,6 +138,8 @@ def score(argv: list[str]) -> None:
     print(f"{folder / 'scores.csv'}: {len(table)} images, {flagged} flagged, the most abnormal first. {NOTICE}")
     print(f"now: loligo report {folder}")
     _tell_rejected(folder)
+    if remark := table.attrs["remark"]:
+        print(remark, file=sys.stderr)
 
 
 def evaluate(argv: list[str]) -> None:
@@ -134,13 +158,23 @@ def metrics_table(found: dict[str, Any]) -> str:
     lines = [f"{'':22}{'clean':>22}{'paper':>22}"]
     intervals = [f"{p['auc']:.3f} ({p['auc_low']:.3f}-{p['auc_high']:.3f})" for p in (clean, paper)]
     lines.append(f"{'AUC (95 % interval)':22}{intervals[0]:>22}{intervals[1]:>22}")
-    for key in ("ap", "accuracy", "f1", "sensitivity", "specificity"):
+    lines += [f"{name}: {said}" for name in ("clean", "paper") if (said := _against_guessing(found[name]))]
+    for key in ("ap", "accuracy", "f1"):
         lines.append(f"{key:22}{clean[key]:>22.3f}{paper[key]:>22.3f}")
+    for key in ("sensitivity", "specificity"):
+        rates = [f"{p[key]:.3f} ({p[f'{key}_low']:.3f}-{p[f'{key}_high']:.3f})" for p in (clean, paper)]
+        lines.append(f"{key:22}{rates[0]:>22}{rates[1]:>22}")
     lines += [f"clean: {clean['note']}", f"paper: {paper['note']}"]
     for title in ("pixel", "kinds"):
         if title in found:
             lines.append(f"{title}: " + ", ".join(f"{k} {v:.4g}" for k, v in found[title].items()))
     return "\n".join([*lines, NOTICE])
+
+
+def _against_guessing(protocol: dict[str, Any]) -> str:
+    from loligo.evaluation.metrics import against_guessing
+
+    return against_guessing(protocol["auc_low"], protocol["auc_high"])
 
 
 def report(argv: list[str]) -> None:
@@ -152,15 +186,19 @@ def report(argv: list[str]) -> None:
 
 
 def sheet(argv: list[str]) -> None:
-    """write one page on one image, PDF or HTML: loligo sheet RUN IMAGE [-o case.pdf]"""
-    parser = new_parser(sheet, "loligo sheet RUN IMAGE [-o case.pdf|case.html]")
-    parser.add_argument("run", metavar="RUN", help="folder of a trained run")
-    parser.add_argument("image", metavar="IMAGE", help="image file")
-    parser.add_argument("-o", "--out", help="page to write: .pdf or .html (default: the image's name with .pdf, here)")
+    """write a page on each image, PDF or HTML: loligo sheet RUN IMAGE... | RUN --flagged [-o case.pdf]"""
+    parser = new_parser(sheet, "loligo sheet RUN IMAGE... | RUN --flagged [-o case.pdf|case.html]")
+    parser.add_argument("run", metavar="RUN", help="run folder, or that of a scoring")
+    parser.add_argument("images", metavar="IMAGE", nargs="*", default=[], help="image or volume files")
+    parser.add_argument("--flagged", action="store_true", help="of all images that the scoring flagged")
+    parser.add_argument("-o", "--out", help="file to write: .pdf or .html (default: the image's name with .pdf, here)")
     add_device(parser)
     add_rate(parser)
     given = parse(parser, argv)
-    made = _api().sheet(given.run, given.image, given.out, device=given.device, false_alarm_rate=given.false_alarm_rate)
+    if given.flagged == bool(given.images):
+        fail("give the images to make sheets of, or --flagged for all that the scoring flagged")
+    images = None if given.flagged else given.images
+    made = _api().sheet(given.run, images, given.out, device=given.device, false_alarm_rate=given.false_alarm_rate)
     print(f"{made}. {NOTICE}")
 
 

@@ -48,6 +48,20 @@ def add_rate(parser: Parser, default: float | None = None) -> None:
     parser.add_argument("--false_alarm_rate", type=float, default=default, help=meaning)
 
 
+def add_layout(parser: Any) -> None:
+    """Add what says of sub-folders what their names do not."""
+    parser.add_argument("--normal", nargs="+", default=[], metavar="DIR", help="sub-folders of normal images")
+    parser.add_argument("--abnormal", nargs="+", default=[], metavar="DIR", help="sub-folders of abnormal images")
+    parser.add_argument("--masks", nargs="+", default=[], metavar="DIR", help="sub-folders of masks")
+    meaning = "'folder' where each sub-folder is a patient, or a pattern whose first group in a file's name is one"
+    parser.add_argument("--patient", type=str, default="", help=meaning)
+
+
+def layout_arguments(given: Any) -> dict[str, Any]:
+    """Return what was given of the options that `add_layout` adds."""
+    return {name: getattr(given, name) for name in ("normal", "abnormal", "masks", "patient")}
+
+
 def data_of(paths: list[str]) -> str | list[str]:
     """Return one path as it is, several as a list."""
     return paths[0] if len(paths) == 1 else paths

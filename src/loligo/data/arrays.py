@@ -12,9 +12,10 @@ import pandas as pd
 
 from loligo import io
 from loligo.data.dataset import Dataset, no_rejections, refuse_mixed
-from loligo.data.decode import decode, levels
-from loligo.data.preprocessing import Levels, Preprocessing
-from loligo.types import Geometry, Image, Volume, VolumeHeader
+from loligo.data.decode import Decoded, decode, prepared
+from loligo.data.entries import content_hash
+from loligo.data.preprocessing import Preprocessing
+from loligo.types import Image, Volume, VolumeHeader
 
 Given = Image | Volume | npt.NDArray[Any] | str | Path
 
@@ -30,16 +31,19 @@ def from_images(images: Sequence[Given] | Given, preprocessing: Preprocessing) -
     if not listed:
         raise ValueError("there are no images; give arrays (H, W), a stack (N, H, W) or paths")
     found = [_one(i, image, preprocessing) for i, image in enumerate(listed)]
-    names = [str(geometry.source or f"image {i}") for i, (_, geometry) in enumerate(found)]
-    volume = [isinstance(geometry, VolumeHeader) for _, geometry in found]
+    names = [str(one.geometry.source or f"image {i}") for i, one in enumerate(found)]
+    volume = [isinstance(one.geometry, VolumeHeader) for one in found]
     refuse_mixed(names, volume)
     return Dataset(
         rows=pd.DataFrame({"path": names}),
-        pixels=np.concatenate([own for own, _ in found]),
+        pixels=np.concatenate([one.levels for one in found]),
         rejected=no_rejections(),
         preprocessing=preprocessing,
-        geometries=tuple(geometry for _, geometry in found),
-        counts=tuple(len(own) for own, _ in found) if volume[0] else None,
+        geometries=tuple(one.geometry for one in found),
+        counts=tuple(len(one.levels) for one in found) if volume[0] else None,
+        warnings=tuple(one.warnings for one in found),
+        slices_with_tissue=tuple(one.tissue for one in found),
+        contents=tuple(content_hash(path) if (path := one.geometry.source) and path.is_file() else "" for one in found),
     )
 
 
@@ -76,11 +80,11 @@ def _listed(images: Sequence[Given] | Given) -> list[Given]:
     return [stack] if stack.ndim == 2 else list(stack)
 
 
-def _one(i: int, image: Given, preprocessing: Preprocessing) -> tuple[Levels, Geometry | VolumeHeader]:
-    """Return the levels and the geometry of one image; raise ``ValueError`` that names it."""
+def _one(i: int, image: Given, preprocessing: Preprocessing) -> Decoded:
+    """Return one image as a network sees it; raise ``ValueError`` that names it."""
     if isinstance(image, str | Path):
         try:
-            return decode(Path(image), "", preprocessing)
+            return decode(Path(image), preprocessing)
         except io.UnreadableImage:
             raise
         except ValueError as error:
@@ -90,7 +94,7 @@ def _one(i: int, image: Given, preprocessing: Preprocessing) -> tuple[Levels, Ge
             image = _image(image)
         elif not np.isfinite(image.voxels).all():
             raise ValueError("some of its voxels are NaN or infinite; give each a number")
-        return levels(image, preprocessing), image.geometry
+        return prepared(image, preprocessing)
     except io.UnreadableImage:
         raise
     except ValueError as error:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from loligo.data.checks import Names
 from loligo.data.preprocessing import WHITE, Preprocessing
 from loligo.io import planes
 from loligo.types import Geometry, VolumeHeader
 
 if TYPE_CHECKING:
     import torch
+
+
+T = TypeVar("T")
 
 
 class Pixels(Protocol):
@@ -48,6 +53,12 @@ class Dataset:
     """Of each row's file, R."""
     counts: tuple[int, ...] | None = None
     """Slices of each row; None where the rows are images."""
+    warnings: tuple[Names, ...] = ()
+    """What is odd about each row by itself, R names of `checks.WARNINGS`; empty where nobody looked."""
+    slices_with_tissue: tuple[tuple[bool, ...], ...] = ()
+    """Which slices of each row, R, hold tissue; empty where nobody looked."""
+    contents: tuple[str, ...] = ()
+    """SHA-256 of each row's file, R, empty text for an array; empty where nobody looked."""
 
     def __len__(self) -> int:
         """Count the images."""
@@ -57,6 +68,12 @@ class Dataset:
     def row_of(self) -> npt.NDArray[np.int64]:
         """Return which row each image is of, (N,)."""
         return np.repeat(np.arange(len(self.rows)), self.counts or 1)
+
+    @functools.cached_property
+    def tissue(self) -> npt.NDArray[np.bool_]:
+        """Tell which images (N,) hold tissue, those of which nobody knows among them."""
+        known = itertools.chain.from_iterable(self.slices_with_tissue)
+        return np.fromiter(known, bool) if self.slices_with_tissue else np.ones(len(self), bool)
 
     def batch(self, indices: Any) -> torch.Tensor:
         """Copy the images at ``indices`` (n,), a list, array or tensor, as (n, 1, S, S) float32 in [0, 1].
@@ -75,12 +92,19 @@ class Dataset:
     def subset(self, rows: Any) -> Dataset:
         """Return the data set of some rows (n,), ascending; its pixels lie in memory."""
         chosen = np.asarray(rows)
+
+        def of(every: Sequence[T]) -> tuple[T, ...]:
+            return tuple(every[row] for row in chosen) if every else ()
+
         return replace(
             self,
             rows=self.rows.iloc[chosen].reset_index(drop=True),
             pixels=self.pixels[np.flatnonzero(np.isin(self.row_of, chosen))],
-            geometries=tuple(self.geometries[row] for row in chosen),
-            counts=None if self.counts is None else tuple(self.counts[row] for row in chosen),
+            geometries=of(self.geometries),
+            counts=of(self.counts) if self.counts else None,
+            warnings=of(self.warnings),
+            slices_with_tissue=of(self.slices_with_tissue),
+            contents=of(self.contents),
         )
 
     @functools.cached_property

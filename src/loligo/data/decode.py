@@ -4,57 +4,86 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import NamedTuple
 
 from loligo import io
+from loligo.data import checks
 from loligo.data.preprocessing import Levels, Preprocessing
-from loligo.io import raster
 from loligo.types import Geometry, Image, Volume, VolumeHeader
+
+AT_ONCE = 2**30
+"""Bytes that the files which threads decode at the same time may take together; one alone may take more."""
 
 _ESCAPED = re.compile(r"\\(udc[0-9a-f]{2}|r)")
 
 
-def decode(path: Path, mask: str, preprocessing: Preprocessing) -> tuple[Levels, Geometry | VolumeHeader]:
-    """Read an image, (1, 1, S, S), or a volume, (slices, 1, S, S), and where its pixels lie.
+class Decoded(NamedTuple):
+    """An image or volume as a network sees it."""
 
-    Raises ``ValueError``, among them ``UnreadableImage``, for a file that cannot be used, and where its mask cannot be
-    read or does not lie on it. Memory that does not suffice is a fault of the file, too.
+    levels: Levels
+    """(1, 1, S, S), or (slices, 1, S, S) of a volume."""
+    geometry: Geometry | VolumeHeader
+    """Where its pixels lie."""
+    warnings: checks.Names
+    """What is odd about it by itself."""
+    tissue: tuple[bool, ...]
+    """Which of its slices hold tissue; (True,) for an image."""
+
+
+class _Memory:
+    """Memory that threads share: whoever wants more than is left waits."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Hold so many bytes, or all where they are more."""
+        size = min(size, self._limit)
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= size)
+            self._left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
+
+
+_MEMORY = _Memory(AT_ONCE)
+
+
+def decode(path: Path, preprocessing: Preprocessing) -> Decoded:
+    """Read an image or a volume.
+
+    Raises ``ValueError``, among them ``UnreadableImage``, for a file that cannot be used. Memory that does not suffice
+    is a fault of the file, too.
     """
     try:
-        found = io.load(path)
-        if mask:
-            _check_mask(Path(mask), found)
-        return levels(found, preprocessing), found.geometry
+        reader = io.reader(path)
+        with _MEMORY.taken(reader.weigh(path)):
+            return prepared(reader.read(path), preprocessing)
     except MemoryError as error:
         raise io.UnreadableImage(path, "there is not enough memory to decode it; make it smaller") from error
 
 
-def levels(found: Image | Volume, preprocessing: Preprocessing) -> Levels:
+def prepared(found: Image | Volume, preprocessing: Preprocessing) -> Decoded:
     """Return an image or a volume as a network sees it; raises as `Preprocessing.image` and `Preprocessing.volume`."""
-    return preprocessing.volume(found) if isinstance(found, Volume) else preprocessing.image(found)
+    levels = preprocessing.volume(found) if isinstance(found, Volume) else preprocessing.image(found)
+    warnings = checks.found(found, levels, preprocessing.size)
+    return Decoded(levels, found.geometry, warnings, checks.tissue(levels))
 
 
-def read_mask(path: Path) -> npt.NDArray[np.bool_]:
-    """Read a mask as (H, W) bool: true wherever the pixel is not 0.
-
-    Raises ``ValueError`` for what ``io.read`` refuses and for JPEG, whose compression moves the edges.
-    """
-    if raster.is_jpeg(io.content.head(path)):
-        raise io.UnreadableImage(path, "a mask cannot be JPEG, which blurs its edges; save it as PNG")
-    mask: npt.NDArray[np.bool_] = io.read(path).pixels[0] > 0
-    return mask
-
-
-def reason(error: Exception, path: str, mask: str) -> str:
-    """Say why a file was rejected without its own name, and without folders, which may tell of a patient."""
+def reason(error: Exception, path: str) -> str:
+    """Say why a file was rejected without its own name, which may tell of a patient."""
     if _ESCAPED.search(path) and not Path(path).exists():  # as `manifest.writable` writes it
         return "its name is not UTF-8 or has a carriage return, shown here as a code after a \\; rename the file"
-    said = str(error).removeprefix(f"{path}: ")
-    return said.replace(mask, Path(mask).name) if mask else said
+    return str(error).removeprefix(f"{path}: ")
 
 
 def shared_spacing(paths: Iterable[str]) -> tuple[float, ...]:
@@ -73,13 +102,3 @@ def shared_spacing(paths: Iterable[str]) -> tuple[float, ...]:
     if not headers:
         return ()
     return nifti.check_spacing(headers)
-
-
-def _check_mask(mask: Path, found: Image | Volume) -> None:
-    """Raise ``ValueError`` for a mask that cannot be read or does not lie on its image."""
-    if isinstance(found, Volume):
-        from loligo.io import nifti  # as above
-
-        nifti.read_mask(mask, found)
-    elif (shape := read_mask(mask).shape) != found.pixels.shape[1:]:
-        raise ValueError(f"its mask {mask} has (height, width) {shape}, the image {found.pixels.shape[1:]}")

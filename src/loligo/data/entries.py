@@ -1,7 +1,7 @@
 """Name, write and read the entries of the cache: one file an image or volume, its levels behind a header.
 
 b"loligo" and two spaces, the CRC-32 of all that follows, the length of the header (4 bytes each)
-header: JSON with count, size and geometry
+header: JSON with count, geometry, warnings and tissue
 levels: (count, 1, S, S) uint16, little-endian
 """
 
@@ -23,11 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loligo import io
-from loligo.data.decode import decode
+from loligo.data.checks import Names
+from loligo.data.decode import Decoded, decode
 from loligo.data.preprocessing import Levels, Preprocessing
 from loligo.types import Geometry, VolumeHeader
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Part of each entry's name: raise it whenever the same files would give other pixels."""
 UNFINISHED = ".building-"
 """How the names of entries begin that are being written."""
@@ -38,32 +39,36 @@ _MOST = 1 << 16  # bytes of a header, at most
 _CHUNK = 1 << 20
 
 
-class Row(NamedTuple):
-    """The files of a row of a manifest."""
+class Wanted(NamedTuple):
+    """A file that is asked for."""
 
-    path: str
-    mask: str
-    """Empty where there is none."""
+    source: str
+    content: str
+    """Its `content_hash`."""
+    path: Path
+    """Where its entry lies, or would."""
 
 
 class Entry(NamedTuple):
     """An image or volume that was decoded, and where its levels lie on disk unless there was no room for them."""
 
-    row: Row
-    path: Path
+    file: Wanted
     images: int
     """1, or the slices of a volume."""
     offset: int
     """Bytes before the levels."""
     geometry: Geometry | VolumeHeader
+    warnings: Names
+    """What is odd about it by itself."""
+    tissue: tuple[bool, ...]
+    """Which of its slices hold tissue."""
 
 
-def key(row: Row, preprocessing: Preprocessing) -> str:
-    """Name an entry by all that decides its content; raises ``UnreadableImage`` where a file cannot be opened."""
-    p, mask = preprocessing, content_hash(Path(row.mask)) if row.mask else ""
-    content = content_hash(Path(row.path))
-    said = f"{FORMAT_VERSION} {p.size} {p.aspect} {p.axis} {p.window} {p.spacing} {content} {mask}"
-    return hashlib.sha256(said.encode()).hexdigest()[:40]
+def wanted(source: str, preprocessing: Preprocessing, folder: Path) -> Wanted:
+    """Name a file's entry by all that decides its content; raises ``UnreadableImage`` where it cannot be opened."""
+    p, content = preprocessing, content_hash(Path(source))
+    said = f"{FORMAT_VERSION} {p.size} {p.aspect} {p.axis} {p.window} {p.spacing} {content}"
+    return Wanted(source, content, folder / hashlib.sha256(said.encode()).hexdigest()[:40])
 
 
 def content_hash(path: Path) -> str:
@@ -78,10 +83,10 @@ def content_hash(path: Path) -> str:
             raise io.UnreadableImage(path, f"cannot be read ({error.strerror or error})") from error
 
 
-def look(path: Path, row: Row, preprocessing: Preprocessing) -> Entry | None:
+def look(file: Wanted, preprocessing: Preprocessing) -> Entry | None:
     """Return a whole entry, and note that it was used; None where there is none, or not what was written."""
     try:
-        with path.open("rb", buffering=0) as stream:
+        with file.path.open("rb", buffering=0) as stream:
             first = stream.read(_PREFIX.size)
             magic, checksum, length = _PREFIX.unpack(first)
             if magic != _MAGIC or length > _MOST:
@@ -94,32 +99,34 @@ def look(path: Path, row: Row, preprocessing: Preprocessing) -> Entry | None:
         if found != checksum or held != values["count"] * preprocessing.size**2 * 2:
             return None
         with suppress(OSError):  # a folder that can only be read
-            os.utime(path)
-        return Entry(row, path, values["count"], _PREFIX.size + length, _geometry(values["geometry"], Path(row.path)))
+            os.utime(file.path)
+        geometry = _geometry(values["geometry"], Path(file.source))
+        warnings, tissue = tuple(values["warnings"]), tuple(map(bool, values["tissue"]))
+        return Entry(file, values["count"], _PREFIX.size + length, geometry, warnings, tissue)
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
 
 
-def write(
-    path: Path, row: Row, levels: Levels, geometry: Geometry | VolumeHeader, room: Callable[[int], bool]
-) -> Entry:
+def write(file: Wanted, decoded: Decoded, room: Callable[[int], bool]) -> Entry:
     """Write an entry where there is ``room`` for so many bytes, and return it."""
-    header = json.dumps({"count": len(levels), "geometry": _values(geometry)}).encode()
+    levels, geometry, warnings, tissue = decoded
+    values = {"count": len(levels), "geometry": _values(geometry), "warnings": warnings, "tissue": [*map(int, tissue)]}
+    header = json.dumps(values).encode()
     offset = _PREFIX.size + len(header)
     if room(offset + levels.nbytes):
         little = levels if sys.byteorder == "little" else levels.byteswap()
         length = _LENGTH.pack(len(header))
         checksum = zlib.crc32(little.data, zlib.crc32(header, zlib.crc32(length)))
-        handle, temporary = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)  # only its owner can read it
+        handle, temporary = tempfile.mkstemp(prefix=UNFINISHED, dir=file.path.parent)  # only its owner can read it
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(_PREFIX.pack(_MAGIC, checksum, len(header)) + header)
                 stream.write(little.data)
-            Path(temporary).replace(path)
+            Path(temporary).replace(file.path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-    return Entry(row, path, len(levels), offset, geometry)
+    return Entry(file, len(levels), offset, geometry, warnings, tissue)
 
 
 class Entries:
@@ -158,22 +165,23 @@ class Entries:
 
     def _anew(self, entry: Entry) -> Levels:
         """Decode a file once more."""
+        file = entry.file
         if not self._warned:
-            log.warning("%s is not in the image cache and is decoded at each use, as may be others", entry.row.path)
+            log.warning("%s is not in the image cache and is decoded at each use, as may be others", file.source)
             self._warned = True
         try:
-            if key(entry.row, self.preprocessing) != entry.path.name:
+            if content_hash(Path(file.source)) != file.content:
                 raise ValueError("its content changed")
-            return decode(Path(entry.row.path), entry.row.mask, self.preprocessing)[0]
+            return decode(Path(file.source), self.preprocessing).levels
         except ValueError as error:
-            said = str(error).removeprefix(f"{entry.row.path}: ")
-            raise OSError(f"{entry.row.path}: cannot be used any more ({said}); run again") from error
+            said = str(error).removeprefix(f"{file.source}: ")
+            raise OSError(f"{file.source}: cannot be used any more ({said}); run again") from error
 
 
 def _read(entry: Entry, image: int, target: Levels) -> bool:
     """Read the levels of one image (1, S, S) of an entry; False where they are not there."""
     try:
-        with entry.path.open("rb", buffering=0) as stream:
+        with entry.file.path.open("rb", buffering=0) as stream:
             stream.seek(entry.offset + image * target.nbytes)
             return stream.readinto(target.data.cast("B")) == target.nbytes
     except OSError:

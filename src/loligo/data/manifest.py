@@ -2,7 +2,8 @@
 
 Columns are ``path, split, label, patient, mask, source`` and whatever else a source knows.
 ``split`` is train, calibration, validation or test; ``label`` is 0 normal, 1 abnormal or empty (Int64 <NA>);
-``patient``, ``mask`` and ``source`` are text, empty where unknown. Paths are absolute in memory.
+``patient``, ``mask`` and ``source`` are text, empty where unknown. Paths are absolute in memory. Blanks around what
+stands in these columns do not count; splits and labels may be words such as Test, val, normal and NORMAL.
 """
 
 from __future__ import annotations
@@ -12,19 +13,24 @@ import os.path
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from loligo import io
+from loligo.data import copies, folder_names, tables
 from loligo.data.dataset import AllRejected
 from loligo.data.splits import SPLITS, hold_out
+from loligo.data.walk import is_hidden
 from loligo.files import replacing
 
 REQUIRED, OPTIONAL = ("path", "split"), ("label", "patient", "mask", "source")
+FILES = ("path", "mask")
 MANIFEST_SUFFIXES = (".csv", ".parquet")
 CALIBRATION_FRACTION = 0.10
 """Fraction of the patients of a plain folder of normals that is held out to calibrate on."""
+
+_LABELS = {"normal": 0, "abnormal": 1}
 
 log = logging.getLogger(__name__)
 
@@ -36,35 +42,56 @@ class Listing(NamedTuple):
     """A checked manifest."""
     rejected: pd.DataFrame
     """Columns path, reason: files that no reader takes, or that cannot be opened."""
+    notes: tuple[str, ...] = ()
+    """What folders were taken for, and what else a user should know; a line each."""
 
     def accepted(self) -> pd.DataFrame:
-        """Return the rows, and log how many files of which kinds were passed over."""
+        """Return the rows; log the notes, and how many files of which kinds were passed over."""
+        self.tell()
         _log(self.rejected)
         return self.rows
 
+    def tell(self) -> None:
+        """Log the notes."""
+        for note in self.notes:
+            log.warning("%s", note)
 
-def read(path: Path) -> pd.DataFrame:
+    def with_calibration(self, fraction: float, seed: int) -> Listing:
+        """Return what is to be learnt from as normals, a fraction held out; see `as_normals`."""
+        content = copies.find(self.rows["path"])
+        rows = as_normals(self.rows, fraction, seed, content)
+        return self._replace(rows=rows, notes=(*self.notes, *copies.notes(rows, content)))
+
+
+def read(path: Path, split: str = "") -> pd.DataFrame:
     """Read and check a CSV or Parquet manifest; relative ``path`` and ``mask`` start at its own folder.
 
-    Raises ``FileNotFoundError``, or ``ValueError`` that names the manifest and what ``check`` found in it.
+    Images of no split are of the one given. Raises ``FileNotFoundError``, or ``ValueError`` that names the manifest and
+    what ``check`` found in it.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"manifest {path} does not exist")
+    _suffix(path)
     folder = absolute(path).parent
     try:
-        frame = check(_read_table(path))
-        for column in ("path", "mask"):
+        frame = tables.read(path, (*REQUIRED, *OPTIONAL))
+        for column in FILES:
+            if column in frame:
+                frame[column] = _text(frame[column]).map(lambda entry: _trimmed(entry, folder))
+        frame = check(frame, split)
+        for column in FILES:
             frame[column] = frame[column].map(lambda entry: str(absolute(folder / entry)) if entry else "")
         _check_rows(frame)  # again, as one file may have been listed as a.png and ./a.png
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        said = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: {said}") from error
     return frame
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Check and write a manifest as CSV or Parquet, by suffix; paths below its folder become relative."""
     frame, folder = check(frame), absolute(path).parent
-    for column in ("path", "mask"):
+    for column in FILES:
         frame[column] = frame[column].map(lambda entry: _below(folder, entry) if entry else "")
     suffix = _suffix(path)
     with replacing(path) as new:
@@ -74,21 +101,25 @@ def write(frame: pd.DataFrame, path: Path) -> None:
             frame.to_parquet(new, index=False)
 
 
-def check(frame: pd.DataFrame) -> pd.DataFrame:
+def check(frame: pd.DataFrame, split: str = "") -> pd.DataFrame:
     """Return a checked copy, optional columns filled with empty, ``label`` as Int64, index 0..N-1.
+
+    Where a ``split`` is given, images of none are of that one.
 
     Raises ``ValueError`` for no rows, a missing column, an empty or repeated path, an unknown split or
     label, an abnormal image in train or calibration, and a patient in more than one split.
     """
-    if missing := [name for name in REQUIRED if name not in frame]:
+    if missing := [name for name in REQUIRED if name not in frame and not (split and name == "split")]:
         raise ValueError(f"column {_some(missing)} is missing; found {_some(frame.columns)}")
     if frame.empty:
         raise ValueError("the manifest has no rows")
     frame = frame.reset_index(drop=True)
     for name in (*REQUIRED, *OPTIONAL):
-        if name != "label":
-            frame[name] = _text(frame[name]) if name in frame else ""
-    frame["label"] = _labels(frame)
+        frame[name] = _text(frame[name]) if name in frame else ""
+        if name not in FILES:
+            frame[name] = frame[name].str.strip()
+    frame["split"] = frame["split"].map({word: _split(word, split) for word in frame["split"].unique()})
+    frame["label"] = _labels(frame["label"])
     _check_rows(frame)
     _check_patients(frame)
     return frame
@@ -105,29 +136,39 @@ def sift(paths: Iterable[Path]) -> tuple[list[Path], pd.DataFrame]:
             io.kind(path)
             kept.append(path)
         except io.UnreadableImage as error:
-            rejected.append((writable(path), str(error).removeprefix(f"{path}: ")))
-    table = pd.DataFrame(rejected, columns=["path", "reason"], dtype=str)
+            rejected.append((path, str(error).removeprefix(f"{path}: ")))
+    table = rejection(rejected)
     if rejected and not kept:
         raise AllRejected(table)
     return kept, table
 
 
-def as_normals(rows: pd.DataFrame, calibration: float, seed: int) -> pd.DataFrame:
+def rejection(found: Iterable[tuple[Path, str]]) -> pd.DataFrame:
+    """Return a table of rejected files: columns path, reason."""
+    rows = [(writable(path), reason) for path, reason in found]
+    return pd.DataFrame(rows, columns=["path", "reason"], dtype=str)
+
+
+def as_normals(
+    rows: pd.DataFrame, calibration: float, seed: int, content: pd.Series[str] | None = None
+) -> pd.DataFrame:
     """Label what is in train or calibration 0, and hold out a fraction where nothing is in calibration.
 
-    Where none of what would be held out can be read, it is left to train, which rejects it, and others are.
+    Images of one patient or one ``content``, as `copies.find` tells it, are held out together. Where none of what would
+    be held out can be read, it is left to train, which rejects it, and others are.
     """
     normal = rows["split"].isin(("train", "calibration"))
     rows = rows.assign(label=rows["label"].mask(normal, 0))
     if (rows["split"] == "calibration").any():
         return rows
-    held = first = hold_out(rows, "calibration", calibration, seed)
+    content = copies.find(rows["path"]) if content is None else content
+    held = first = hold_out(rows, "calibration", calibration, seed, content)
     unfit = pd.Series(False, rows.index)
     while len(chosen := held.loc[held["split"] == "calibration", "path"]) and not any(map(_readable, chosen)):
         unfit |= rows["path"].isin(chosen)
         if (rows["split"][~unfit] == "train").sum() < 2:
             return first  # whoever loads them says what is wrong
-        held = hold_out(rows[~unfit], "calibration", calibration, seed)
+        held = hold_out(rows[~unfit], "calibration", calibration, seed, content[~unfit])
     return pd.concat([held, rows[unfit]]).sort_index()
 
 
@@ -137,11 +178,6 @@ def _readable(path: str) -> bool:
     except (ValueError, MemoryError):
         return False
     return True
-
-
-def is_hidden(path: Path) -> bool:
-    """Tell files and folders that are none of ours by their name: hidden ones, and those that systems leave."""
-    return path.name.startswith((".", "__MACOSX")) or path.name.lower() in ("thumbs.db", "desktop.ini")
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -190,13 +226,6 @@ def _suffix(path: Path) -> str:
     return suffix
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    """Read all columns that we know as text, so that patient 007 stays 007 and NA a name."""
-    if _suffix(path) == ".parquet":
-        return pd.read_parquet(path)
-    return pd.read_csv(path, dtype=dict.fromkeys((*REQUIRED, *OPTIONAL), str), keep_default_na=False, na_values=[""])
-
-
 def _below(folder: Path, entry: str) -> str:
     """Write ``entry`` relative to ``folder`` where it lies below it, else absolute."""
     path = absolute(Path(entry))
@@ -204,18 +233,29 @@ def _below(folder: Path, entry: str) -> str:
 
 
 def _text(column: pd.Series[str]) -> pd.Series[str]:
-    """Turn a column into text, empty where it has no value."""
-    return column.astype(object).where(column.notna(), "").astype(str)
+    """Turn a column into text, empty where it has no value; a number 7.0 is 7."""
+    values = ["" if pd.isna(value) else value for value in column]
+    whole = [int(value) if isinstance(value, float) and value % 1 == 0 else value for value in values]
+    return pd.Series([str(value) for value in whole], column.index, dtype=object).astype(str)
 
 
-def _labels(frame: pd.DataFrame) -> pd.Series[int]:
+def _trimmed(entry: str, folder: Path) -> str:
+    """Take blanks around a path away, unless there is a file that has them."""
+    return entry if entry == entry.strip() or (folder / entry).exists() else entry.strip()
+
+
+def _split(word: str, default: str) -> str:
+    """Return the split that a word means, or the word."""
+    return (word.lower() if word.lower() in SPLITS else folder_names.read(word).split or word) or default
+
+
+def _labels(text: pd.Series[str]) -> pd.Series[int]:
     """Return the labels as Int64 of 0, 1 and <NA>."""
-    given = frame["label"] if "label" in frame else pd.Series("", index=frame.index)
-    text = _text(given).str.strip()
-    known = text.map({"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": pd.NA})
-    if (wrong := known.isna() & (text != "")).any():
-        raise ValueError(f"label {_some(sorted(set(text[wrong])))} is not 0 (normal), 1 (abnormal) or empty (unknown)")
-    return known.astype("Int64")
+    meaning: dict[str, Any] = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": pd.NA}
+    meaning |= {word: _LABELS.get(folder_names.read(word).kind) for word in text.unique() if word not in meaning}
+    if wrong := sorted(word for word, label in meaning.items() if label is None):
+        raise ValueError(f"label {_some(wrong)} is not 0 (normal), 1 (abnormal) or empty (unknown)")
+    return text.map(meaning).astype("Int64")
 
 
 def _check_rows(frame: pd.DataFrame) -> None:

@@ -114,6 +114,25 @@ def brain(volume: Volume, limit: float = 3.0) -> Window:
     return Window(mean - limit * deviation, mean + limit * deviation)
 
 
+def dark_background(voxels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return voxels (X, Y, Z) whose background is darker than all tissue, where it is one value that lies among it.
+
+    Tissue that was brought to mean 0 and deviation 1 by itself leaves such a background, 0. It is the value of at least
+    half of the voxels on the faces, and becomes black in any window.
+    """
+    faces = np.concatenate([np.take(voxels, (0, -1), axis).ravel() for axis in range(3)])
+    values, counts = np.unique(faces, return_counts=True)
+    background = values[counts.argmax()]
+    if 2 * counts.max() < faces.size or background == voxels.min():
+        return voxels
+    around = voxels == background
+    tissue = voxels[~around]
+    low, high = np.percentile(tissue, TAILS)
+    if background <= low + FOREGROUND * (high - low):  # dark enough: an edge that rings lies below it
+        return voxels
+    return np.where(around, np.float32(2 * tissue.min() - high), voxels)
+
+
 def foreground(voxels: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Tell tissue from background, for voxels (X, Y, Z) with a dark background, whether exactly 0 or noise.
 

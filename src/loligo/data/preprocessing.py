@@ -5,7 +5,7 @@ Both ways lay the centres of pixels on each other: pixel i of n lies at (i + 0.5
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -67,6 +67,8 @@ class Preprocessing:
             from loligo.io import nifti  # here: it imports slowly, and images need it not
 
             nifti.check_spacing([volume], self.spacing)
+        if self.window == "brain":
+            volume = replace(volume, voxels=normalise.dark_background(volume.voxels))
         window = normalise.WINDOWS[self.window](volume)
         return self._levels(planes.slices(window.apply(volume.voxels), self.axis))
 

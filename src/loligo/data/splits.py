@@ -12,16 +12,31 @@ import pandas as pd
 SPLITS = ("train", "calibration", "validation", "test")
 
 
-def hold_out(frame: pd.DataFrame, split: str, fraction: float, seed: int) -> pd.DataFrame:
+def hold_out(
+    frame: pd.DataFrame, split: str, fraction: float, seed: int, content: pd.Series[str] | None = None
+) -> pd.DataFrame:
     """Move a ``fraction`` in [0, 1) of the ``train`` patients to ``split``; other rows stay as they are.
 
-    A row without a patient counts as a patient of its own. A fraction above 0 moves one patient at least;
-    raises ``ValueError`` where that would leave none in ``train``.
+    A row without a patient counts as a patient of its own; patients of whom images share a ``content`` (N,) that is not
+    empty count as one. A fraction above 0 moves one patient at least; raises ``ValueError`` where that would leave none
+    in ``train``.
     """
     train = frame["split"] == "train"
-    frame = frame.copy()
-    frame.loc[train, "split"] = assign(patients(frame)[train], {split: fraction}, seed, rest="train")
+    frame, keys = frame.copy(), patients(frame)[train]
+    if content is not None:
+        keys = joined(keys, content[train])
+    frame.loc[train, "split"] = assign(keys, {split: fraction}, seed, rest="train")
     return frame
+
+
+def joined(keys: pd.Series[str], content: pd.Series[str]) -> pd.Series[str]:
+    """Give rows (N,) that share a key or a content, directly or through others, one key; an empty content is none."""
+    same = content.where(content != "", keys)
+    while True:
+        least = keys.groupby(same).transform("min").groupby(keys).transform("min")
+        if (least == keys).all():
+            return keys
+        keys = least
 
 
 def arrange(
@@ -53,16 +68,20 @@ def assign(keys: pd.Series[str], fractions: Mapping[str, float], seed: int, *, r
         count = max(1, round(fraction * len(ranked))) if fraction and ranked else 0
         assigned |= dict.fromkeys(ranked[len(assigned) :][:count], split)
     if rest == "train" and ranked and len(assigned) == len(ranked):
+        names = ", ".join(["train", *(split for split, fraction in fractions.items() if fraction)])
         raise ValueError(
-            f"{len(ranked)} patient(s) are too few to hold out {dict(fractions)} and still train;"
-            " add images or make the fractions smaller"
+            f"{len(keys)} image(s) of {len(ranked)} patient(s) are too few to learn from: {names} need"
+            f" {len(assigned) + 1} patients at least. Images of one patient, and copies of one image, stay together"
         )
     return keys.map(lambda key: assigned.get(key, rest))
 
 
-def folds(frame: pd.DataFrame, count: int, seed: int) -> pd.Series[int]:
-    """Give each row (N,) one of ``count`` folds, 0 to count - 1, of equally many patients, as nearly as that goes."""
-    keys = patients(frame)
+def folds(frame: pd.DataFrame, count: int, seed: int, content: pd.Series[str]) -> pd.Series[int]:
+    """Give each row (N,) one of ``count`` folds, 0 to count - 1, of equally many patients, as nearly as that goes.
+
+    Images that share a ``content`` (N,) that is not empty are in one fold.
+    """
+    keys = joined(patients(frame), content)
     ranked = sorted(keys.unique(), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
     return keys.map({key: place % count for place, key in enumerate(ranked)})
 

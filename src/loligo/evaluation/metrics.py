@@ -62,6 +62,13 @@ def roc_auc_interval(labels: npt.ArrayLike, scores: npt.ArrayLike, groups: npt.A
     return auc, float(expit(logit(auc) - half)), float(expit(logit(auc) + half))
 
 
+def against_guessing(low: float, high: float) -> str:
+    """Say where the 95 % interval of an AUC holds 0.5, or lies below it; empty where it lies above."""
+    if high < 0.5:
+        return "Worse than guessing: the scores are upside down for this set."
+    return "Not better than guessing: the 95 % interval holds 0.5." if low <= 0.5 else ""
+
+
 def members(groups: npt.ArrayLike | None, count: int) -> npt.NDArray[np.int64]:
     """Number the groups of images: (N,) int64, each image its own without any; ValueError where an image has none."""
     if groups is None:

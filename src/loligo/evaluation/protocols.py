@@ -7,6 +7,7 @@ is best on the test labels. Only to compare with those tables.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from loligo import io
 from loligo.calibration import Calibration
-from loligo.data.decode import read_mask
+from loligo.data import masks
 from loligo.data.preprocessing import Preprocessing, resized, resized_mask
-from loligo.evaluation import metrics
+from loligo.evaluation import metrics, statistics
 from loligo.runs.run import Run
 from loligo.runs.scores import ScoreFolder
 from loligo.types import Again
 
 Metrics = dict[str, Any]
+RATES = ("sensitivity", "specificity")
+"""Metrics with an interval beside that of the AUC: what a hospital asks for."""
+log = logging.getLogger(__name__)
 
 
 def evaluate(scoring: ScoreFolder, false_alarm_rate: float | None = None) -> Metrics:
@@ -44,7 +49,16 @@ def evaluate(scoring: ScoreFolder, false_alarm_rate: float | None = None) -> Met
         calibration = calibration.at(false_alarm_rate)
     found: Metrics = {"clean": clean(test, calibration), "paper": paper(test, scoring.run.read_epochs())}
     if (test["mask"] != "").any() and (test["map"] != "").any():
-        found["pixel"] = pixels(test, scoring, Run.load(scoring.run.path).preprocess())
+        by_pixel, note = pixels(test, scoring, Run.load(scoring.run.path).preprocess())
+        found |= {"pixel": by_pixel} if by_pixel else {}
+        found |= {"pixel_note": note} if note else {}
+    if unusable := _unusable_masks(scoring):
+        found["pixel_note"] = "; ".join([*filter(None, [found.get("pixel_note")]), unusable])
+    if "pixel_note" in found:
+        log.warning("%s", found["pixel_note"])
+    if seen := int(test["warnings"].str.contains("seen_in_training").sum()):
+        found["seen_note"] = f"{seen} of {len(test)} test images were trained or calibrated on: these metrics mislead"
+        log.warning("%s", found["seen_note"])
     if kinds := by_kind(test):
         found["kinds"] = kinds
     scoring.write_metrics(found)
@@ -97,16 +111,59 @@ def auc_by_epoch(epochs: pd.DataFrame, split: str) -> pd.DataFrame:
     return pd.DataFrame({"auc": pd.Series(aucs)})
 
 
-def pixels(test: pd.DataFrame, scoring: ScoreFolder, preprocessing: Preprocessing) -> Metrics:
-    """Measure the maps against the masks, of images at the network's size; normal images count as masks of nothing."""
+def pixels(test: pd.DataFrame, scoring: ScoreFolder, preprocessing: Preprocessing) -> tuple[Metrics, str]:
+    """Measure the maps against the masks, of images at the network's size; normal images count as masks of nothing.
+
+    Abnormal images whose mask marks nothing or cannot be read are left out; return what is said of them, too. The
+    metrics are empty where there is no pixel of both kinds.
+    """
     rows = test[(test["map"] != "") & ((test["mask"] != "") | (test["label"] == 0))]
-    files = [(scoring.artefact(name), mask) for name, mask in zip(rows["map"], rows["mask"], strict=True)]
+    files, odd = [], []
+    for name, mask, label in zip(rows["map"], rows["mask"], rows["label"], strict=True):
+        pair = (scoring.artefact(name), mask)
+        if mask and label and (why := _useless(*pair)):
+            odd.append(f"{Path(mask).name} {why}")
+        else:
+            files.append(pair)
+    note = f"{len(odd)} of {(rows['mask'] != '').sum()} masks are left out: {_some(odd)}" if odd else ""
     pairs = Again(
         lambda: (
             _pixels(path, mask, preprocessing) if path.suffix == ".npy" else _voxels(path, mask) for path, mask in files
         )
     )
-    return dict(metrics.paired_pixel_metrics(pairs)) | {"images": len(rows)}
+    kinds = [kind for _, marked in pairs for kind in (marked.any(), not marked.all())]
+    abnormal, normal = any(kinds[::2]), any(kinds[1::2])
+    if not (abnormal and normal):
+        why = "the masks mark every pixel as abnormal" if abnormal else note or "no mask marks a pixel as abnormal"
+        return {}, f"no metrics by pixel: {why}"
+    return dict(metrics.paired_pixel_metrics(pairs)) | {"images": len(files)}, note
+
+
+def _unusable_masks(scoring: ScoreFolder) -> str:
+    """Say how many masks the scoring could not use."""
+    count = int(scoring.read_rejected()["reason"].str.startswith(masks.OF).sum())
+    return f"{count} masks could not be used; {scoring.rejected} says why" if count else ""
+
+
+def _useless(path: Path, mask: str) -> str:
+    """Say why the mask of an abnormal image with this map tells nothing; empty where it does."""
+    try:
+        return "" if _mask(path, mask).any() else "marks nothing"
+    except io.UnreadableImage as error:
+        return str(error).removeprefix(f"{mask}: ")
+
+
+def _mask(path: Path, mask: str) -> npt.NDArray[np.bool_]:
+    """Read the mask of an image or volume that has its map at a path."""
+    if path.suffix == ".npy":
+        return masks.read(Path(mask), None)
+    from loligo.io import nifti
+
+    return masks.read(Path(mask), nifti.read_header(path))
+
+
+def _some(things: list[str], most: int = 5) -> str:
+    return ", ".join(things[:most]) + (f" and {len(things) - most} more" if len(things) > most else "")
 
 
 def _pixels(path: Path, mask: str, own: Preprocessing) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
@@ -117,7 +174,7 @@ def _pixels(path: Path, mask: str, own: Preprocessing) -> tuple[npt.NDArray[np.f
         heat = resized(heat[None], size)[0]
     if not mask:
         return heat, np.zeros(size, bool)
-    there = read_mask(Path(mask))
+    there = _mask(path, mask)
     return heat, own.mask(there) if on_network else resized_mask(there, size)
 
 
@@ -126,7 +183,7 @@ def _voxels(path: Path, mask: str) -> tuple[npt.NDArray[np.float32], npt.NDArray
     from loligo.io import nifti
 
     heat = nifti.read(path)
-    return heat.voxels, nifti.read_mask(Path(mask), heat) if mask else np.zeros(heat.shape, bool)
+    return heat.voxels, _mask(path, mask) if mask else np.zeros(heat.shape, bool)
 
 
 def by_kind(test: pd.DataFrame) -> dict[str, float]:
@@ -140,12 +197,15 @@ def by_kind(test: pd.DataFrame) -> dict[str, float]:
 def _measure(test: pd.DataFrame, threshold: float) -> Metrics:
     labels, scores = _labels(test), _scores(test)
     auc, low, high = metrics.roc_auc_interval(labels, scores, groups=patients(test))
+    spans = statistics.bootstrap(labels, [scores], [threshold], patients(test))
+    rates = {f"{name}_{end}": spans[name][i] for name in RATES for i, end in enumerate(("low", "high"))}
     return {
         "auc": auc,
         "auc_low": low,
         "auc_high": high,
         "ap": metrics.average_precision(labels, scores),
         **metrics.confusion(labels, scores, threshold),
+        **rates,
         "threshold": threshold,
         "n_normal": int((labels == 0).sum()),
         "n_abnormal": int((labels == 1).sum()),

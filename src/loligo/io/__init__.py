@@ -46,6 +46,8 @@ class Reader:
     """Tells by the first `content.HEAD` bytes of a file whether it is one of these."""
     read: Callable[[Path], Image | Volume]
     """Raises ``UnreadableImage`` for a file that is broken or cannot be used."""
+    weigh: Callable[[Path], int]
+    """Returns how many bytes of memory that takes, at most, by the file's header; raises alike."""
 
 
 def _sniff_nifti(first: bytes) -> bool:
@@ -64,9 +66,15 @@ def _read_nifti(path: Path) -> Volume:
     return nifti.read(path)
 
 
+def _weigh_nifti(path: Path) -> int:
+    from loligo.io import nifti  # as above
+
+    return nifti.weigh(path)
+
+
 READERS = (
-    Reader("PNG, JPEG, BMP, TIFF", "image", raster.sniff, raster.read),
-    Reader("NIfTI", "volume", _sniff_nifti, _read_nifti),
+    Reader("PNG, JPEG, BMP, TIFF", "image", raster.sniff, raster.read, raster.weigh),
+    Reader("NIfTI", "volume", _sniff_nifti, _read_nifti, _weigh_nifti),
 )
 """All kinds of files that can be read; the first whose sniff takes a file reads it."""
 

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,16 @@ from nibabel.volumeutils import apply_read_scaling, array_from_file
 from loligo.files import replacing
 from loligo.io import VOLUME_SUFFIXES
 from loligo.io.content import UnreadableImage
-from loligo.io.nifti_header import in_mm, load, place, reason, refuse_claim, unpacked
+from loligo.io.nifti_header import claimed, distance, in_mm, load, place, reason, refuse_claim, unpacked
 from loligo.types import Volume, VolumeHeader
+
+T = TypeVar("T", bound=np.generic)
 
 SPACING_TOLERANCE = 0.01
 """Part of itself by which a spacing may differ from that of the other volumes of a data set."""
 PLACE_TOLERANCE = 0.1
 """Part of a voxel by which a mask may lie beside its image."""
+_FLOATS = 20  # bytes a voxel of the float32 arrays that follow on each other, and of what sets the window
 
 
 def read(path: Path) -> Volume:
@@ -39,19 +42,19 @@ def read(path: Path) -> Volume:
     """
     header = load(path)
     where = place(path, header)
-    refuse_claim(path, header)
-    try:
-        stored = _decode(path, header)
-    except MemoryError:
-        raise
-    except Exception as error:  # OSError, EOFError, zlib.error, ValueError, ... of broken files
-        raise UnreadableImage(path, f"its voxels cannot be decoded ({reason(error)})") from error
+    refuse_claim(path, header, mask=False)
+    stored = _stored(path, header)
     if wrong := stored.size - int(np.count_nonzero(np.isfinite(stored))):
         raise UnreadableImage(
             path, f"{wrong:,} of {stored.size:,} voxels are NaN, infinite or beyond float32; give each a number"
         )
-    turned = apply_orientation(stored.reshape(where.file_shape[:3]), _turn(where.file_axes))
-    return Volume(**vars(where), voxels=np.ascontiguousarray(turned))
+    return Volume(**vars(where), voxels=_upright(stored, where))
+
+
+def weigh(path: Path) -> int:
+    """Return how many bytes it takes, at most, to decode a file and slice it, by its header; raises as `read`."""
+    header = load(path)
+    return claimed(header) + _FLOATS * math.prod(map(int, header.get_data_shape()))
 
 
 def read_header(path: Path) -> VolumeHeader:
@@ -66,19 +69,20 @@ def read_header(path: Path) -> VolumeHeader:
 
 
 def read_mask(path: Path, like: VolumeHeader) -> npt.NDArray[np.bool_]:
-    """Read the mask of the image ``like``: (X, Y, Z) bool in RAS+ order, true wherever the voxel is not 0.
+    """Read the mask of the image ``like``: (X, Y, Z) bool in RAS+ order, true wherever the voxel is above 0.
 
     The mask's own file may have its axes in another order. Raises ``UnreadableImage`` where it cannot be read, has
     another shape than the image, or lies elsewhere by more than `PLACE_TOLERANCE`.
     """
-    mask = read(path)
+    header = load(path)
+    mask = place(path, header)
     if mask.shape != like.shape:
         raise UnreadableImage(path, f"has shape {mask.shape} in RAS+ order, its image {like.source} {like.shape}")
-    corners = np.array([(x, y, z, 1) for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (*like.shape, 1)
-    apart = float(np.linalg.norm(((mask.affine - like.affine) @ corners.T)[:3], axis=0).max())
-    if apart > PLACE_TOLERANCE * min(like.spacing):
+    if (apart := distance(mask.affine, like.affine, like.shape)) > PLACE_TOLERANCE * min(like.spacing):
         raise UnreadableImage(path, f"lies up to {apart:.3g} mm beside its image {like.source}; save it on that grid")
-    return np.asarray(mask.voxels != 0)
+    refuse_claim(path, header, mask=True)
+    marked = _stored(path, header) > 0
+    return np.asarray(_upright(marked, mask))
 
 
 def write(path: Path, voxels: npt.NDArray[Any], like: VolumeHeader) -> None:
@@ -139,16 +143,27 @@ def check_spacing(headers: Iterable[VolumeHeader], expected: Sequence[float] | N
     return shared
 
 
-def _decode(path: Path, header: Nifti1Header) -> npt.NDArray[np.float32]:
-    """Read the voxels in the file's own shape and order of axes, its scaling applied."""
+def _stored(path: Path, header: Nifti1Header) -> npt.NDArray[np.float32]:
+    """Decode the voxels in the file's own shape and order of axes, its scaling applied; raise for broken data."""
     slope, inter = header.get_slope_inter()
     shape, kind = header.get_data_shape(), header.get_data_dtype()
-    with unpacked(path) as stream:  # not mapped into memory: a file that shrinks would end the process
-        raw = array_from_file(shape, kind, stream, header.get_data_offset(), mmap=False)
-        stream.read(1)  # gzip compares its checksum only at the end
-    with np.errstate(over="ignore"):
-        scaled = apply_read_scaling(raw, slope or 1.0, inter or 0.0)
-        return np.asarray(scaled, dtype=np.float32)
+    try:
+        with unpacked(path) as stream:  # not mapped into memory: a file that shrinks would end the process
+            raw = array_from_file(shape, kind, stream, header.get_data_offset(), mmap=False)
+            stream.read(1)  # gzip compares its checksum only at the end
+        with np.errstate(over="ignore"):
+            scaled = apply_read_scaling(raw, slope or 1.0, inter or 0.0)
+            return np.asarray(scaled, dtype=np.float32)
+    except MemoryError:
+        raise
+    except Exception as error:  # OSError, EOFError, zlib.error, ValueError, ... of broken files
+        raise UnreadableImage(path, f"its voxels cannot be decoded ({reason(error)})") from error
+
+
+def _upright(stored: npt.NDArray[T], where: VolumeHeader) -> npt.NDArray[T]:
+    """Return voxels of the file's own shape and order of axes as (X, Y, Z) in RAS+ order."""
+    turned = apply_orientation(stored.reshape(where.file_shape[:3]), _turn(where.file_axes))
+    return np.ascontiguousarray(turned)
 
 
 def _turn(found: tuple[str, ...], wanted: tuple[str, ...] = ("R", "A", "S")) -> npt.NDArray[Any]:

@@ -30,6 +30,14 @@ SHEAR_TOLERANCE = 1e-3
 """Largest cosine of the angle between two axes that counts as upright: 0.06 degrees, 0.5 mm on 500."""
 PIXDIM_TOLERANCE = 0.01
 """Part of itself by which a spacing in ``pixdim`` may differ from that of the affine."""
+FORMS_TOLERANCE = 0.5
+"""Part of a voxel by which qform and sform may lie apart: a qform's numbers are rounded."""
+SPACINGS = (0.001, 100.0)
+"""Smallest and largest spacing in mm; others are in another unit."""
+DENSE = 200
+"""Bytes of voxels a byte of gzip, above which a file of `SMALL` bytes of voxels or more holds no image."""
+SMALL = 2**26
+"""Bytes of voxels that any file may become: masks are packed tightly."""
 
 PLACE = (
     *("pixdim", "qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -43,6 +51,7 @@ RAS = axcodes2ornt(("R", "A", "S"))
 _CLASSES: dict[int, Any] = {348: Nifti1Header, 540: Nifti2Header}  # by the header's length, its first number
 _MAGIC = (b"n+1", b"n+2")
 _MAX_OFFSET = 2**27  # bytes of header and extensions before the voxels
+_TEMPLATES = (3, 4, 5)  # codes of forms that lead to Talairach's, the MNI's or another template's space
 _MAX_PACKING = 1_040  # bytes that a byte of gzip can become, at most
 
 
@@ -139,11 +148,18 @@ def _refuse_voxels(path: Path, header: Nifti1Header) -> None:
         raise UnreadableImage(path, f"its spacing is in {unit}; only mm is allowed, so that a size means a size")
 
 
-def refuse_claim(path: Path, header: Nifti1Header) -> None:
+def claimed(header: Nifti1Header) -> int:
+    """Return how many bytes of voxels there are by a header."""
+    return math.prod(map(int, header.get_data_shape())) * int(header.get_data_dtype().itemsize)
+
+
+def refuse_claim(path: Path, header: Nifti1Header, mask: bool) -> None:
     """Raise for a header that claims more bytes of voxels than its file can hold, before memory is taken for them."""
-    claimed = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
-    if claimed > _MAX_PACKING * (held := path.stat().st_size):
-        raise UnreadableImage(path, f"claims {claimed:,} bytes of voxels, which its {held:,} bytes cannot hold")
+    said, held = claimed(header), path.stat().st_size
+    if said > (_MAX_PACKING if mask or said < SMALL else DENSE) * held:
+        raise UnreadableImage(
+            path, f"claims {said:,} bytes of voxels, which its {held:,} bytes cannot hold; it is empty or cut short"
+        )
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -169,7 +185,32 @@ def _affine(path: Path, header: Nifti1Header) -> npt.NDArray[np.float64]:
     except Exception as error:
         raise UnreadableImage(path, f"its affine cannot be computed ({reason(error)})") from error
     _refuse_affine(path, affine, sides)
+    _refuse_forms(path, header, sides)
     return affine
+
+
+def _refuse_forms(path: Path, header: Nifti1Header, sides: npt.NDArray[np.float64]) -> None:
+    """Raise where qform and sform say that the voxels lie elsewhere; one that leads to a template's space may."""
+    qform, sform = (int(header[name]) for name in ("qform_code", "sform_code"))
+    if not (qform and sform) or (max(qform, sform) in _TEMPLATES and qform != sform):
+        return
+    try:
+        forms = header.get_qform(), header.get_sform()
+    except Exception as error:
+        raise UnreadableImage(path, f"its qform cannot be computed ({reason(error)}); set its code to 0") from error
+    if not (apart := distance(*forms, header.get_data_shape()[:3])) <= FORMS_TOLERANCE * sides.min():
+        axes = " and ".join("".join(aff2axcodes(form)) for form in forms)
+        raise UnreadableImage(
+            path,
+            f"its qform and sform disagree by up to {apart:.3g} mm (their axes run to {axes}), so that viewers show a"
+            " place differently; correct one, or set its code to 0",
+        )
+
+
+def distance(affine: npt.NDArray[Any], other: npt.NDArray[Any], shape: tuple[int, ...]) -> float:
+    """Return how far two affines take the corners of a grid (X, Y, Z) apart, at most, in mm."""
+    corners = np.array([(x, y, z, 1) for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (*shape, 1)
+    return float(np.linalg.norm(((affine - other) @ corners.T)[:3], axis=0).max())
 
 
 def _refuse_affine(path: Path, affine: npt.NDArray[np.float64], sides: npt.NDArray[np.float64]) -> None:
@@ -177,6 +218,10 @@ def _refuse_affine(path: Path, affine: npt.NDArray[np.float64], sides: npt.NDArr
     spacing = _spacing(affine)
     if not np.isfinite(affine).all() or spacing.min() <= 0:
         raise UnreadableImage(path, f"its affine {affine[:3].tolist()} is not finite or lacks an axis")
+    if not SPACINGS[0] <= spacing.min() <= spacing.max() <= SPACINGS[1]:
+        raise UnreadableImage(
+            path, f"has a spacing of {in_mm(spacing)}; {SPACINGS[0]:g} to {SPACINGS[1]:g} are allowed; is its unit mm?"
+        )
     axes = affine[:3, :3] / spacing
     for i, k in combinations(range(3), 2):
         if abs(cosine := float(axes[:, i] @ axes[:, k])) > SHEAR_TOLERANCE:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,7 @@ import PIL.Image
 from PIL import ImageFile, ImageOps
 
 from loligo.files import reason
+from loligo.io import whole
 from loligo.io.content import UnreadableImage, opened
 from loligo.types import Image
 
@@ -21,13 +24,17 @@ MAX_SIDE = 65_536
 """Longest side that is decoded: resizing takes memory by it, however narrow an image is."""
 MAX_PACKED = 1_024
 """Pixels a byte that a JPEG may claim to hold; even a black one holds at most 256."""
+MAX_RUN_LENGTH = 4_000_000
+"""Largest height x width of a BMP in run-length code, which Pillow decodes slowly."""
+MAX_BYTES = 2**30
+"""Largest file that is read."""
 CHROMA_TOLERANCE = 2
 """Levels of 255 by which channels of a grey JPEG may differ, since JPEG stores colour apart and rounds."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-_JPEG = b"\xff\xd8\xff"
-_FIRST = (b"\x89PNG\r\n\x1a\n", _JPEG, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_FIRST = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths, by which text that begins with BM is told apart
+_FLOATS = 12  # bytes a pixel of float32, of what it is made small by, and of what is compared
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags and a value of the second
 
 
@@ -37,11 +44,6 @@ def sniff(first: bytes) -> bool:
     return bitmap or first.startswith(_FIRST)
 
 
-def is_jpeg(first: bytes) -> bool:
-    """Tell JPEG, whose compression moves edges, by a file's first bytes."""
-    return first.startswith(_JPEG)
-
-
 def read(path: Path) -> Image:
     """Read one still grey image, turned upright by its EXIF orientation, its content deciding the format.
 
@@ -49,16 +51,49 @@ def read(path: Path) -> Image:
     Three equal channels are folded into one (JPEG: within ``CHROMA_TOLERANCE``). Spacing is None: these
     formats hold print resolution, not millimetres of the patient.
 
-    Raises ``UnreadableImage`` where the file is missing, broken, cut short, in colour, transparent,
+    Raises ``UnreadableImage`` where the file is missing, broken, cut short (see `whole`), in colour, transparent,
     of several frames, of 32-bit or float pixels, or by its header larger than ``MAX_PIXELS`` or than its bytes can
     hold.
     """
+    with _decoding(path) as (image, stream):
+        grey = _grey(path, image)
+        stream.seek(0)
+        if missing := whole.missing(stream.read(), image):
+            raise UnreadableImage(path, missing)
+    return Image(pixels=np.ascontiguousarray(grey[None]), source=path)
+
+
+def read_labels(path: Path) -> npt.NDArray[np.bool_]:
+    """Read which pixels a mask marks, (H, W) bool: those above 0, of a palette those of another number than 0.
+
+    Raises as `read`, and for JPEG, whose compression moves edges, and a palette whose number 0 is no black.
+    """
+    with _decoding(path) as (image, _):
+        if image.format == "JPEG" or image.info.get("compression") == "jpeg":
+            raise UnreadableImage(path, "a mask cannot be JPEG, which blurs its edges; save it as PNG")
+        if image.mode == "P" and not _is_grey(colours := _palette(image)):
+            if colours[0, :3].any():
+                shown = ", ".join(map(str, colours[0, :3]))
+                raise UnreadableImage(path, f"its colour number 0 is ({shown}), not black; save it as grey, 0 unmarked")
+            return np.asarray(np.asarray(ImageOps.exif_transpose(image)) > 0)
+    return np.asarray(read(path).pixels[0] > 0)
+
+
+def weigh(path: Path) -> int:
+    """Return how many bytes it takes, at most, to decode a file and make it small, by its header; raises as `read`."""
+    with _decoding(path) as (image, _):
+        return path.stat().st_size + image.width * image.height * (2 * len(image.getbands()) + _FLOATS)
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[tuple[PIL.Image.Image, BinaryIO]]:
+    """Open an image whose header allows decoding; what goes wrong inside is ``UnreadableImage``."""
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # for the whole process; libraries such as WeasyPrint set it on import
     try:
         # a stream: of a path Pillow maps a plain TIFF into memory, with the sides of orientations 5 to 8 mixed up
         with opened(path) as stream, PIL.Image.open(stream, formats=_FORMATS) as image:
             _refuse_header(path, image)
-            grey = _grey(path, image)
+            yield image, stream
     except (UnreadableImage, MemoryError):
         raise
     except PIL.Image.DecompressionBombError as error:
@@ -66,8 +101,14 @@ def read(path: Path) -> Image:
     except PIL.UnidentifiedImageError as error:
         raise UnreadableImage(path, f"its content is not {', '.join(_FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ... on broken files
-        raise UnreadableImage(path, f"cannot be decoded ({reason(error)})") from error
-    return Image(pixels=np.ascontiguousarray(grey[None]), source=path)
+        raise UnreadableImage(path, _why(reason(error))) from error
+
+
+def _why(said: str) -> str:
+    """Say in plain words what a decoder of Pillow complains of."""
+    if "truncated" in said or "not enough" in said:
+        return f"is cut short ({said})"
+    return "is cut short or damaged" if said.startswith("decoder error") else f"cannot be decoded ({said})"
 
 
 def _refuse_header(path: Path, image: PIL.Image.Image) -> None:
@@ -77,8 +118,14 @@ def _refuse_header(path: Path, image: PIL.Image.Image) -> None:
         raise UnreadableImage(path, f"{width} x {height} is more than {MAX_PIXELS:,} pixels; make it smaller")
     if max(width, height) > MAX_SIDE:
         raise UnreadableImage(path, f"{width} x {height} has a side of more than {MAX_SIDE:,} pixels; crop it")
-    if image.format == "JPEG" and width * height > MAX_PACKED * path.stat().st_size:
-        raise UnreadableImage(path, f"claims {width} x {height} pixels in {path.stat().st_size} bytes; it is cut short")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise UnreadableImage(path, f"its {size:,} bytes are more than {MAX_BYTES:,}; save it anew")
+    if image.format == "JPEG" and width * height > MAX_PACKED * size:
+        raise UnreadableImage(path, f"claims {width} x {height} pixels in {size} bytes; it is cut short")
+    if "bmp_rle" in str(getattr(image, "tile", "")) and width * height > MAX_RUN_LENGTH:
+        raise UnreadableImage(path, f"{width} x {height} pixels in run-length code; save it as PNG")
+    if image.info.get("progressive") and (count := whole.scans(path.read_bytes())) > whole.MAX_SCANS:
+        raise UnreadableImage(path, f"has {count:,} scans where {whole.MAX_SCANS} are allowed; save it anew")
     if _has_more(image):
         raise UnreadableImage(path, "holds several frames where one is allowed; save each as its own file")
     if image.mode not in ("I;16", "I;16B") and ";16" in str(getattr(image, "tile", "")):
@@ -104,7 +151,9 @@ def _grey(path: Path, opened: PIL.Image.Image) -> npt.NDArray[np.float32]:
     image = ImageOps.exif_transpose(opened)
     if image.mode in ("I;16", "I;16B") and "transparency" not in image.info:
         return _scale_deep(np.asarray(image), tags)
-    if image.has_transparency_data or image.mode in ("P", "PA"):
+    if image.mode == "P":
+        return _looked_up(path, image)
+    if image.has_transparency_data or image.mode == "PA":
         image = _opaque(path, image)
     if image.mode == "RGB":
         return _fold(path, np.asarray(image), CHROMA_TOLERANCE if is_jpeg else 0)
@@ -113,13 +162,12 @@ def _grey(path: Path, opened: PIL.Image.Image) -> npt.NDArray[np.float32]:
             path,
             f"pixels of mode {image.mode} have no grey range to scale by; save them as 8- or 16-bit grey",
         )
-    return np.asarray(image.convert("L"), dtype=np.float32) / np.float32(255)
+    return _scaled(np.asarray(image.convert("L")), 255)
 
 
 def _scale_deep(values: npt.NDArray[Any], tags: Any) -> npt.NDArray[np.float32]:
     """Scale (H, W) unsigned integers of 9 to 16 bit to [0, 1]; Pillow leaves both TIFF tags to us."""
-    white = np.float32(2 ** tags.get(_BITS_PER_SAMPLE, (16,))[0] - 1)
-    grey: npt.NDArray[np.float32] = values.astype(np.float32) / white
+    grey = _scaled(values, 2 ** tags.get(_BITS_PER_SAMPLE, (16,))[0] - 1)
     return 1 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey
 
 
@@ -133,12 +181,40 @@ def _opaque(path: Path, image: PIL.Image.Image) -> PIL.Image.Image:
     return image.convert("RGB")
 
 
+def _palette(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    """Return the colours (256, 4) of a palette, with how opaque each is; those that no pixel has are black."""
+    every = PIL.Image.frombytes("P", (256, 1), bytes(range(256)))
+    every.putpalette(image.getpalette() or [])
+    every.info = dict(image.info)
+    used = np.array(image.histogram()) > 0
+    return np.where(used[:, None], np.asarray(every.convert("RGBA"))[0], np.array([0, 0, 0, 255], np.uint8))
+
+
+def _is_grey(colours: npt.NDArray[np.uint8]) -> bool:
+    return not np.ptp(colours[:, :3], axis=1).any()
+
+
+def _looked_up(path: Path, image: PIL.Image.Image) -> npt.NDArray[np.float32]:
+    """Decode numbers of colours; a large image is never written out in colour."""
+    colours = _palette(image)
+    _opaque(path, PIL.Image.fromarray(colours[None]))
+    return np.asarray(_fold(path, colours[None, :, :3], 0)[0][np.asarray(image)])
+
+
 def _fold(path: Path, channels: npt.NDArray[np.uint8], tolerance: int) -> npt.NDArray[np.float32]:
     """Fold (H, W, 3) equal channels into (H, W) in [0, 1]."""
-    difference = int(np.ptp(channels, axis=2).max())
+    red, green, blue = (channels[..., i] for i in range(3))
+    difference = int((np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)).max())
     if difference > tolerance:
         raise UnreadableImage(
             path,
             f"is in colour (channels differ by {difference} of 255, allowed {tolerance}); convert it to grey",
         )
-    return channels[..., 1].astype(np.float32) / np.float32(255)
+    return _scaled(green, 255)
+
+
+def _scaled(values: npt.NDArray[Any], white: int) -> npt.NDArray[np.float32]:
+    """Return unsigned integers as float32 in [0, 1]."""
+    grey: npt.NDArray[np.float32] = values.astype(np.float32)
+    grey /= np.float32(white)
+    return grey

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from loligo.methods.configs import MethodConfig
 from loligo.methods.optimisation import OptimiserFactory, Schedule, adam, constant
 from loligo.types import Inspection, Scores
 
+UNMEASURED = torch.finfo(torch.float32).max
+"""What a buffer holds that is infinite until it is measured: weights that are kept are finite."""
 Step = dict[str, Any]
 """Scratch of one training step, owned by the loop: what a turn leaves for the next one or for `Method.after_step`."""
 
@@ -106,6 +109,8 @@ class Method(nn.Module):
     with ``train.``."""
     grown: ClassVar[tuple[str, ...]] = ()
     """Names of buffers whose length is known once it is trained, such as banks of features; loading takes any."""
+    least: int = 1
+    """Normal images that it must have to learn from; no fewer are accepted."""
     config: MethodConfig
 
     def __init__(self, config: MethodConfig) -> None:
@@ -118,9 +123,9 @@ class Method(nn.Module):
         return ""
 
     @property
-    def volume_score(self) -> Literal["sum", "max"]:
-        """How a volume's score comes from those of its slices: their sum, or that of the most abnormal one."""
-        return "sum"
+    def volume_score(self) -> Literal["mean", "max"]:
+        """How a volume's score comes from those of its slices: the mean of those that hold tissue, or the highest."""
+        return "mean"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Give buffers that grow the length that they are loaded with; torch refuses what else does not fit."""
@@ -129,6 +134,13 @@ class Method(nn.Module):
             if given is not None and given.shape[1:] == own.shape[1:]:
                 setattr(self, name, own.new_empty(given.shape))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def check_count(self, count: int) -> None:
+        """Raise ValueError where so many normal images are too few to learn from."""
+        if count < self.least:
+            name = type(self).__module__.rpartition(".")[2]
+            images = "image" if self.least == 1 else "images"
+            raise ValueError(f"{name} needs {self.least} normal {images} or more; it got {count}")
 
     def start(self) -> None:
         """Load the weights that a training starts from; scoring needs none of it."""

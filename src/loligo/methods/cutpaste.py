@@ -70,6 +70,7 @@ class Cutpaste(Method):
     """See the module's docstring."""
 
     Config = CutpasteConfig
+    least = 2
     training_defaults: ClassVar = {"epochs": 256, "batch_size": 64}
     presets: ClassVar = {
         "radiograph": {"size": 128, "learning_rate": 0.01, "train.epochs": 20, "train.batch_size": 16},

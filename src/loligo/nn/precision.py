@@ -6,9 +6,11 @@ import contextlib
 import ctypes
 import functools
 import logging
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from loligo.config import Precision
 
@@ -100,3 +102,8 @@ def accelerate() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 1 << 27)
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Return the name of the first tensor that holds a number which is not finite; empty where there is none."""
+    return next((name for name, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()), "")

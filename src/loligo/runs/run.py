@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,13 @@ from loligo.config import PreprocessingConfig, TrainConfig, build, one_line
 from loligo.data import manifest
 from loligo.files import replacing, write_text
 from loligo.methods.contract import Method
-from loligo.nn.precision import Resolved
+from loligo.nn.precision import Resolved, not_finite
+from loligo.runs import tables
 from loligo.runs.folder import RunFolder
 from loligo.runs.settings import CALIBRATED, HELD_OUT, Settings
+
+DIGEST = "weights_sha256"
+"""Name in config.yaml of the SHA-256 of model.safetensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +35,7 @@ class Run(Settings):
 
     folder: Path
     about: dict[str, Any] = field(default_factory=lambda: {"data": {}, "cost": {}})
-    """What was measured while it trained: data, cost, and the precision that ``auto`` meant there."""
+    """What was measured while it trained: data, cost, what precision ``auto`` meant, and a digest of the weights."""
 
     @classmethod
     def new(cls, folder: str | Path, settings: Settings) -> Run:
@@ -44,6 +51,7 @@ class Run(Settings):
                     "repeat those to resume it, or choose another folder"
                 )
             run.about.update({key: before.about[key] for key in ("precision",) if key in before.about})
+            run.about["data"] |= {key: value for key, value in before.about["data"].items() if key == "contents"}
         return run
 
     @classmethod
@@ -57,7 +65,7 @@ class Run(Settings):
             how = apart or "make one with 'loligo train'"
             raise ValueError(f"{folder} is not a run folder: it has no config.yaml; {how}")
         try:
-            values = yaml.safe_load(files.config.read_text(encoding="utf-8"))
+            values = tables.mapping(files.config)
             return cls(
                 folder=Path(folder),
                 method=values["method"],
@@ -67,13 +75,12 @@ class Run(Settings):
                 preset=values.get("preset", ""),
                 false_alarm_rate=float(values["false_alarm_rate"]),
                 held_out=float(values.get("held_out", HELD_OUT)),
-                folds=int(values.get("folds", 0)),
-                about={"data": values.get("data", {}), "cost": values.get("cost", {})}
-                | ({"precision": values["precision"]} if values.get("precision") in ("bf16", "float32") else {}),
+                folds=None if values.get("folds") is None else int(values["folds"]),
+                about=_about(values),
             )
         except KeyError as error:
             raise ValueError(f"{files.config} lacks {error}; train the run again") from error
-        except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+        except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             why = one_line(error)
             raise ValueError(f"{files.config} is no configuration of a run: {why}; train the run again") from error
 
@@ -122,24 +129,87 @@ class Run(Settings):
 
         Raises ValueError, which names the file, where there is none or it does not hold the method's weights.
         """
+        expected = "" if path else self.about.get(DIGEST, "")
         path = path or self.files.model
         if not path.is_file():
             raise ValueError(f"{self.folder} has no model.safetensors: its training is not finished; run it again")
+        if expected and digest(path) != expected:
+            raise ValueError(
+                f"{path} is not the file that the training wrote: its SHA-256 is not the {DIGEST} of config.yaml; "
+                "copy the run folder again, or train the run again"
+            )
         model = self.new_model()
         try:
             model.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError) as error:
+            _refuse_unfit(model)
+        except (SafetensorError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path} does not hold the weights of this {self.method}: {one_line(error)}") from error
         return model.eval()
 
     def save_model(self, model: Method, path: Path | None = None) -> None:
-        """Write model.safetensors, or ``path``."""
+        """Write model.safetensors, whose digest `save` then writes, or ``path``.
+
+        Raises FloatingPointError, and writes nothing, where a weight is not finite.
+        """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        if name := not_finite(tensors):
+            raise FloatingPointError(
+                f"{self.method} was not saved: its training ended in weights that are not finite ({name}); "
+                "look at the training images, or train with a lower learning rate"
+            )
         with replacing(path or self.files.model) as new:
             save_file(tensors, new)
+        if path is None:
+            self.about[DIGEST] = digest(self.files.model)
+
+    def remember(self, contents: Iterable[str]) -> None:
+        """Note the training images by the SHA-256 of their files, for `save`; they may come in any order.
+
+        Raises ValueError where the training was begun on others.
+        """
+        found = hashlib.sha256("\n".join(sorted(contents)).encode()).hexdigest()
+        if self.about["data"].setdefault("contents", found) != found:
+            raise ValueError(
+                f"{self.folder} was begun on training images of the same names with other contents; "
+                "put those back to resume it, or choose another folder"
+            )
 
     def manifest(self) -> pd.DataFrame:
         """Read the manifest that the run was trained on; it has no rows where that was images in memory."""
         if not self.files.manifest.is_file():
             return pd.DataFrame(columns=[*manifest.REQUIRED, *manifest.OPTIONAL], dtype=str)
         return manifest.read(self.files.manifest)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_unfit(model: Method) -> None:
+    """Raise ValueError where weights that were loaded cannot score."""
+    if name := not_finite(model.state_dict()):
+        raise ValueError(f"{name} is not finite")
+    if empty := [name for name in model.grown if not len(model.get_buffer(name))]:
+        raise ValueError(f"{empty[0]} has no rows")
+
+
+def _about(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a configuration says was measured; ValueError where a part has another form."""
+    about: dict[str, Any] = {name: values.get(name, {}) for name in ("data", "cost")}
+    for name, part in about.items():
+        if not isinstance(part, dict):
+            raise ValueError(f"{name} has no names and values")
+    spacing = about["data"].get("spacing", [])
+    if not (isinstance(spacing, list) and len(spacing) in (0, 3) and all(map(_is_length, spacing))):
+        raise ValueError(f"data.spacing is {spacing!r}; it must be 3 distances in mm")
+    if (precision := values.get("precision", "float32")) not in ("bf16", "float32"):
+        raise ValueError(f"precision is {precision!r}; it must be bf16 or float32")
+    if not isinstance(known := values.get(DIGEST, ""), str):
+        raise ValueError(f"{DIGEST} is {known!r}; it must be 64 hexadecimal digits")
+    return about | {key: values[key] for key in ("precision", DIGEST) if key in values}
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < math.inf

@@ -26,8 +26,8 @@ UNFINISHED = ".scoring-"
 """How the names of folders begin that are being written."""
 NEAR = 2
 """Folders from the root that a path must have in common with a scoring to be written relative to it."""
-DIGITS = {"p_value": 6, "anomaly_score": 6}
-"""Significant digits of columns; raw scores have no more than their own."""
+DIGITS = {"p_value": 6, "anomaly_score": 6, "threshold": 7}
+"""Significant digits of columns; a raw score has 7, so that what lies above a rounded threshold is flagged."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class ScoreFolder:
         """Write scores.csv and rejected.csv (path, reason): rounded, without empty columns, paths relative if near."""
         if len(rejected):
             table = pd.concat([table, rejected], ignore_index=True)
-        known = [name for name in table if name in ("path", "score") or _holds_something(table[name])]
+        plain = {"split": "test", "source": "folder"}  # of what a folder's images are all alike
+        known = [name for name in table if _holds_something(table[name], plain.get(str(name), ""))]
         written = table[known].copy()
         for name, digits in DIGITS.items():
             if name in written:
@@ -219,8 +220,8 @@ def refuse_taken(out: Path) -> None:
         raise ValueError(f"{out} is a file; a scoring needs a folder")
 
 
-def _holds_something(column: pd.Series[Any]) -> bool:
-    return bool((column.notna() & (column.astype(str) != "")).any())
+def _holds_something(column: pd.Series[Any], plain: str) -> bool:
+    return bool((column.notna() & ~column.astype(str).isin(("", plain))).any())
 
 
 def _names(parent: Path, name: str) -> Iterator[Path]:

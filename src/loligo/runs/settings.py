@@ -34,8 +34,17 @@ class Settings:
     """Proportion of normal images that may be flagged."""
     held_out: float = HELD_OUT
     """Fraction of the training patients that is held out to calibrate on, where the data has no calibration split."""
-    folds: int = 0
-    """Models of which each scores the normals that it did not see; the final one learns from all. 0 holds out instead."""
+    folds: int | None = None
+    """Models that score the normals which they did not see; the final one learns from all. 0 holds out instead; None
+    does so too, but for methods of one pass where the part held out is too small for the rate."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.false_alarm_rate < 1:
+            raise ValueError(f"false_alarm_rate is {self.false_alarm_rate}; it must lie between 0 and 1, such as 0.05")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out is {self.held_out}; it must lie between 0 and 1, such as 0.1")
+        if self.folds is not None and (self.folds < 0 or self.folds == 1):
+            raise ValueError(f"folds is {self.folds}; it must be 2 or more, such as 10, or 0 to hold images out")
 
     @classmethod
     def of(
@@ -47,19 +56,13 @@ class Settings:
         preprocessing: PreprocessingConfig | Options | None = None,
         false_alarm_rate: float = FALSE_ALARM_RATE,
         held_out: float = HELD_OUT,
-        folds: int = 0,
+        folds: int | None = None,
     ) -> Settings:
         """Complete what is given by preset and defaults of the method; ValueError for unknown names or values."""
         kind = methods.get(method)
         own_options, own_train = defaults(kind, preset, method)
-        if not 0 < false_alarm_rate < 1:
-            raise ValueError(f"false_alarm_rate is {false_alarm_rate}; it must lie between 0 and 1, such as 0.05")
         if one_pass(kind) and (vain := set(OF_EPOCHS) & set(train if isinstance(train, dict) else ())):
             raise ValueError(f"train.{min(vain)} is not taken: {method} learns in one pass")
-        if not 0 < held_out < 1:
-            raise ValueError(f"held_out is {held_out}; it must lie between 0 and 1, such as 0.1")
-        if folds < 0 or folds == 1:
-            raise ValueError(f"folds is {folds}; it must be 2 or more, such as 10, or 0 to hold images out instead")
         if astray := (set(options or ()) - set(_fields(kind.Config))) & set(_fields(TrainConfig)):
             raise ValueError(misplaced(method, min(astray)))
         if not isinstance(train, TrainConfig):

@@ -22,6 +22,8 @@ NUMBERS = ("score", "anomaly_score", "p_value", "flag")
 FILLED = ("split", "patient", "kind", "mask", "map", "reconstruction", "overlay", "warnings")
 """Columns of a table of scores that are filled with empty text where it lacks them."""
 REJECTED = ("path", "reason")
+YAML_SIZE, YAML_DEPTH = 1 << 17, 20
+"""Characters and depth of nesting of a configuration, at most; ours have 2,000 and 3."""
 
 
 def optional(path: Path, parse: Callable[[Path], T]) -> T | None:
@@ -40,10 +42,24 @@ def parsed(path: Path, parse: Callable[[Path], T]) -> T:
 def mapping(path: Path) -> dict[str, Any]:
     """Read a mapping from JSON or YAML, by suffix."""
     text = path.read_text(encoding="utf-8")
-    values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    values = json.loads(text) if path.suffix == ".json" else _yaml(text)
     if not isinstance(values, dict):
         raise ValueError("holds no mapping of names to values; write it anew")
     return values
+
+
+def _yaml(text: str) -> Any:
+    """Read YAML as we write it: no aliases, which may stand for more than memory holds, and no deep nesting."""
+    depth = 0
+    if len(text) > YAML_SIZE:
+        raise ValueError(f"has {len(text)} characters; at most {YAML_SIZE} are expected")
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"has an alias (*{event.anchor}) in line {event.start_mark.line + 1}; write it out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > YAML_DEPTH:
+            raise ValueError(f"is nested more than {YAML_DEPTH} deep in line {event.start_mark.line + 1}")
+    return yaml.safe_load(text)
 
 
 def scores(path: Path) -> pd.DataFrame:
@@ -54,6 +70,7 @@ def scores(path: Path) -> pd.DataFrame:
     if bad := int((~np.isfinite(table["score"])).sum()):
         raise ValueError(f"score is not a finite number in {bad} of {len(table)} rows; score the images anew")
     table = table.assign(**{name: "" for name in FILLED if name not in table})
+    table["split"] = table["split"].replace("", "test")
     if "label" not in table:
         table["label"] = pd.array([pd.NA] * len(table), "Int64")
     for name in ("path", "mask"):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loligo.files import replacing, sweep
+from loligo.nn.precision import not_finite
 from loligo.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -26,10 +27,16 @@ class Checkpoint:
         self.path = self.folder.checkpoint
 
     def save(self, loop: Loop) -> None:
-        """Write the state of a training after an epoch."""
+        """Write the state of a training after an epoch; FloatingPointError where it is not finite."""
         if not self.writes:
             return
-        tensors = {f"method.{k}": v for k, v in loop.method.state_dict().items()}
+        state = loop.method.state_dict()
+        if name := not_finite(state):
+            raise FloatingPointError(
+                f"{name} is not finite after epoch {loop.done}; what was kept of the epochs before stays: "
+                "look at the training images, or train with a lower learning rate"
+            )
+        tensors = {f"method.{k}": v for k, v in state.items()}
         for i, optimiser in enumerate(turn for phase in loop.optimisers for turn in phase):
             tensors |= {f"optimiser.{i}.{k}": v for k, v in optimiser.state().items()}
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}

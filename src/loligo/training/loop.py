@@ -52,6 +52,7 @@ def fit(
     ``callback`` is called after each epoch, in the first process; it changes nothing. ``reduce`` joins the processes of
     one training.
     """
+    method.check_count(len(data))
     device = pick_device(config.device, local_rank())
     dtype = dtype_of(precision or resolve(config.precision, device), device)
     if len(data) // math.ceil(len(data) / config.batch_size) < reduce.size:

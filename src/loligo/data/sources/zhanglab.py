@@ -61,7 +61,7 @@ def _rows(root: Path, split: str, name: str) -> list[dict[str, object]]:
             "path": str(path),
             "split": split,
             "label": CLASSES[name],
-            "patient": _patient(path),
+            "patient": _patient(path) + " (test)" * (split == "test"),
             "source": "zhanglab",
         }
         for path in paths
@@ -69,7 +69,7 @@ def _rows(root: Path, split: str, name: str) -> list[dict[str, object]]:
 
 
 def _patient(path: Path) -> str:
-    """Read the patient from a file name."""
+    """Read the patient from a file name. The same number in train and test is another patient's."""
     if not (found := _PATIENT.match(path.name)):
         raise ValueError(
             f"{path}: not a ZhangLab name (IM-0115-…, NORMAL2-IM-1412-…, person100_bacteria_…);"

@@ -14,17 +14,17 @@ import PIL.Image
 
 from loligo import files
 from loligo import io as images
-from loligo.data.preprocessing import resized_mask
-from loligo.io.overlay import levels, overlay
+from loligo.io.overlay import levels, ramp
+from loligo.io.regions import Line, contours
 
 Grey = npt.NDArray[np.uint8]
 Heat = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-SIDE = 256
+SIDE = 512
 """Longest side of a picture in pixels."""
-OUTLINE = (0, 229, 255)
-"""Cyan: nowhere on the heat map's scale, and distinct from it for the colour-blind."""
+MASK = (255, 255, 255)
+"""White: the line around a true mask; those around hot regions are `overlay.OUTLINE`."""
 QUALITY = 88
 
 
@@ -49,31 +49,26 @@ def is_volume(image: Path, heat: Path | None = None) -> bool:
         return False
 
 
-def heated(grey: Grey, heat: Heat, scale: float) -> Grey:
-    """Blend a map (H, W), from 0 to ``scale``, over a picture (h, w): (h, w, 3) uint8."""
-    resized = PIL.Image.fromarray(heat).resize(size(grey), PIL.Image.Resampling.BILINEAR)
-    return overlay(grey, np.asarray(resized) / scale)
+def resized_heat(heat: Heat, grey: Grey) -> Heat:
+    """Return a map (H, W) at the size of a picture (h, w)."""
+    return np.asarray(PIL.Image.fromarray(heat).resize(size(grey), PIL.Image.Resampling.BILINEAR))
 
 
 def colour_bar() -> str:
-    """Return the heat map's colours as they look over mid grey, from 0 at the left to full: a data URI."""
-    ramp = np.tile(np.linspace(0, 1, SIDE, dtype=np.float32), (12, 1))
-    return uri(overlay(np.full(ramp.shape, 110, np.uint8), ramp), "PNG")
+    """Return the heat map's colours as they look over mid grey, from none at the left to full: a data URI."""
+    return uri(ramp(256, 12), "PNG")
 
 
-def thumbnail(pixels: npt.NDArray[np.float32]) -> Grey:
-    """Shrink (C, H, W) float32 in [0, 1] to (h, w) uint8, SIDE at most; the mean of several channels."""
+def thumbnail(pixels: npt.NDArray[np.float32], side: int = SIDE) -> Grey:
+    """Shrink (C, H, W) float32 in [0, 1] to (h, w) uint8, ``side`` at most; the mean of several channels."""
     image = PIL.Image.fromarray(levels(pixels.mean(0)))
-    image.thumbnail((SIDE, SIDE), PIL.Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), PIL.Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
-def outline(mask: Mask, size: tuple[int, int]) -> Mask:
-    """Return where the border of a mask (H, W) runs in a picture of ``size`` (w, h): (h, w) bool, 2 px."""
-    from scipy.ndimage import binary_erosion
-
-    inside = resized_mask(mask, size)
-    return inside & ~np.asarray(binary_erosion(inside, iterations=2))
+def mask_lines(mask: Mask) -> tuple[Line, ...]:
+    """Return the lines around a mask (H, W), half a pixel outside of it."""
+    return contours(mask.astype(np.float32), 0.25)
 
 
 def reason(error: Exception, path: Path) -> str:

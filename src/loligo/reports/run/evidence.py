@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -27,6 +29,22 @@ class Evidence:
     metrics: dict[str, Any] | None
     calibration: Calibration | None
     rejected: pd.DataFrame | None
+
+    @property
+    def noun(self) -> str:
+        """Say what was scored: images or volumes, by the names of their maps, which are ours."""
+        volumes = self.scores["map"].str.endswith(".nii.gz").any() or "spacing" in (self.config or {}).get("data", {})
+        return "volumes" if volumes else "images"
+
+    @property
+    def labelled(self) -> bool:
+        """Say whether any label is known."""
+        return bool(self.scores["label"].notna().any())
+
+    @cached_property
+    def gone(self) -> int:
+        """Count the files that were scored and are no longer where they were."""
+        return sum(not Path(path).is_file() for path in self.scores["path"])
 
     @property
     def method(self) -> str:

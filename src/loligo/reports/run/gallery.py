@@ -1,14 +1,18 @@
-"""Choose the images that the report shows: the most and the least abnormal, and the mistakes."""
+"""Choose the images that the report shows: all that are flagged, what comes next, and the mistakes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 
+from loligo.calibration import Calibration
 from loligo.reports.common.pictures import Picture, is_volume
 from loligo.reports.common.text import number, p_value
 from loligo.reports.run import slices, words
@@ -16,8 +20,8 @@ from loligo.reports.run.evidence import Evidence
 from loligo.reports.run.pictures import Sources, pictures, read_map
 from loligo.runs.scores import ScoreFolder
 
-FEW, MANY = 6, 10
-"""Images of a group; of the most abnormal where no image has a label. They bound the size of the report."""
+FEW, PICTURED = 6, 60
+"""Images of a group; flagged ones with pictures, which bound the size of the report: the others are listed."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,11 @@ class Card:
     score: str
     p_value: str
     label: str
+    """Empty where it is unknown."""
     flagged: bool
-    pictures: tuple[Picture, ...]
+    links: tuple[tuple[str, str], ...]
+    """(what, address relative to the page) of its files."""
+    pictures: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,41 +49,47 @@ class Group:
     title: str
     meaning: str
     cards: tuple[Card, ...]
+    listed: tuple[Card, ...] = ()
+    """Further ones, without pictures."""
 
 
-def groups(evidence: Evidence, scale: float) -> list[Group]:
-    """Return the images to look at, with heat maps on one scale from 0 to ``scale``."""
-    return [
-        Group(title, meaning, tuple(_card(evidence.folder, row, scale) for _, row in rows.iterrows()))
-        for title, meaning, rows in _chosen(evidence)
-    ]
+def groups(evidence: Evidence, colours: Calibration, page: Path) -> list[Group]:
+    """Return the images to look at, heat by the colours of a calibration, with links from where ``page`` lies."""
+    found = []
+    for title, meaning, rows in _chosen(evidence):
+        cards = [_card(evidence.folder, row, page) for _, row in rows.iterrows()]
+        shown = zip(cards[:PICTURED], rows.head(PICTURED).iterrows(), strict=True)
+        pictured = tuple(replace(card, pictures=_pictures(evidence.folder, row, colours)) for card, (_, row) in shown)
+        found.append(Group(title, meaning, pictured, tuple(cards[PICTURED:])))
+    return found
 
 
-def heat_scale(evidence: Evidence) -> float | None:
-    """Return the map value of full colour; None where there are no maps.
+def colours(evidence: Evidence) -> Calibration | None:
+    """Return what sets the colours of heat; None where there are no maps.
 
-    It is the calibrated one, or else what 0.5 % of the pixels of the maps shown reach.
+    Without a calibration full colour is what 0.5 % of the pixels of the maps shown reach, and none begins at a third.
     """
-    entries = {entry for *_, rows in _chosen(evidence) for entry in rows["map"] if entry}
+    entries = {entry for *_, rows in _chosen(evidence) for entry in rows["map"].head(PICTURED) if entry}
     if not entries:
         return None
     if evidence.calibration:
-        return evidence.calibration.map_scale
+        return evidence.calibration
     read = (read_map(evidence.folder.artefact(entry)) for entry in sorted(entries))
     values = [heat.ravel() for heat in read if heat is not None]
     scale = float(np.percentile(np.concatenate(values), 99.5)) if values else 0.0
-    return scale if scale > 0 else 1.0
+    scale = scale if scale > 0 else 1.0
+    return replace(Calibration.fit([0.0]), typical_peak=scale / 3, map_scale=scale)
 
 
 def _chosen(evidence: Evidence) -> list[tuple[str, str, pd.DataFrame]]:
     """Return (title, meaning, rows) of the groups; mistakes only where there are labels of that kind."""
     falling = evidence.scores.sort_values("score", ascending=False, kind="stable")
+    flagged, others = falling[falling["flag"] == 1], falling[falling["flag"] != 1]
     normal, abnormal = (falling[(falling["label"] == label).fillna(False)] for label in (0, 1))
-    first = FEW if len(normal) or len(abnormal) else MANY
-    least = falling.iloc[first:].iloc[::-1].head(FEW)
     found = [
-        ("Most abnormal", "The highest scores of all.", falling.head(first)),
-        ("Least abnormal", "The lowest scores of all, the lowest first.", least),
+        ("Flagged", f"All {len(flagged)} that are flagged, the highest scores first.", flagged),
+        ("Next below", "The highest scores that are not flagged.", others.head(FEW)),
+        ("Least abnormal", "The lowest scores of all, the lowest first.", others.iloc[FEW:].iloc[::-1].head(FEW)),
     ]
     if len(normal):
         alarms = normal[normal["flag"] == 1].head(FEW)
@@ -87,21 +100,30 @@ def _chosen(evidence: Evidence) -> list[tuple[str, str, pd.DataFrame]]:
     return found
 
 
-def _card(folder: ScoreFolder, row: pd.Series[Any], scale: float) -> Card:
+def _card(folder: ScoreFolder, row: pd.Series[Any], page: Path) -> Card:
     return Card(
         name=Path(row["path"]).name,
         row=words.row_number(row),
         score=number(float(row["anomaly_score"])),
         p_value=p_value(float(row["p_value"])),
-        label=words.label(row),
+        label="" if pd.isna(row["label"]) else words.label(row),
         flagged=bool(row["flag"] == 1),
-        pictures=_pictures(folder, row, scale),
+        links=tuple(_links(folder, row, page)),
     )
 
 
-def _pictures(folder: ScoreFolder, row: pd.Series[Any], scale: float) -> tuple[Picture, ...]:
+def _links(folder: ScoreFolder, row: pd.Series[Any], page: Path) -> Iterator[tuple[str, str]]:
+    """Yield (what, address) of the files of an image that there are."""
+    for column in ("overlay", "map"):
+        if row[column] and (path := folder.artefact(row[column])).is_file():
+            yield column, quote(Path(os.path.relpath(path, page.parent)).as_posix())
+
+
+def _pictures(folder: ScoreFolder, row: pd.Series[Any], colours: Calibration) -> tuple[Picture, ...]:
     """Return the pictures of an image or of a volume."""
     image, mask = Path(row["path"]), Path(row["mask"]) if row["mask"] else None
-    heat, reconstruction = (folder.artefact(row[key]) if row[key] else None for key in ("map", "reconstruction"))
+    heat, made, overlay = (
+        folder.artefact(row[key]) if row[key] else None for key in ("map", "reconstruction", "overlay")
+    )
     draw = slices.pictures if is_volume(image, heat) else pictures
-    return draw(Sources(image, reconstruction, heat, mask), scale)
+    return draw(Sources(image, made, heat, mask, overlay), colours)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loligo.calibration import Calibration
 from loligo.files import write_csv, write_text
+from loligo.io.overlay import MEANING
 from loligo.reports.common import figures, pages, pictures, text
 from loligo.reports.run import charts, gallery, generators, words
 from loligo.reports.run import embedding as embeddings
@@ -18,6 +21,8 @@ from loligo.runs.scores import ScoreFolder
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
+
 
 def write(folder: ScoreFolder, out: Path | None = None, insight: Insight | None = None) -> Path:
     """Write the report of a scoring to ``out``, or to report.html in the folder; return where it is.
@@ -25,11 +30,14 @@ def write(folder: ScoreFolder, out: Path | None = None, insight: Insight | None 
     Every chart of it is written to ``figures/`` of the folder too, as PNG, and the errors of the generators as
     ``generators.csv`` there. Only scores.csv must be there; a section whose file is missing says what makes it, and an
     image that cannot be read says so in its place. Raises ValueError, naming the file, where scores.csv is missing or a
-    file is not what it should be, and OSError where ``out`` cannot be written.
+    file is not what it should be, and OSError where ``out`` cannot be written. Images that have moved away since they
+    were scored are counted in a warning.
     """
     evidence = evidences.read(folder)
     out, drawn = out or evidence.folder.report, draw(evidence, insight)
-    write_text(render(evidence, drawn, insight), out)
+    if evidence.gone:
+        log.warning("%s: the report does without their pictures", words.gone_files(evidence))
+    write_text(render(evidence, drawn, out, insight), out)
     figures.save(drawn, evidence.folder.figures)
     measured = evidence.folder.figures / "generators.csv"
     if insight:
@@ -39,11 +47,11 @@ def write(folder: ScoreFolder, out: Path | None = None, insight: Insight | None 
     return out
 
 
-def render(evidence: Evidence, drawn: Mapping[str, Figure | None], insight: Insight | None = None) -> str:
-    """Return the report with the charts of `draw` as HTML; every value is escaped."""
+def render(evidence: Evidence, drawn: Mapping[str, Figure | None], out: Path, insight: Insight | None = None) -> str:
+    """Return the report with the charts of `draw` as HTML that is to lie at ``out``; every value is escaped."""
     from loligo import __version__
 
-    scale = gallery.heat_scale(evidence)
+    colours = gallery.colours(evidence)
     return pages.render(
         "run/page.html.j2",
         evidence=evidence,
@@ -52,10 +60,10 @@ def render(evidence: Evidence, drawn: Mapping[str, Figure | None], insight: Insi
         text=text,
         figures={name: figure and figures.inline(figure) for name, figure in drawn.items()},
         insight=insight,
-        top=[] if evidence.scores["label"].notna().any() else words.top_rows(evidence),
-        groups=gallery.groups(evidence, scale or 1.0),
-        scale=scale,
+        groups=gallery.groups(evidence, colours or Calibration.fit([0.0]), out.absolute()),
+        colours=colours,
         colour_bar=pictures.colour_bar(),
+        meaning=MEANING,
         rejected=words.rejected_rows(evidence),
     )
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from loligo.reports.common.text import duration, number, p_value, percent, shorten
+from loligo.evaluation.metrics import against_guessing
+from loligo.reports.common.text import duration, number, percent, shorten
 from loligo.reports.run.evidence import Evidence
 
 Rows = list[tuple[str, ...]]
 
-TOP = 10
-"""Rows of the table of the most abnormal images."""
 KINDS = {1: "abnormal", 0: "normal", None: "unlabelled"}
 MEANINGS = {
     "clean": "The headline. No labelled image is used by this run: none to train, none to choose an epoch, and "
@@ -45,27 +44,45 @@ COST = {
 
 def headline(evidence: Evidence) -> list[str]:
     """Return the result in plain sentences: who is flagged, at what rate, and how well images are ranked."""
-    counts = [_flagged(evidence.with_label(label), kind) for label, kind in KINDS.items()]
+    noun = evidence.noun
+    counts = [_flagged(evidence.with_label(label), kind, noun) for label, kind in KINDS.items()]
+    if not evidence.labelled:
+        counts = [_flagged(evidence.scores, "", noun)]
     rate = evidence.calibration.false_alarm_rate if evidence.calibration else None
-    at = "" if rate is None else f", at a false-alarm rate set to {percent(rate)} on held-out normal images"
+    at = "" if rate is None else f", at a false-alarm rate set to {percent(rate)} on held-out normal {noun}"
     said = [f"{evidence.method or 'The method'} flags {' and '.join(filter(None, counts))}{at}."]
-    unlabelled = len(evidence.with_label(None))
-    if rate is not None and unlabelled == len(evidence.scores):
-        chance = f"about {rate * unlabelled:.0f} would be flagged by chance"
-        said.append(f"If every image were normal and like those held out, {chance}.")
+    if rate is not None and not evidence.labelled:
+        chance = f"about {rate * len(evidence.scores):.0f} would be flagged by chance"
+        said.append(f"If all were normal and like those held out, {chance}.")
     clean = (evidence.metrics or {}).get("clean", {})
     if "auc" in clean:
         said.append(
-            f"An abnormal image scores above a normal one in {percent(clean['auc'])} of all pairs "
+            f"One that is abnormal scores above a normal one in {percent(clean['auc'])} of all pairs "
             f"(AUC {auc(clean, '95 % interval ')}, clean protocol)."
         )
+        said += filter(None, [against_guessing(clean["auc_low"], clean["auc_high"])])
     return said
 
 
-def _flagged(rows: pd.DataFrame, kind: str) -> str:
+def warnings(evidence: Evidence) -> list[str]:
+    """Say what a reader must know before the pictures."""
+    if not evidence.gone:
+        return []
+    return [f"{gone_files(evidence)}: their pictures are missing below. Put them back and write the report again."]
+
+
+def gone_files(evidence: Evidence) -> str:
+    """Count the files that have moved away since they were scored."""
+    return (
+        f"{evidence.gone} of {len(evidence.scores)} {evidence.noun} are no longer where they were when they were scored"
+    )
+
+
+def _flagged(rows: pd.DataFrame, kind: str, noun: str) -> str:
     """Count the flagged rows of a kind; empty where there are none of it."""
     count = int((rows["flag"] == 1).sum())
-    return f"{count} of {len(rows)} {kind} images ({percent(count / len(rows))})" if len(rows) else ""
+    what = f"{kind} {noun}".strip()
+    return f"{count} of {len(rows)} {what} ({percent(count / len(rows))})" if len(rows) else ""
 
 
 def label(row: pd.Series[Any], most: int = 40) -> str:
@@ -77,21 +94,6 @@ def label(row: pd.Series[Any], most: int = 40) -> str:
 def row_number(row: pd.Series[Any]) -> int:
     """Return the row of scores.csv that a row of Evidence.scores was, the header being row 1."""
     return int(str(row.name)) + 2
-
-
-def top_rows(evidence: Evidence) -> Rows:
-    """Return (name, row of scores.csv, anomaly score, p-value, flagged) of the most abnormal images."""
-    rows = evidence.scores.sort_values("score", ascending=False, kind="stable").head(TOP)
-    return [
-        (
-            Path(row["path"]).name,
-            str(row_number(row)),
-            number(float(row["anomaly_score"])),
-            p_value(float(row["p_value"])),
-            "yes" if row["flag"] == 1 else "no",
-        )
-        for _, row in rows.iterrows()
-    ]
 
 
 def rejected_rows(evidence: Evidence) -> Rows | None:

@@ -9,25 +9,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from loligo.data.neighbours import Neighbours
+from loligo.io.overlay import REGIONS
+from loligo.io.regions import Region
 from loligo.reports.common.text import number, percent
 from loligo.reports.sheet.case import Case
-from loligo.reports.sheet.regions import Region
 from loligo.types import Image
 
-NEARLY_ALL, MOST, FEWER = 0.05, 0.2, 0.8
-"""p-values up to which a score is called higher than nearly all and than most, and above which lower than most."""
+MOST, FEWER = 0.2, 0.8
+"""p-values up to which a score is called higher, and above which lower, than so many normals."""
 FEW = 100
 """Held-out normal images below which the page says that there are few."""
 RARE = 0.01
 """Rate among training images below which a brightness or a distance is called unusual."""
-LARGE = 0.2
-"""Fraction of the image from which outlined regions are called large."""
 ASPECT = 1.25
 """Factor by which width to height differs from all normal images shown before the page says so."""
-SEEN = {
-    "train": "This very image is one of those that the method learnt from: its score and p-value mean little.",
-    "calibration": "This very image is one of the held-out normal images: its p-value compares it with itself.",
-}
 
 
 def one_in(rate: float) -> str:
@@ -44,41 +39,47 @@ def interval(hits: int, count: int) -> tuple[float, float]:
 
 
 def headline(case: Case) -> str:
-    """Return in one line how the score stands among held-out normal images."""
-    count = len(case.calibration.scores)
-    low, high = interval(_hits(case), count)
-    if case.p_value <= MOST and high < 0.5:
-        return f"Higher than {'nearly all' if case.p_value <= NEARLY_ALL else 'most'} normal images"
-    if case.score > case.calibration.scores[-1]:
-        return "Higher than the few held-out normal images"
-    most = low > 0.5
-    if case.p_value <= FEWER or (case.score >= case.calibration.scores[0] and not most):
-        return "In the typical range of normal images"
-    return f"Lower than {'most' if most else 'the few held-out'} normal images"
+    """Return in one line how the score stands among held-out normals."""
+    count, hits = case.count, case.hits
+    below = f"{'all' if count > 1 else 'the'} {_normals(case)}"
+    if not hits:
+        return f"Higher than {below}"
+    if case.p_value <= MOST:
+        return f"Higher than {count - hits} of {_normals(case)}"
+    if case.score < case.calibration.scores[0]:
+        return f"Lower than {below}"
+    if case.p_value > FEWER and hits < count:
+        return f"Lower than {hits} of {_normals(case)}"
+    return f"In the typical range of normal {case.noun}s"
 
 
-def _hits(case: Case) -> int:
-    """Count the held-out normal images that score as high."""
-    return round(case.p_value * (len(case.calibration.scores) + 1)) - 1
+def _normals(case: Case) -> str:
+    """Return "32 held-out normal images"."""
+    return f"{case.count if case.count > 1 else 'one'} held-out normal {case.noun}{'s'[: case.count > 1]}"
+
+
+def standing(case: Case) -> str:
+    """Say how far the score lies from the mean of normals, in their deviations."""
+    side = "above" if case.deviations >= 0 else "below"
+    return f"{number(abs(case.deviations))} deviations {side} the mean of those normals"
 
 
 def confidence(case: Case) -> list[str]:
     """Return in sentences how sure the score is: what was counted, and what so many images can tell."""
-    count, p, rate = len(case.calibration.scores), case.p_value, case.calibration.false_alarm_rate
-    hits = _hits(case)
+    count, p, rate, hits = case.count, case.p_value, case.calibration.false_alarm_rate, case.hits
     low, high = interval(hits, count)
     turn = (
-        f"; the limit of {percent(rate)} lies within, so more held-out images could turn the result"
+        f"; the limit of {percent(rate)} lies within, so more held-out {case.noun}s could turn the result"
         if low < rate < high
         else ""
     )
     said = [
-        f"{_counted(hits, count)}; counting this image with them, that is about {one_in(p)}.",
-        f"Of all normal images, {_percent(low)} to {_percent(high)} would score as high (95 % confidence){turn}.",
+        f"{_counted(case)}; counting this {case.noun} with them, that is about {one_in(p)}.",
+        f"Of all normal {case.noun}s, {_percent(low)} to {_percent(high)} would score as high (95 % confidence){turn}.",
     ]
     if not hits or count < FEW:
         why = "This is as sure as this run can be" if not hits else "There are few to compare with"
-        said.append(f"{why}: with {count} held-out normal image{'s'[: count > 1]} p cannot be below 1 in {count + 1}.")
+        said.append(f"{why}: with {_normals(case)} p cannot be below 1 in {count + 1}.")
     return said
 
 
@@ -89,29 +90,47 @@ def _percent(rate: float) -> str:
     return f"{100 * rate:.{1 if 0 < rate < 0.1 else 0}f} %"
 
 
-def _counted(hits: int, count: int) -> str:
-    """Say how many of the held-out normal images score as high."""
-    if count == 1:
-        return f"The one held-out normal image {'scores as high' if hits else 'does not score as high'}"
-    if not hits:
-        return f"None of {count} held-out normal images scores as high"
-    return f"{hits} of {count} held-out normal images score{'s'[: hits == 1]} as high"
+def _counted(case: Case) -> str:
+    """Say how many of the held-out normals score as high."""
+    if case.count == 1:
+        return f"The {_normals(case)} {'scores as high' if case.hits else 'does not score as high'}"
+    if not case.hits:
+        return f"None of {_normals(case)} scores as high"
+    return f"{case.hits} of {_normals(case)} score{'s'[: case.hits == 1]} as high"
 
 
-def suggestions(case: Case, shown: int) -> list[str]:
-    """Return what to look at next; each sentence follows from facts of the page, on which ``shown`` regions stand."""
-    outlined = case.regions[:shown]
+def suggestions(case: Case) -> list[str]:
+    """Return what to look at next; each sentence follows from facts of the page."""
+    outlined = case.hot.regions[:REGIONS] if case.hot else ()
     others = ["in the nearest normal images"] if case.normals else []
     others += ["in the reconstruction"] if case.reconstruction is not None else []
-    return [
-        *_large(sum(region.fraction for region in case.regions)),
-        *_whole(case),
-        *_compare(outlined, others),
-        *_border(outlined),
-        *_likeness(case.neighbours),
-        *_cropping(_aspect(case.image), [_aspect(image) for image in case.normals]),
-        _caution(case),
-    ]
+    said = [*_whole(case), *_compare(outlined, others), *_border(outlined), *_likeness(case.neighbours)]
+    if isinstance(case.image, Image):
+        said += _cropping(_aspect(case.image), [_aspect(image) for image in case.normals])
+    return [*said, _caution(case)]
+
+
+def where(case: Case) -> list[str]:
+    """Say what the hottest place of an image lies in, as far as that can be told, and where heat is everywhere."""
+    if case.hot is None or case.hot.peak <= 0:
+        return []
+    body, lungs = case.place
+    said = []
+    if case.hot.widespread:
+        said.append(
+            f"{_percent(case.hot.fraction)} of the image is in full colour: no place stands out, none is outlined."
+        )
+    if body is None:
+        said.append("The outline of the body was not found.")
+    elif not body:
+        said.append(
+            "The hottest place lies outside of the body: check collimation, markers, padding and what lies beside."
+        )
+    if lungs is None:
+        said.append("Two lungs were not found.")
+    else:
+        said.append(f"The hottest place lies {'inside' if lungs else 'outside'} of the air-filled lung that was found.")
+    return said
 
 
 def _compare(regions: Sequence[Region], others: list[str]) -> list[str]:
@@ -152,14 +171,10 @@ def _border(regions: Sequence[Region]) -> list[str]:
     return [f"{who} the border of the image: check collimation, position, markers and text there."]
 
 
-def _large(fraction: float) -> list[str]:
-    if fraction < LARGE:
-        return []
-    return [f"Hot regions cover {_percent(fraction)} of the image: check exposure, position and view first."]
-
-
 def _whole(case: Case) -> list[str]:
-    if case.regions or not case.flagged:
+    if case.hot and case.hot.widespread:
+        return ["Look at the whole image first: exposure, position, view, cropping, polarity."]
+    if case.noun == "volume" or not case.flagged or (case.hot and case.hot.regions):
         return []
     why = "this method does not say where" if case.map is None else "no region stands out"
     return [f"The score is high but {why}: look at the whole image: exposure, position, cropping, foreign objects."]
@@ -170,8 +185,8 @@ def _likeness(found: Neighbours | None) -> list[str]:
     said = []
     if found and _rank(1 - found.dissimilarity, found.count) <= RARE:
         said.append(
-            f"No training image is similar to it: {_most(found.dissimilarity)} of them are nearer to their nearest "
-            "neighbour. Check that it is the same view."
+            f"It looks like no training image: {_most(found.dissimilarity)} of those have a closer look-alike among "
+            "the others than this image has. Check that it is the same view."
         )
     for rate, what in ((found.darker, "brighter"), (1 - found.darker, "darker")) if found else ():
         if found and _rank(1 - rate, found.count) <= RARE:
@@ -206,9 +221,8 @@ def _rank(rate: float, count: int) -> float:
 def _caution(case: Case) -> str:
     if case.flagged:
         rate = one_in(case.calibration.false_alarm_rate)
-        return f"Flagged does not mean abnormal: about {rate} images like the held-out ones would be flagged too."
-    where = " Many normal images have an outlined place too." if case.regions else ""
-    return f"Not flagged does not mean normal: read the image as you would without this page.{where}"
+        return f"Flagged does not mean abnormal: about {rate} {case.noun}s like the held-out ones would be flagged too."
+    return f"Not flagged does not mean normal: read the {case.noun} as you would without this page."
 
 
 def listed(names: Sequence[str]) -> str:
@@ -216,8 +230,9 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def region_row(region: Region, spacing: tuple[float, float] | None) -> tuple[str, str, str]:
-    """Return place, size and peak of a region, as written on the page; ``spacing`` (row, column) of pixels in mm."""
-    height, width = (side * step for side, step in zip(region.size, spacing or (1, 1), strict=True))
-    size = f"{width:.0f} × {height:.0f} {'mm' if spacing else 'px'}, {_percent(region.fraction)}"
-    return region.place, size, f"{number(region.peak)} ×"
+def region_row(region: Region, image: Image) -> tuple[str, str, str]:
+    """Return place, size and heat of a region of an image, as written on the page: mm where its pixels have a size."""
+    steps = image.spacing or (1, 1)
+    height, width = (part * n * step for part, n, step in zip(region.size, image.pixels.shape[1:], steps, strict=True))
+    size = f"{width:.0f} × {height:.0f} {'mm' if image.spacing else 'px'}, {_percent(region.fraction)}"
+    return region.place, size, number(region.peak)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from loligo.reports.sheet.regions import Region
 
 from loligo.reports.sheet import regions
-from loligo.reports.sheet.regions import Region
 
 SIDE = 64
 
