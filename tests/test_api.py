@@ -523,3 +523,16 @@ def test_a_method_of_one_pass_takes_no_epochs(tmp_path: Path) -> None:
     assert Settings.of("ae", train={"epochs": 3}).training()["epochs"] == 3
     with pytest.raises(ValueError, match="epochs belongs to train"):
         Settings.of("ae", options={"epochs": 3})
+
+
+def test_a_refused_training_leaves_nothing(tmp_path: Path) -> None:
+    write_images(tmp_path / "normals", anatomy(24, 64))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    for out in (tmp_path / "run", tmp_path / "mine"):
+        with pytest.raises(ValueError, match="there is no file of weights"):  # said once the images are read
+            api.train("padim", tmp_path / "normals", out, preset="tiny", options={"weights": "nosuch.pth"})
+        with pytest.raises(ValueError, match="device is 'gpu'"):
+            api.train("ae", tmp_path / "normals", out, preset="tiny", train={"device": "gpu"})
+    assert not (tmp_path / "run").exists()
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]

@@ -14,12 +14,13 @@ from loligo import Detector, Image, api
 from loligo.runs.run import Run
 from loligo.runs.settings import Settings
 
-QUICK = {"epochs": 1, "precision": "float32"}
+PLAIN = {"precision": "float32"}
+QUICK = PLAIN | {"epochs": 1}
 
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return Detector.fit("gaussian", anatomy(40, 64)[:, 0], preset="tiny", train=QUICK)
+    return Detector.fit("gaussian", anatomy(40, 64)[:, 0], preset="tiny", train=PLAIN)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_arrays_images_and_paths_of_the_same_pixels_score_as_the_command_does(ru
 @pytest.mark.parametrize("aspect", ["squash", "pad"])
 def test_the_map_of_a_wide_image_peaks_where_the_anomaly_is(aspect: str) -> None:
     normal = np.random.default_rng(0).normal(0.5, 0.01, (30, 64, 128)).astype(np.float32)
-    detector = Detector.fit("gaussian", normal, preset="tiny", train=QUICK, preprocessing={"aspect": aspect}, side=64)
+    detector = Detector.fit("gaussian", normal, preset="tiny", train=PLAIN, preprocessing={"aspect": aspect}, side=64)
     changed = normal[0].copy()
     changed[20:28, 90:106] = 1
     heat = detector.predict([changed])[0].map - detector.predict([normal[0]])[0].map
