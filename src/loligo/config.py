@@ -100,7 +100,13 @@ def build(kind: type[T], values: dict[str, Any], where: str = "options") -> T:
     )
 
 
-FORMS: dict[type, str] = {dict: "names and values", list: "a list", str: "a text", int: "a whole number", float: "a number"}
+FORMS: dict[type, str] = {
+    dict: "names and values",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+}
 
 
 def check_forms(values: Any, forms: dict[str, type]) -> None:

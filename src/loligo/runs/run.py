@@ -151,7 +151,9 @@ class Run(Settings):
             model.load_state_dict(load_file(path))
             _refuse_unfit(model)
         except (SafetensorError, RuntimeError, ValueError) as error:
-            why = textwrap.shorten(str(error).partition("\n")[2] or str(error), 160)  # the first line of many has no news
+            why = textwrap.shorten(
+                str(error).partition("\n")[2] or str(error), 160
+            )  # the first line of many has no news
             raise ValueError(f"{path} does not hold the weights of this {self.method}: {why}") from error
         return model.eval()
 
