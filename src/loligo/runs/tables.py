@@ -62,11 +62,15 @@ def _yaml(text: str) -> Any:
         raise ValueError(f"has {len(text)} characters; at most {YAML_SIZE} are expected")
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"has an alias (*{event.anchor}) in line {event.start_mark.line + 1}; write it out")
+            raise ValueError(f"has an alias (*{event.anchor}){_line(event)}; write it out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > YAML_DEPTH:
-            raise ValueError(f"is nested more than {YAML_DEPTH} deep in line {event.start_mark.line + 1}")
+            raise ValueError(f"is nested more than {YAML_DEPTH} deep{_line(event)}")
     return yaml.safe_load(text)
+
+
+def _line(event: yaml.Event) -> str:
+    return f" in line {event.start_mark.line + 1}" if event.start_mark else ""
 
 
 def scores(path: Path) -> pd.DataFrame:
