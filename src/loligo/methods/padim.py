@@ -170,7 +170,8 @@ class Padim(Method):
                 total.add_(own.sum(1))
                 with torch.autocast(x.device.type, enabled=False):
                     level.whitening.baddbmm_(own.mT, features)
-        self._conclude(int(reduce.sum(torch.tensor(n, device=self.chosen.device))), totals, reduce)
+        with torch.autocast(self.chosen.device.type, enabled=False):  # in bfloat16 there would be no Cholesky factor
+            self._conclude(int(reduce.sum(torch.tensor(n, device=self.chosen.device))), totals, reduce)
 
     def _conclude(self, n: int, totals: list[Tensor], reduce: Reduce) -> None:
         """Make means and whitening of each level's sums (P, d) and sums of outer products (P, d, D) over n images."""
