@@ -57,7 +57,7 @@ def test_arrays_images_and_paths_of_the_same_pixels_score_as_the_command_does(ru
     paths = write_images(tmp_path / "new", images)
     eight = np.round(images[:, 0] * 255).astype(np.uint8)
     detector = loligo.load(run)
-    table = api.score(run, tmp_path / "new", tmp_path / "out")
+    table = api.score(run, tmp_path / "new", tmp_path / "out").sort_values("path", ignore_index=True)
     for given in (
         eight,
         list(eight),
@@ -98,7 +98,7 @@ def test_what_was_saved_predicts_the_same(detector: Detector, tmp_path: Path) ->
     assert len(api.score(tmp_path / "run", tmp_path / "new")) == 4  # the command line takes it, too
     assert api.sheet(tmp_path / "run", paths[0], tmp_path / "a.html").is_file()
     assert api.report(tmp_path / "run").is_file()
-    with pytest.raises(ValueError, match="nothing to score"):
+    with pytest.raises(ValueError, match="give a folder or files to score"):
         api.score(tmp_path / "run")
 
 

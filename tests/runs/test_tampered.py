@@ -132,7 +132,6 @@ def test_tensors_of_another_kind_are_refused(name: str, run: Path) -> None:
     tensors = load_file(file)
     for change in TENSORS.values():
         save_file({key: value.contiguous() for key, value in change(dict(tensors)).items()}, file)
-        survives(lambda: api.score(run, run.parent / "x.png", run.parent / "out"), file)
         survives(lambda: Detector.load(run), file)
     for cut in (b"", b"\xff" * 64, (10**15).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"[]"):
         file.write_bytes(cut)
