@@ -84,7 +84,7 @@ def test_index_train_score_and_evaluate_one_by_one(
     listed, scores = pd.read_csv(tmp_path / "m.csv"), pd.read_csv(tmp_path / "run" / "scores" / "test" / "scores.csv")
     assert len(scores) == (listed["split"] == "test").sum() > 10
     assert len(pd.read_csv(tmp_path / "run" / "rejected.csv")) == 0
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "run" / "scores" / "test" / "metrics.json").read_text())
     assert metrics["clean"]["auc"] > 0.7
     assert "best on labelled validation" in metrics["paper"]["note"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Never
 
@@ -110,10 +111,26 @@ def train_run(
         extra, unread = _listing(calibration, "train", strict)
         rows, rejected = _joined(rows, extra), pd.concat([rejected, unread], ignore_index=True)
     rows, folds = _planned(run, rows)
-    if run.train.devices > 1 and not processes.inside():
-        processes.spawn(_train, run.train.devices, run, rows, folds, rejected, strict, callback)
-        return Run.load(run.folder)
-    return _train(run, rows, folds, rejected, strict, callback)
+    with _leaving_nothing(run):
+        if run.train.devices > 1 and not processes.inside():
+            processes.spawn(_train, run.train.devices, run, rows, folds, rejected, strict, callback)
+            return Run.load(run.folder)
+        return _train(run, rows, folds, rejected, strict, callback)
+
+
+@contextmanager
+def _leaving_nothing(run: Run) -> Iterator[None]:
+    """Remove the record of a training that is refused before it keeps anything, and its folder where that is empty."""
+    new = not run.files.config.exists()
+    try:
+        yield
+    except (ValueError, ImportError):
+        if new and not run.begun:
+            for path in (run.files.config, run.files.manifest, run.files.rejected):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                run.folder.rmdir()
+        raise
 
 
 def _joined(rows: pd.DataFrame, extra: pd.DataFrame) -> pd.DataFrame:
@@ -169,8 +186,9 @@ def _train(
         normals, held_out = plan.split() if plan else parts
         if all(part.contents for part in parts):
             run.remember(itertools.chain(*(part.contents for part in parts)))
+        known = Reference.of(normals, held_out)
         if first:
-            for said in checks.summary(tuple(itertools.chain(*(part.warnings for part in parts)))):
+            for said in checks.summary(normals.warnings + held_out.warnings) + checks.summary(known.negatives()):
                 log.warning("%s", said)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch else None)
         unread = [rejected, *(part.rejected for part in parts)]
@@ -190,7 +208,7 @@ def _train(
         elif first:
             calibration = Detector.of(run, model, run.train.device).calibrate(held_out)
         if first and calibration:
-            Reference.of(normals, held_out).save(run.files.reference)
+            known.save(run.files.reference)
             run.about["cost"] = cost(history)
             _finish(run, rows, len(normals.rows), calibration, sum(map(len, unread)))
     return run

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.special import expit
 from scipy.stats import mannwhitneyu
 
-from loligo.config import one_line
+from loligo.config import check_forms, one_line
 from loligo.files import write_json
 
 Floats = npt.NDArray[np.float64]
@@ -25,6 +25,9 @@ NARROWEST = 0.05
 FEW, MOST, APART, SURE = 10, 0.5, 0.8, 1e-4
 """Images of which nothing is said as a whole; part of them whose flags are remarkable; chance that one of them scores
 higher than a normal image of the calibration, from which they are apart, and how sure that must be."""
+
+FORMS = {"scores": list, "folds": int} | dict.fromkeys(("false_alarm_rate", "typical_peak", "map_scale"), float)
+"""What a file of it holds, for `check_forms`."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +154,15 @@ class Calibration:
             raise ValueError(f"{path} is missing: the training of this run was not finished; run it again")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            fitted = cls.fit(values["scores"], float(values["false_alarm_rate"]))
+            check_forms(values, FORMS)
+            if not all(isinstance(score, (int, float)) for score in values["scores"]):
+                raise ValueError("not all scores are numbers")
+            fitted = cls.fit(values["scores"], values["false_alarm_rate"])
             typical, scale = float(values["typical_peak"]), float(values["map_scale"])
             if not -math.inf < typical < scale < math.inf:
                 raise ValueError(f"map_scale is {scale}; it must lie above typical_peak, {typical}")
-            return replace(fitted, typical_peak=typical, map_scale=scale, folds=int(values.get("folds", 0)))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            return replace(fitted, typical_peak=typical, map_scale=scale, folds=values.get("folds", 0))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"{path} is not a calibration ({one_line(error)}); train the run again") from error
 
 

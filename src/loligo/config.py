@@ -100,6 +100,26 @@ def build(kind: type[T], values: dict[str, Any], where: str = "options") -> T:
     )
 
 
+FORMS: dict[type, str] = {
+    dict: "names and values",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+}
+
+
+def check_forms(values: Any, forms: dict[str, type]) -> None:
+    """Raise ValueError where ``values``, read from a file, is no mapping or holds a value of another form than one of
+    `FORMS`; what it lacks is not looked at."""
+    if not isinstance(values, dict):
+        raise ValueError("it holds no names and values")
+    for name, form in forms.items():
+        kinds = (int, float) if form is float else form
+        if name in values and (not isinstance(values[name], kinds) or isinstance(values[name], bool)):
+            raise ValueError(f"{name} is {values[name]!r}; it must be {FORMS[form]}")
+
+
 def one_line(error: Exception) -> str:
     """Return what an error says in one line of no more than 200 characters."""
     return textwrap.shorten(str(error), 200)

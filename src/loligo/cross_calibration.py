@@ -57,13 +57,12 @@ class Folds:
         number = folds(normals.rows, count, seed, content).to_numpy(np.int64)
         if not number.any():
             raise ValueError(f"all {len(number)} normal images are of one patient, or copies of one; folds need more")
-        return cls(normals, number)
+        return cls(normals, number.astype(np.int64))
 
     def split(self, number: int = 0) -> tuple[Dataset, Dataset]:
         """Return the images that a fold's model learns from, and the fold, which it does not see."""
-        return tuple(
-            self.normals.subset(np.flatnonzero(part)) for part in (self.number != number, self.number == number)
-        )
+        others, own = (np.flatnonzero(part) for part in (self.number != number, self.number == number))
+        return self.normals.subset(others), self.normals.subset(own)
 
     def calibrate(self, run: Run, model: Method, reduce: Reduce = ALONE) -> Calibration:
         """Return the calibration of a run whose ``model`` is that of the first fold.

@@ -9,7 +9,11 @@ import pandas as pd
 import PIL.Image
 import pytest
 
+import loligo
+from loligo import cli
 from loligo.data import folder_names, inputs, manifest
+from loligo.data.dataset import no_rejections
+from loligo.data.manifest import Listing
 from loligo.data.places import Layout
 from loligo.data.sources import folder
 
@@ -123,6 +127,7 @@ UNCLEAR = {
     "grades": ({"0": 4, "1": 3, "2": 2}, r"0 \(4\), 1 \(3\), 2 \(2\); these may be classes"),
     "letters": ({"A": 4, "B": 3}, r"A \(4\), B \(3\); these may be classes"),
     "domains": ({"trainA": 4, "trainB": 3, "testA": 1}, r"trainA \(4\), trainB \(3\); these may be classes"),
+    "unknown class of a split": ({"train/fractured": 4, "train/not_fractured": 3}, "3 images in train/not_fractured;"),
     "numbered classes": ({"class0": 4, "class1": 3}, "these may be classes"),
     "not without any disease": ({"COVID": 4, "non-COVID": 3}, "non-COVID; beside them lie COVID"),
     "a patient without class": ({"p1/normal": 4, "p2": 3}, "p2; beside them lie p1/normal"),
@@ -148,8 +153,37 @@ def test_a_user_settles_what_names_do_not_say(tmp_path, monkeypatch):
         learnt(root, normal=["nowhere"])
     with pytest.raises(ValueError, match="ward_a is given as normal and as abnormal"):
         learnt(root, normal=["ward_a"], abnormal=["ward_a"])
-    with pytest.raises(ValueError, match="is no folder: normal, abnormal and masks name folders"):
-        inputs.resolve([root / "normal" / "nor000.png"], purpose="train", layout=Layout(normal=["."]))
+    assert learnt(root, normal="ward_a", abnormal="benign") == {LEARN: 7, ASIDE: 2, UNKNOWN: 2}
+
+
+def test_the_options_are_those_of_the_commands_and_of_python(tmp_path, capsys):
+    root, out = tree(tmp_path / "data", {"normal": 6, "ward_a": 6, "benign": 2}), tmp_path / "m.csv"
+    for command in (
+        ["index", "folder", root, "-o", out],
+        ["train", "gaussian", "--data", root, "--out", tmp_path / "run"],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*map(str, command)])
+        assert stopped.value.code == 2 and "8 images in benign (2), ward_a (6); beside" in capsys.readouterr().err
+    assert not out.exists()
+    cli.main(["index", "folder", str(root), "-o", str(out), "--normal", "ward_a", "--abnormal", "benign"])
+    assert taken(Listing(manifest.read(out), no_rejections())) == {LEARN: 11, ("calibration", 0): 1, ASIDE: 2}
+    run = loligo.train("gaussian", root, tmp_path / "a", preset="tiny", normal=["ward_a"], abnormal=["benign"])
+    assert (run.about["data"]["train"], run.about["data"]["calibration"]) == (10, 12)  # one of ten folds is not seen
+
+
+def test_what_is_said_of_sub_folders_needs_a_folder(tmp_path):
+    root = tree(tmp_path / "data", {"normal": 4, "pneumonia": 3})
+    files = [root / "normal" / f"nor00{i}.png" for i in range(4)]
+    with pytest.raises(ValueError, match="say what lies in a folder; a list of files is given: leave them out"):
+        inputs.resolve(files, purpose="train", layout=Layout(normal=["."]))
+    assert set(inputs.resolve(files, purpose="train", layout=Layout(patient=r"(\d)\.")).rows["patient"]) == set("0123")
+    table = pd.DataFrame({"path": list(map(str, files)), "split": "train"})
+    assert len(inputs.resolve(table, purpose="train", layout=Layout([], [], [], "")).rows) == 4
+    with pytest.raises(ValueError, match="a manifest is given"):
+        inputs.resolve(table, purpose="train", layout=Layout(patient="folder"))
+    with pytest.raises(ValueError, match=r"normal, .*pneumonia are several folders; give the one that holds them"):
+        inputs.resolve(sorted(root.iterdir()), purpose="train")
 
 
 def test_a_folder_named_normal_explains_what_is_in_it(tmp_path):
@@ -335,6 +369,22 @@ def test_folders_that_link_to_each_other_are_entered_once(tmp_path):
         folder.listed(tmp_path, "train")
 
 
+def test_a_folder_that_cannot_be_opened_is_rejected(tmp_path, monkeypatch):
+    root, opened = tree(tmp_path / "data", {"p1": 3, "p2": 3}), Path.iterdir
+
+    def closed(path):
+        if path.name == "p2":
+            raise PermissionError(13, "Permission denied")
+        return opened(path)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    found = folder.listed(root, "train")
+    assert len(found.rows) == 3
+    assert found.rejected.to_numpy().tolist() == [[str(root / "p2"), "the folder cannot be opened (Permission denied)"]]
+    with pytest.raises(FileNotFoundError, match=r"no image below .*p2: the folder cannot be opened"):
+        folder.listed(root / "p2", "train")
+
+
 def test_a_link_to_a_folder_above_leads_nowhere(tmp_path):
     save(tmp_path, "elsewhere/a.png", "data/b.png")
     (tmp_path / "data" / "up").symlink_to("/")
@@ -362,9 +412,9 @@ def test_deep_folders_are_read(tmp_path):
         assert len(folder.index(tmp_path)) == 12
         assert time.perf_counter() - began < 5
     finally:
-        for here in reversed(depths):  # removing a tree as deep as this would recur too deep
-            for path in here.iterdir():
-                path.unlink()
+        for path in [depths[0] / "a.png", *(here / "b.png" for here in depths[99::100])]:
+            path.unlink(missing_ok=True)
+        for here in reversed(depths):  # pytest would recur too deep to remove them
             here.rmdir()
 
 

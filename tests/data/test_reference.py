@@ -122,6 +122,12 @@ def test_the_limit_is_the_99th_percentile_with_the_finite_sample_correction() ->
     assert reference._usual(distances[:20]) == distances[:20].max()
 
 
+@pytest.mark.parametrize("share", [1, 5, 12])
+def test_negatives_among_training_images_are_found_though_they_are_like_each_other(share: int) -> None:
+    mixed = np.concatenate([1 - IMAGES[:share], IMAGES[share:30]])
+    assert Reference.of(dataset(mixed), dataset(NEW[:2])).negatives() == (("inverted",),) * share + ((),) * (30 - share)
+
+
 def test_of_many_images_some_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference, "MOST", 10)
     known = Reference.of(dataset(IMAGES), dataset(NEW))

@@ -1,3 +1,4 @@
+import gzip
 import os
 import zlib
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_zhanglab_by_generated_names(tmp_path):
         ("test", 0): 1,
         ("test", 1): 1,
     }
-    assert set(found["patient"]) >= {"IM-0003", "NORMAL2-IM-0001", "person7_bacteria"}
+    assert set(found["patient"]) >= {"IM-0003", "NORMAL2-IM-0001 (test)", "person7_bacteria (test)"}
     assert counts(zhanglab.index(tmp_path, pneumonia=1), "split", "label")["validation", 1] == 20
     save(tmp_path / "test" / "NORMAL" / "other.jpeg")
     with pytest.raises(ValueError, match=r"other\.jpeg: not a ZhangLab name"):
@@ -320,3 +321,31 @@ def test_what_an_index_passes_over_is_logged(tmp_path, caplog):
     assert len(folder.index(tmp_path, calibration=0)) == 43
     passed = "1 files were passed over: 1 text or CSV"
     assert [said.split(";")[0] for said in caplog.messages if "passed over" in said] == [passed] * 2
+
+
+def write_each_source(root):
+    """Write a few images as each source has them."""
+    for split in ("train", "test"):
+        first = 0 if split == "train" else 50
+        save(*(root / "zhanglab" / split / "NORMAL" / f"IM-{first + i:04}-0001.jpeg" for i in range(20)))
+        save(root / "zhanglab" / split / "PNEUMONIA" / f"person{first}_virus_{first}.jpeg")
+    save(*(root / "folder" / "train" / "NORMAL" / f"{i}.png" for i in range(20)))
+    save(*(root / "covidx" / "train" / f"{i}.png" for i in range(40)))
+    write_covidx(root / "covidx", [f"{i} {i}.png normal" for i in range(40)], ["x a.png positive"])
+    (root / "chexpert").mkdir()
+    write_chexpert(root / "chexpert", [film(i, No_Finding=1) for i in range(40)])
+    (root / "mood" / "brain" / "brain_train").mkdir(parents=True)
+    for i in range(20):
+        header = gzip.compress((348).to_bytes(4, "little") + bytes([i]))
+        (root / "mood" / "brain" / "brain_train" / f"{i}.nii.gz").write_bytes(header)
+
+
+def test_every_source_passes_over_what_systems_leave(tmp_path):
+    write_each_source(tmp_path)
+    before = {name: sources.index(name, tmp_path / name) for name in sources.SOURCES}
+    for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(4092))
+        (path.parent / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+        (path.parent / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    for name, rows in before.items():
+        pd.testing.assert_frame_equal(sources.index(name, tmp_path / name), rows)

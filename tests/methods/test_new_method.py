@@ -26,8 +26,8 @@ assert loligo.list_methods()["mean_image"] == (
     "Mean image: the squared difference from the mean of the normal images, pixel by pixel (from mean-image)"
 )
 assert "mean_image.method" not in sys.modules
-run = loligo.train("mean_image", folder / "normals", folder / "run", preset="tiny", options={"power": 1.5})
-scores = loligo.score(run, folder / "new")["score"].to_numpy()
+run = loligo.train("mean_image", folder / "normals", folder / "run", preset="tiny", options={"power": 1.5}, folds=0)
+scores = loligo.score(run, folder / "new").sort_values("path")["score"].to_numpy()
 assert (scores[10:] > scores[:10]).all()
 kept = run.manifest().query("split == 'train'")["path"]
 np.save(folder / "kept.npy", [int(Path(path).stem) for path in kept])

@@ -69,7 +69,7 @@ VIT = {"backbone": "vit_tiny_patch16_224", "size": 72}
     ("options", "message"),
     [
         ({"layers": ()}, "layers is empty; name one stage or more"),
-        ({"image_score": "loud"}, "image_score 'loud'"),
+        ({"image_score": "loud"}, "image_score is 'loud'"),
         (VIT, "size 72 must be a multiple of the patches of vit_tiny_patch16_224, 16"),
     ],
 )

@@ -107,3 +107,12 @@ def test_a_batch_norm_over_processes_is_that_of_torch_with_one(monkeypatch: pyte
     torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ours.running_var, theirs.running_var)
     assert F.batch_norm is torch.nn.functional.batch_norm
+
+
+def refuse() -> None:
+    raise ValueError("the loss is too odd")
+
+
+def test_what_a_process_refuses_is_one_line_here() -> None:
+    with pytest.raises(ValueError, match=r"^the loss is too odd$"):
+        processes.spawn(refuse, 1)

@@ -73,7 +73,7 @@ def train(argv: list[str]) -> None:
     )
     add_layout(parser)
     given = parse_training(parser, name, argv[1:])
-    check_paths(given.data)
+    check_paths([*given.data, *(given.calibration or [])])
     check_new(given.out)
     _tell_what_begins(name, given.preset)
     api = _api()

@@ -17,6 +17,8 @@ from loligo.names import nearest
 EXAMPLE = "write a YAML file such as 'train: {epochs: 3}'"
 RECORD = {"method_config": "method", "train": "train", "preprocessing": "preprocessing", "preset": "preset"}
 """What of the record of a run, its config.yaml, is an option, and of which name."""
+CALIBRATION = ("false_alarm_rate", "held_out", "folds")
+"""What it says of its calibration."""
 
 
 def leading(command: Command, argv: list[str], what: str, allowed: list[str], place: str = "first") -> str:
@@ -134,7 +136,7 @@ def parse_training(parser: Parser, method: str, argv: list[str], skip: Sequence[
     parser.add_argument("--preset", metavar="NAME", help=f"set of options: {', '.join(kind.presets)}; others on top")
     add_rate(parser, FALSE_ALARM_RATE)
     file = value_of("--config", argv)
-    entries = read_options(Path(file), method, hidden) if file else {}
+    entries = read_options(Path(file), method, hidden, parser.options()) if file else {}
     preset = value_of("--preset", argv) or entries.get("preset")
     options, train = declared.defaults(kind, preset, method)
     parser.add_fields(kind.Config, "method", options)
@@ -171,13 +173,20 @@ def with_file(parser: Parser, argv: list[str]) -> list[str]:
     return [*(parser.words_of(Path(file), read_options(Path(file))) if file else []), *argv]
 
 
-def read_options(path: Path, method: str = "", hidden: Iterable[str] = ()) -> dict[str, Any]:
-    """Read a file of options, or the record of a run of the method: of that not those of the training in ``hidden``."""
+def read_options(path: Path, method: str = "", hidden: Iterable[str] = (), known: Iterable[str] = ()) -> dict[str, Any]:
+    """Read a file of options, or the record of a run of the method.
+
+    Of a record, what is in ``hidden`` is left out of its training, and what it says of the calibration is taken as far
+    as it is ``known``.
+    """
     values = _yaml(path)
     if "method_config" in values:
         if values.get("method") != method:
             fail(f"{path} is the record of a run of {values.get('method')}; it holds no options of {method}")
-        values = {option: values[key] for key, option in RECORD.items() if values.get(key)}
+        calibration = {key: key for key in CALIBRATION if f"--{key}" in known}
+        values = {
+            option: values[key] for key, option in (RECORD | calibration).items() if values.get(key) not in (None, "")
+        }
         values["train"] = {key: value for key, value in dict(values.get("train", {})).items() if key not in hidden}
     for key, kind in {"method": dict, "train": dict, "preprocessing": dict, "index": dict, "preset": str}.items():
         if not isinstance(values.get(key, kind()), kind):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +32,7 @@ def resolve(
     the files is an image, and ``ValueError`` for what else is wrong with them.
     """
     if isinstance(data, pd.DataFrame):
+        _refuse(layout, "a manifest")
         return Listing(manifest.check(data, "test" if purpose == "score" else ""), no_rejections())
     given = [data] if isinstance(data, str | Path) else data
     if "" in given:
@@ -43,12 +45,24 @@ def resolve(
     loose: Literal["train", "test"] = "train" if purpose == "train" else "test"
     if len(paths) == 1 and paths[0].is_dir():
         return folder.listed(paths[0], loose, layout, to_learn=purpose == "train")
-    if any((layout.settles, layout.masks)):
-        raise ValueError(f"{paths[0]} is no folder: normal, abnormal and masks name folders in the one that is given")
     if len(paths) == 1 and paths[0].suffix.lower() in manifest.MANIFEST_SUFFIXES:
-        split = "test" if purpose == "score" else ""
-        return Listing(manifest.read(paths[0], split), no_rejections())
+        _refuse(layout, "a manifest")
+        return Listing(manifest.read(paths[0], "test" if purpose == "score" else ""), no_rejections())
+    if all(path.is_dir() for path in paths) and paths:
+        names = ", ".join(map(str, paths[:10]))
+        raise ValueError(
+            f"{names} are several folders; give the one that holds them, whose sub-folders' names are read"
+        )
+    _refuse(replace(layout, patient=""), "a list of files")
     return _files(paths, loose, layout.patient)
+
+
+def _refuse(layout: Layout, what: str) -> None:
+    """Raise where a user says of ``what`` is no folder what only sub-folders can tell."""
+    if layout.normal or layout.abnormal or layout.masks or layout.patient:
+        raise ValueError(
+            f"normal, abnormal, masks and patient say what lies in a folder; {what} is given: leave them out"
+        )
 
 
 def _files(paths: Sequence[Path], split: str, patient: str) -> Listing:

@@ -163,17 +163,17 @@ class Nearest(NamedTuple):
     """Whether one is a copy of it; flat images are alike, and yet none is a copy."""
 
 
-def nearest(features: Floats, bank: Floats) -> Nearest:
-    """Compare signatures (N, D) with those of a bank (M, D) of one or more."""
+def nearest(features: Floats, bank: Floats, same: float = SAME) -> Nearest:
+    """Compare signatures (N, D) with those of a bank (M, D) of one or more; nearer than ``same`` lie copies."""
     found = []
     for start in range(0, len(features), _AT_ONCE):
         part = features[start : start + _AT_ONCE]
         product, lengths = part @ bank.T, (part**2).sum(axis=1)
         squared = lengths[:, None] + (bank**2).sum(axis=1) - 2 * product
         negative = (squared + 4 * product).min(axis=1)
-        copies = squared < SAME**2
+        copies = squared < same**2
         squared[copies] = np.inf
         found.append((squared.min(axis=1), negative, copies.any(axis=1) & (lengths > 0)))
-    distance, negative, same = (np.concatenate(part) for part in zip(*found, strict=True))
+    distance, negative, copied = (np.concatenate(part) for part in zip(*found, strict=True))
     distance[~np.isfinite(distance)] = 0
-    return Nearest(np.sqrt(distance), np.sqrt(np.maximum(negative, 0)), same)
+    return Nearest(np.sqrt(distance), np.sqrt(np.maximum(negative, 0)), copied)

@@ -39,7 +39,7 @@ class Layout:
             "mask": self.masks,
         }
         for kind, given in every.items():
-            for path in given:
+            for path in [given] if isinstance(given, str) else given:
                 place = _parts(path, root)
                 if said.setdefault(place, kind) != kind:
                     raise ValueError(f"{path} is given as {said[place]} and as {kind}; give it as one of them")

@@ -34,6 +34,11 @@ NEGATIVE = 0.7
 """Times the distance of an image that its negative lies from the training images, at most, where it is inverted."""
 LIKELY = 1.5
 """Times the usual distance that such a negative lies from them, at most."""
+OPPOSED = -0.3
+"""Correlation with the mean of the training images below which one of them is a negative: of ZhangLab's chests none
+lies below 0.36, of MNIST's digits none below 0.17."""
+ROUNDED = 0.001
+"""Distance of a signature from itself, at most, as it is kept."""
 RANGES = (0.0025, 0.9975)
 """Quantiles of the training images' dark and bright values between which those of other images are to lie."""
 MARGIN = 0.25
@@ -84,7 +89,7 @@ class Reference:
         Those that a row has by itself are ``data.warnings``; `checks.ordered` joins them.
         """
         images = neighbours.measured(data)
-        near = neighbours.nearest(images.signatures, self.train.astype(np.float32))
+        near = neighbours.nearest(images.signatures, self.train.astype(np.float32), self._same)
         shown = images.signatures.any(axis=1)
         unlike = shown & (near.distance > self.usual)
         dark, bright = images.tails.T
@@ -108,10 +113,26 @@ class Reference:
         splits: tuple[Split, ...] = ("calibration", "train")
         for split in splits:
             contents = {row.tobytes().hex() for row in getattr(self, f"{split}_contents")}
-            same = neighbours.nearest(images.signatures, getattr(self, split).astype(np.float32)).same
+            bank = getattr(self, split).astype(np.float32)
+            same = neighbours.nearest(images.signatures, bank, self._same).same
             for row, content in enumerate(data.contents or [""] * len(found)):
                 found[row] = split if same[row] or content in contents else found[row]
         return tuple(found)
+
+    def negatives(self) -> tuple[Names, ...]:
+        """Return the warning ``inverted`` of the training images, M, that look like the negative of most others.
+
+        An image that is trained on is like itself, and like other negatives among them: what counts here is the mean
+        of all.
+        """
+        signatures = self.train.astype(np.float32)
+        mean = signatures.mean(axis=0)
+        return tuple(("inverted",) if row @ mean < OPPOSED * np.linalg.norm(mean) else () for row in signatures)
+
+    @property
+    def _same(self) -> float:
+        """Distance of copies: less where the training images lie near each other, as phantoms do."""
+        return float(np.clip(self.usual[0] / 4, ROUNDED, neighbours.SAME))
 
     def _odd_extents(self, data: Dataset) -> npt.NDArray[np.bool_]:
         lengths = _extents(data)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loligo import io
+from loligo.files import reason
 
 _FILES = ("config.yaml", "calibration.json", "manifest.csv", "history.csv", "epochs.csv", "scores.csv", "rejected.csv")
 _WEIGHTS = ("model.safetensors", "reference.safetensors", "checkpoint", "folds")
@@ -24,7 +25,9 @@ class Walk:
     """What lies below a folder."""
 
     files: list[Path] = field(default_factory=list)
-    """All files, and folders that cannot be opened, in order of path."""
+    """All files, in order of path."""
+    closed: list[tuple[Path, str]] = field(default_factory=list)
+    """Folders that cannot be opened, with the reason."""
     again: list[tuple[Path, Path]] = field(default_factory=list)
     """Folders that a link shows again, after the path under which their files are listed."""
     own: list[Path] = field(default_factory=list)
@@ -72,8 +75,8 @@ def _enter(folder: Path, found: Walk) -> Iterator[Path]:
     """Yield what a folder holds, but for hidden things and results."""
     try:
         paths = list(folder.iterdir())
-    except OSError:  # no permission, a path too long
-        found.files.append(folder)  # to be rejected
+    except OSError as error:  # no permission, a path too long
+        found.closed.append((folder, f"the folder cannot be opened ({reason(error)})"))
         return
     names = {path.name for path in paths}
     results, generated = _has_results(folder, names), _is_generated(folder, names)

@@ -151,7 +151,9 @@ def _region(mask: Mask, smoothed: Heat) -> Region:
 
 def _outline(mask: Mask, smoothed: Heat) -> tuple[Line, ...]:
     """Return the lines around a region where the smoothed map crosses the limit."""
-    around = np.where(binary_dilation(mask, np.ones((3, 3))), smoothed, 0).clip(0, 2)  # a steep peak pulls no line in
+    around = np.where(binary_dilation(mask, np.ones((3, 3), bool)), smoothed, 0).clip(
+        0, 2
+    )  # a steep peak pulls no line in
     return contours(around, 1.0)
 
 

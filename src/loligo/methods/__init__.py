@@ -27,9 +27,9 @@ class Entry(NamedTuple):
     kind: str
     """Its class."""
     summary: str
-    time: str
+    time: str = ""
     """What training takes: 1,133 radiographs on one core, by the preset for radiographs where it has one."""
-    good_at: str
+    good_at: str = ""
     not_exportable: str = ""
     """What `Method.not_exportable` says of its default options."""
 
@@ -86,9 +86,9 @@ def list_methods() -> dict[str, str]:
 
 def told(name: str) -> str:
     """Say of a method what it is, how long it trains, and what it is good at."""
-    if name not in METHODS:
+    entry = METHODS.get(name)
+    if entry is None or not entry.time:
         return list_methods()[name]
-    entry = METHODS[name]
     return f"{name}: {entry.summary}. Trains in {entry.time} on 1,133 radiographs, one core; good at: {entry.good_at}."
 
 

@@ -21,7 +21,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -138,16 +138,20 @@ class Padim(Method):
             self._divide()
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
+    @property
+    def _grids(self) -> list[Level]:
+        return [cast(Level, level) for level in self.levels]
+
     def _describe(self, x: Tensor, backbone: Backbone) -> list[Tensor]:
         """Return the chosen features of each level, (P, N, d) float32."""
         parts = [x] if torch.compiler.is_compiling() else torch.split(x, AT_ONCE)  # a graph knows no number of parts
-        found = [[level.describe(maps) for level in self.levels] for maps in map(backbone, parts)]
+        found = [[level.describe(maps) for level in self._grids] for maps in map(backbone, parts)]
         return [torch.cat(level, 1) for level in zip(*found, strict=True)]
 
     def _centred(self, x: Tensor, backbone: Backbone) -> Iterator[tuple[Level, Tensor]]:
         """Yield each level with the features of coarser ones and its own, (P, N, D), less their means."""
         features = x.new_zeros(1, len(x), 0, dtype=torch.float32)
-        for level, own in zip(self.levels, self._describe(x, backbone), strict=True):
+        for level, own in zip(self._grids, self._describe(x, backbone), strict=True):
             features = torch.cat([features[level.parent], own - level.mean[:, None]], 2)
             yield level, features
 
@@ -155,10 +159,10 @@ class Padim(Method):
         """Sum up mean and covariance of each place about the first batch's mean, then factor the inverses."""
         backbone, n, rest = self.backbone.ready(self.chosen.device), 0, iter(batches)
         first = next(rest)
-        for level, own in zip(self.levels, self._describe(first, backbone), strict=True):
+        for level, own in zip(self._grids, self._describe(first, backbone), strict=True):
             level.mean.copy_(own.mean(1))
             level.whitening.zero_()
-        totals = [torch.zeros_like(level.mean) for level in self.levels]
+        totals = [torch.zeros_like(level.mean) for level in self._grids]
         for x in reduce.shard(itertools.chain([first], rest)):
             n += len(x)
             for total, (level, features) in zip(totals, self._centred(x, backbone), strict=True):
@@ -166,18 +170,19 @@ class Padim(Method):
                 total.add_(own.sum(1))
                 with torch.autocast(x.device.type, enabled=False):
                     level.whitening.baddbmm_(own.mT, features)
-        self._conclude(int(reduce.sum(torch.tensor(n, device=self.chosen.device))), totals, reduce)
+        with torch.autocast(self.chosen.device.type, enabled=False):  # in bfloat16 there would be no Cholesky factor
+            self._conclude(int(reduce.sum(torch.tensor(n, device=self.chosen.device))), totals, reduce)
 
     def _conclude(self, n: int, totals: list[Tensor], reduce: Reduce) -> None:
         """Make means and whitening of each level's sums (P, d) and sums of outer products (P, d, D) over n images."""
         shifts = self.chosen.new_zeros(1, 0, dtype=torch.float32)  # of the means of coarser features
-        for i, (level, total) in enumerate(zip(self.levels, totals, strict=True)):
+        for i, (level, total) in enumerate(zip(self._grids, totals, strict=True)):
             shift = reduce.sum(total) / n
             shifts = torch.cat([shifts[level.parent], shift], 1)
             outer = level.whitening.copy_(reduce.sum(level.whitening))
             outer.baddbmm_(shift[:, :, None], shifts[:, None], alpha=-n).div_(n - 1)
             outer[:, :, -level.count :].diagonal(dim1=1, dim2=2).add_(self.config.regularisation)
-            for places in torch.arange(len(outer), device=outer.device).split(64):  # in place, a few at a time
+            for places in torch.split(torch.arange(len(outer), device=outer.device), 64):  # in place, a few at a time
                 outer[places] = given_coarser(outer[places], self._whole(i - 1, level.parent[places]))
             level.mean.add_(shift)
 
@@ -185,13 +190,13 @@ class Padim(Method):
         """Return at ``places`` (p,) of level ``last`` the inverse Cholesky factor of all features so far, (p, D, D)."""
         if last < 0:
             return self.chosen.new_zeros(len(places), 0, 0, dtype=torch.float32)
-        level = self.levels[last]
+        level = self._grids[last]
         coarser = self._whole(last - 1, level.parent[places])
         return torch.cat([F.pad(coarser, (0, level.count)), level.whitening[places]], 1)
 
     def forward(self, x: Tensor) -> Scores:
         """Score by the map of Mahalanobis distances."""
-        squared, side = x.new_zeros(1, len(x), dtype=torch.float32), self.levels[-1].side
+        squared, side = x.new_zeros(1, len(x), dtype=torch.float32), self._grids[-1].side
         with torch.autocast(x.device.type, enabled=False):
             for level, features in self._centred(x, self.backbone):
                 squared = squared[level.parent] + torch.bmm(features, level.whitening.mT).square_().sum(2)  # (P, N)
@@ -204,7 +209,7 @@ def given_coarser(covariance: Tensor, coarser: Tensor) -> Tensor:
 
     ``coarser`` (p, D - d, D - d) are the factors of the features before them.
     """
-    across, own = covariance.split([coarser.shape[1], covariance.shape[1]], 2)
+    across, own = torch.split(covariance, [coarser.shape[1], covariance.shape[1]], 2)
     across = across @ coarser.mT
     left = torch.linalg.cholesky(own - across @ across.mT)
     inverse = torch.linalg.solve_triangular(left, torch.eye(left.shape[1], device=left.device), upper=False)

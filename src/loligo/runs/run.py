@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from loligo import __version__, methods
-from loligo.config import PreprocessingConfig, TrainConfig, build, one_line
+from loligo.config import PreprocessingConfig, TrainConfig, build, check_forms, one_line
 from loligo.data import manifest
 from loligo.files import replacing, write_text
 from loligo.methods.contract import Method
@@ -27,6 +28,12 @@ from loligo.runs.settings import CALIBRATED, HELD_OUT, Settings
 
 DIGEST = "weights_sha256"
 """Name in config.yaml of the SHA-256 of model.safetensors."""
+FORMS: dict[str, type] = {
+    **dict.fromkeys(("method", "preset", "precision", DIGEST), str),
+    **dict.fromkeys(("method_config", "train", "preprocessing", "data", "cost"), dict),
+    **dict.fromkeys(("false_alarm_rate", "held_out"), float),
+}
+"""What config.yaml must hold where it has these names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +73,7 @@ class Run(Settings):
             raise ValueError(f"{folder} is not a run folder: it has no config.yaml; {how}")
         try:
             values = tables.mapping(files.config)
+            check_forms(values, FORMS | ({} if values.get("folds") is None else {"folds": int}))
             return cls(
                 folder=Path(folder),
                 method=values["method"],
@@ -73,9 +81,9 @@ class Run(Settings):
                 train=build(TrainConfig, values["train"], "train"),
                 preprocessing=build(PreprocessingConfig, values["preprocessing"], "preprocessing"),
                 preset=values.get("preset", ""),
-                false_alarm_rate=float(values["false_alarm_rate"]),
-                held_out=float(values.get("held_out", HELD_OUT)),
-                folds=None if values.get("folds") is None else int(values["folds"]),
+                false_alarm_rate=values["false_alarm_rate"],
+                held_out=values.get("held_out", HELD_OUT),
+                folds=values.get("folds"),
                 about=_about(values),
             )
         except KeyError as error:
@@ -143,7 +151,10 @@ class Run(Settings):
             model.load_state_dict(load_file(path))
             _refuse_unfit(model)
         except (SafetensorError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{path} does not hold the weights of this {self.method}: {one_line(error)}") from error
+            why = textwrap.shorten(
+                str(error).partition("\n")[2] or str(error), 160
+            )  # the first line of many has no news
+            raise ValueError(f"{path} does not hold the weights of this {self.method}: {why}") from error
         return model.eval()
 
     def save_model(self, model: Method, path: Path | None = None) -> None:
@@ -198,16 +209,11 @@ def _refuse_unfit(model: Method) -> None:
 def _about(values: dict[str, Any]) -> dict[str, Any]:
     """Return what a configuration says was measured; ValueError where a part has another form."""
     about: dict[str, Any] = {name: values.get(name, {}) for name in ("data", "cost")}
-    for name, part in about.items():
-        if not isinstance(part, dict):
-            raise ValueError(f"{name} has no names and values")
     spacing = about["data"].get("spacing", [])
     if not (isinstance(spacing, list) and len(spacing) in (0, 3) and all(map(_is_length, spacing))):
         raise ValueError(f"data.spacing is {spacing!r}; it must be 3 distances in mm")
     if (precision := values.get("precision", "float32")) not in ("bf16", "float32"):
         raise ValueError(f"precision is {precision!r}; it must be bf16 or float32")
-    if not isinstance(known := values.get(DIGEST, ""), str):
-        raise ValueError(f"{DIGEST} is {known!r}; it must be 64 hexadecimal digits")
     return about | {key: values[key] for key in ("precision", DIGEST) if key in values}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os.path
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,12 +12,19 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from loligo.config import one_line
 from loligo.files import write_csv
 
 T = TypeVar("T")
 
 TEXT = ("path", "split", "patient", "kind", "mask", "map", "reconstruction", "overlay", "warnings", "reason")
 """Columns that stay as they are written, empty where nothing is known: a kind 7 or None is a name."""
+FILES = ("path", "mask", "map", "reconstruction", "overlay")
+"""Columns that name a file."""
+LONGEST = 255
+"""Bytes of a file's or folder's name, at most: no file system has longer ones."""
+LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+"""Normal and abnormal, as they may be written."""
 NUMBERS = ("score", "anomaly_score", "p_value", "flag")
 FILLED = ("split", "patient", "kind", "mask", "map", "reconstruction", "overlay", "warnings")
 """Columns of a table of scores that are filled with empty text where it lacks them."""
@@ -36,7 +43,7 @@ def parsed(path: Path, parse: Callable[[Path], T]) -> T:
     try:
         return parse(path)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {one_line(error)}") from error
 
 
 def mapping(path: Path) -> dict[str, Any]:
@@ -55,11 +62,15 @@ def _yaml(text: str) -> Any:
         raise ValueError(f"has {len(text)} characters; at most {YAML_SIZE} are expected")
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"has an alias (*{event.anchor}) in line {event.start_mark.line + 1}; write it out")
+            raise ValueError(f"has an alias (*{event.anchor}){_line(event)}; write it out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > YAML_DEPTH:
-            raise ValueError(f"is nested more than {YAML_DEPTH} deep in line {event.start_mark.line + 1}")
+            raise ValueError(f"is nested more than {YAML_DEPTH} deep{_line(event)}")
     return yaml.safe_load(text)
+
+
+def _line(event: yaml.Event) -> str:
+    return f" in line {event.start_mark.line + 1}" if event.start_mark else ""
 
 
 def scores(path: Path) -> pd.DataFrame:
@@ -120,14 +131,16 @@ def _table(path: Path, types: dict[str, Any]) -> pd.DataFrame:
 
 def _scored(path: Path, required: tuple[str, ...], rejected: bool = False) -> pd.DataFrame:
     """Read a table of scores, a row an image, or an image and epoch; ``rejected`` files, which have a reason, go."""
-    table = _table(path, {"label": "Int64"} | dict.fromkeys(TEXT, "str"))
+    table = _table(path, dict.fromkeys(("label", *TEXT), "str"))
     _require(table, required)
     if rejected and "reason" in table:
         table = table[table["reason"].isna()].drop(columns="reason").reset_index(drop=True)
-    labels = table["label"].dropna().unique() if "label" in table else ()
-    if odd := [str(label) for label in labels if label not in (0, 1)]:
-        raise ValueError(f"label {', '.join(odd)} is not 0 (normal), 1 (abnormal) or empty (unknown)")
+    if "label" in table:
+        if odd := set(table["label"].dropna()) - set(LABELS):
+            raise ValueError(f"label {sorted(odd)[0]} is not 0 (normal), 1 (abnormal) or empty (unknown)")
+        table["label"] = table["label"].map(LABELS).astype("Int64")
     _check_numbers(table, [name for name in NUMBERS if name in table])
+    _check_names(table, [name for name in FILES if name in table])
     return table.fillna({name: "" for name in TEXT if name in table})
 
 
@@ -141,3 +154,10 @@ def _check_numbers(table: pd.DataFrame, names: Iterable[str]) -> None:
     for name in names:
         if len(table) and not pd.api.types.is_numeric_dtype(table[name]):
             raise ValueError(f"column {name} is not all numbers; write it anew")
+
+
+def _check_names(table: pd.DataFrame, columns: Iterable[str]) -> None:
+    for column in columns:
+        for entry in table[column].dropna().unique():
+            if max(map(len, os.fsencode(entry).split(b"/"))) > LONGEST:
+                raise ValueError(f"column {column} has a name of more than {LONGEST} bytes: {entry[:40]}...")

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.multiprocessing.spawn import start_processes as start
 from torch.overrides import TorchFunctionMode
 
@@ -81,13 +82,22 @@ def joined(device: torch.device) -> Iterator[Reduce]:
 
 
 def spawn(function: Callable[..., Any], count: int, *given: Any) -> None:
-    """Call ``function(*given)`` in so many processes of this machine; an error in one ends all and is raised here."""
+    """Call ``function(*given)`` in so many processes of this machine; an error in one ends all and is raised here.
+
+    What one of them refuses with a ValueError is raised as that.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    start(  # type: ignore[no-untyped-call]
-        _one, (count, port, function, given), nprocs=count, start_method="spawn"
-    )
+    try:
+        start(  # type: ignore[no-untyped-call]
+            _one, (count, port, function, given), nprocs=count, start_method="spawn"
+        )
+    except ProcessRaisedException as error:
+        kind, _, said = str(error).strip().splitlines()[-1].partition(": ")
+        if kind in ("ValueError", "ImportError", "FloatingPointError"):
+            raise ValueError(said) from error
+        raise
 
 
 def _one(rank: int, count: int, port: int, function: Callable[..., Any], given: tuple[Any, ...]) -> None:

@@ -80,7 +80,7 @@ def listed(root: Path, loose: Literal["train", "test"], layout: Layout = AS_NAME
     notes = [*_summary(images, rows, to_learn), *_others(root, found, pairs, seen)]
     if to_learn:
         notes += patients.notes(images, rows, layout.patient)
-    rejected = pd.concat([rejected, manifest.rejection(orphans)], ignore_index=True)
+    rejected = pd.concat([rejected, manifest.rejection([*seen.closed, *orphans])], ignore_index=True)
     return Listing(manifest.check(rows), rejected, tuple(notes))
 
 
@@ -112,6 +112,8 @@ def _identity(image: Found) -> object:
 def _none(root: Path, seen: Walk, masks: int) -> str:
     """Say why there is no image."""
     said = f"no image below {root}"
+    if seen.closed:
+        said += f"; {seen.closed[0][0]}: {seen.closed[0][1]}"
     if masks:
         said += f" but {masks} that are named as masks"
     if seen.own:
@@ -145,7 +147,7 @@ def _check_siblings(root: Path, plain: Sequence[Found], places: Places) -> None:
                 raise ValueError(_unclear(root, chosen, "these may be classes", len(parent) + 1))
 
 
-def _unclear(root: Path, images: Sequence[Found], why: str, depth: int | None = None) -> str:
+def _unclear(root: Path, images: Sequence[Found], why: str, depth: int = 0) -> str:
     return (
         f"{root}: it is not clear which images are normal. No name explains {len(images)} images in"
         f" {_folders(images, depth)}; {why}. Name folders of normal images with --normal DIR ..., of abnormal ones with"
@@ -209,13 +211,20 @@ def _others(root: Path, found: Sequence[Found], pairs: Pairs, seen: Walk) -> lis
 
 
 def _folders(images: Iterable[Found], depth: int | None = None) -> str:
-    """List folders, each with the number of its images."""
-    count = Counter("/".join(image.place.shown if depth is None else image.parts[:depth]) for image in images)
-    names = {name: name or "the folder itself" for name in count}
+    """List the folders that say most of images, or those at a depth or below splits, with their numbers of images."""
+    parts = [
+        one.place.shown if depth is None else one.parts[: depth or len(one.place.shown) + _ends_in_split(one)]
+        for one in images
+    ]
+    count = Counter("/".join(names) or "the folder itself" for names in parts)
     if len(count) == 1:
-        return names.popitem()[1]
-    shown = [f"{names[name]} ({n})" for name, n in sorted(count.items())[:_SHOWN]]
-    return ", ".join(shown) + _more(count)
+        return next(iter(count))
+    return ", ".join(f"{name} ({n})" for name, n in sorted(count.items())[:_SHOWN]) + _more(count)
+
+
+def _ends_in_split(image: Found) -> bool:
+    """Tell whether nothing but a split is known of an image."""
+    return bool(image.place.shown and folder_names.read(image.place.shown[-1]).split)
 
 
 def _more(things: Sized) -> str:
