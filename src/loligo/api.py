@@ -25,9 +25,9 @@ from loligo.data.splits import SPLITS
 from loligo.detector import Detector, part_held_out
 from loligo.evaluation import protocols
 from loligo.evaluation.results import append
-from loligo.files import write_csv
+from loligo.files import as_list, write_csv
 from loligo.methods.contract import Method
-from loligo.names import nearest
+from loligo.names import nearest, some
 from loligo.nn.precision import pick_device, resolve
 from loligo.reports.run import gather
 from loligo.reports.run import page as reports
@@ -186,8 +186,8 @@ def _train(
         normals, held_out = plan.split() if plan else parts
         if all(part.contents for part in parts):
             run.remember(itertools.chain(*(part.contents for part in parts)))
-        known = Reference.of(normals, held_out)
-        if first:
+        known = Reference.of(normals, held_out) if first else None
+        if known:
             for said in checks.summary(normals.warnings + held_out.warnings) + checks.summary(known.negatives()):
                 log.warning("%s", said)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch else None)
@@ -204,10 +204,10 @@ def _train(
             run.save_model(model)
         calibration = None
         if plan:
-            calibration = plan.calibrate(run, model, reduce)
+            calibration = plan.calibrate(run, model, held_out, reduce)
         elif first:
             calibration = Detector.of(run, model, run.train.device).calibrate(held_out)
-        if first and calibration:
+        if known and calibration:
             known.save(run.files.reference)
             run.about["cost"] = cost(history)
             _finish(run, rows, len(normals.rows), calibration, sum(map(len, unread)))
@@ -272,9 +272,8 @@ def score(
     if out:
         scores.refuse_taken(out)
     detector = Detector.load(run, device, false_alarm_rate)
-    made: list[pd.DataFrame | AllRejected] = []
 
-    def fill(folder: ScoreFolder) -> None:
+    def fill(folder: ScoreFolder) -> pd.DataFrame | AllRejected:
         try:
             rows, rejected = _to_score(run, data, splits, strict)
             if layout == "mood":
@@ -282,8 +281,7 @@ def score(
             images = detector.images(rows, strict)
         except AllRejected as error:
             write_csv(error.rejected, folder.rejected)
-            made.append(error)
-            return
+            return error
         table = scoring.score_table(detector, images, folder, maps, batch_size)
         folder.write_scores(table, pd.concat([rejected, images.rejected], ignore_index=True))
         given = [manifest.writable(path) for path in _absolute(data)]
@@ -293,15 +291,15 @@ def score(
             mood.write(table, folder, detector.calibration)
         for said in checks.summary(images.warnings, "images"):
             log.warning("%s", said)
-        made.append(table)
+        return table
 
-    where = scores.write(run.folder, _name(data, splits), out, fill)
-    if isinstance(made[0], AllRejected):
+    where, made = scores.write(run.folder, _name(data, splits), out, fill)
+    if isinstance(made, AllRejected):
         log.warning("%s has all reasons", where.rejected)
-        raise made[0]
-    new = made[0].loc[~made[0]["warnings"].str.contains("seen_in_training"), "score"]
-    made[0].attrs.update(folder=str(where.path), remark=detector.calibration.remark(new))
-    return made[0]
+        raise made
+    new = made.loc[~made["warnings"].str.contains("seen_in_training"), "score"]
+    made.attrs.update(folder=str(where.path), remark=detector.calibration.remark(new))
+    return made
 
 
 def _to_score(
@@ -333,7 +331,7 @@ def _absolute(data: Paths | pd.DataFrame | None) -> list[Path]:
     """List the paths that were given."""
     if data is None or isinstance(data, pd.DataFrame):
         return []
-    return [manifest.absolute(Path(one)) for one in ([data] if isinstance(data, str | Path) else data)]
+    return [manifest.absolute(Path(one)) for one in as_list(data)]
 
 
 def evaluate(
@@ -365,10 +363,8 @@ def _scoring(run: Run | str | Path) -> ScoreFolder:
     folder = run.folder if isinstance(run, Run) else Path(run)
     found = scores.find(folder)
     if found.path != folder and (others := [one.path.name for one in scores.scorings(folder) if one != found]):
-        named = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-        log.warning(
-            "%s is the latest of its scorings; there are %s too: name a folder to choose one", found.path, named
-        )
+        said = "%s is the latest of its scorings; there are %s too: name a folder to choose one"
+        log.warning(said, found.path, some(others, 5))
     return found
 
 
@@ -383,19 +379,16 @@ def sheet(
     """Write a page on each of some images or volumes to ``out``, .pdf or .html; return its path.
 
     ``run`` is a run, its folder, or that of a scoring. Without ``images``, these are those that the scoring flagged, or
-    the latest of the run, the most abnormal first. ``out`` is
-    the name of the only image with .pdf, or sheets.pdf, in the current folder, unless given. Of several images those
-    that cannot be used are left out with a warning. Raises ValueError, which names the file, where the only one or all
-    cannot be used, nothing is flagged, the training is not finished, or ``out`` cannot be made.
+    the latest of the run, the most abnormal first. ``out`` is the name of the only image with .pdf, or sheets.pdf, in
+    the current folder, unless given. Of several images those that cannot be used are left out with a warning. Raises
+    ValueError, which names the file, where the only one or all cannot be used, nothing is flagged, the training is not
+    finished, or ``out`` cannot be made.
     """
     scoring = ScoreFolder(run.folder if isinstance(run, Run) else Path(run))
     if scoring.scores.is_file():
         run = scoring.run.path
     run = run if isinstance(run, Run) else Run.load(run)
-    if images is None:
-        paths = examine.flagged(scores.find(scoring.path))
-    else:
-        paths = [Path(image) for image in ([images] if isinstance(images, str | Path) else images)]
+    paths = examine.flagged(_scoring(scoring.path)) if images is None else [Path(image) for image in as_list(images)]
     out = Path(out or (f"{io.stem(paths[0])}.pdf" if len(paths) == 1 else "sheets.pdf"))
     sheets.check(out)
     examiner = examine.Examiner(run, device=device, false_alarm_rate=false_alarm_rate)

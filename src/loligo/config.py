@@ -21,6 +21,8 @@ Pooling = Literal["max", "mean", "top"]
 Shrinkage = Literal["gumbel", "hard", "soft", "none"]
 Statistics = Literal["image", "running"]
 FALSE_ALARM_RATE = 0.05
+HELD_OUT = 0.10
+"""Fraction of the training patients that is held out to calibrate on."""
 OF_EPOCHS = ("epochs", "augment", "intensity_augmentation", "evaluate_every_epoch")
 """Options of a training that say nothing to a method of one pass."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -54,45 +53,46 @@ class Folds:
         Raises ValueError where all of them would be.
         """
         content = pd.Series(normals.contents or "", normals.rows.index, dtype=str)
-        number = folds(normals.rows, count, seed, content).to_numpy(np.int64)
+        number = np.asarray(folds(normals.rows, count, seed, content), np.int64)
         if not number.any():
             raise ValueError(f"all {len(number)} normal images are of one patient, or copies of one; folds need more")
-        return cls(normals, number.astype(np.int64))
+        return cls(normals, number)
 
     def split(self, number: int = 0) -> tuple[Dataset, Dataset]:
         """Return the images that a fold's model learns from, and the fold, which it does not see."""
         others, own = (np.flatnonzero(part) for part in (self.number != number, self.number == number))
         return self.normals.subset(others), self.normals.subset(own)
 
-    def calibrate(self, run: Run, model: Method, reduce: Reduce = ALONE) -> Calibration:
-        """Return the calibration of a run whose ``model`` is that of the first fold.
+    def calibrate(self, run: Run, model: Method, first: Dataset, reduce: Reduce = ALONE) -> Calibration:
+        """Return the calibration of a run whose ``model`` is that of the ``first`` fold.
 
         What was finished is not trained again. The first process writes.
         """
         count = int(self.number.max()) + 1
-        found = [Detector.of(run, model, run.train.device).measure(self.split()[1])]
+        found = [Detector.of(run, model, run.train.device).measure(first)]
         for number in progress.bar(
             range(1, count), total=count - 1, desc="calibrating", unit="fold", show=reduce.rank == 0
         ):
-            found.append(_fold(run, *self.split(number), run.folder / "folds" / f"{number}.json", reduce))
+            found.append(self._fold(run, number, reduce))
         scores, peaks = (np.concatenate([one[part] for one in found]) for part in (0, 1))
         return Calibration.of(scores, peaks, run.false_alarm_rate, count)
+
+    def _fold(self, run: Run, number: int, reduce: Reduce) -> tuple[Floats, Floats]:
+        """Return scores and peaks of a fold by a model of the others, and keep them in the run folder."""
+        done = run.folder / "folds" / f"{number}.json"
+        if done.is_file():
+            scores, peaks = (np.array(part, np.float64) for part in json.loads(done.read_text(encoding="utf-8")))
+            return scores, peaks
+        others, own = self.split(number)
+        torch.manual_seed(run.train.seed)
+        model = run.new_model()
+        loop.fit(model, others, run.train, precision=run.precision, reduce=reduce, progress=False)
+        found = Detector.of(run, model.eval(), run.train.device).measure(own)
+        if reduce.rank == 0:
+            write_json([part.tolist() for part in found], done)
+        return found
 
 
 def tidy(run: Run) -> None:
     """Remove what single folds left, once the calibration is kept."""
     shutil.rmtree(run.folder / "folds", ignore_errors=True)
-
-
-def _fold(run: Run, others: Dataset, own: Dataset, done: Path, reduce: Reduce) -> tuple[Floats, Floats]:
-    """Return scores and peaks of a fold by a model of the others, and keep them in the file ``done``."""
-    if done.is_file():
-        scores, peaks = (np.array(part, np.float64) for part in json.loads(done.read_text(encoding="utf-8")))
-        return scores, peaks
-    torch.manual_seed(run.train.seed)
-    model = run.new_model()
-    loop.fit(model, others, run.train, precision=run.precision, reduce=reduce, progress=False)
-    found = Detector.of(run, model.eval(), run.train.device).measure(own)
-    if reduce.rank == 0:
-        write_json([part.tolist() for part in found], done)
-    return found

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,11 @@ def replacing(target: Path, durable: bool = True) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def as_list(paths: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    """Return one path, or several, as a list."""
+    return [paths] if isinstance(paths, str | Path) else list(paths)
 
 
 def reason(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from loligo.io.regions import Region
 SIDE = 64
 
 
-def planted(*boxes: tuple[int, int, int, int], heat: float = 2.0, side: int = SIDE) -> np.ndarray:
+def heated(*boxes: tuple[int, int, int, int], heat: float = 2.0, side: int = SIDE) -> np.ndarray:
     """A cold map with hot boxes of (first row, last row + 1, first column, last column + 1)."""
     found = np.zeros((side, side), np.float32)
     for top, bottom, left, right in boxes:
@@ -29,7 +29,7 @@ def only(heat: np.ndarray) -> Region:
 
 
 def test_a_square_at_the_top_left_is_told_in_words_with_its_exact_share() -> None:
-    region = only(planted((4, 20, 6, 22)))
+    region = only(heated((4, 20, 6, 22)))
     assert region.place == "upper zone, image left"
     assert region.fraction == 16 * 16 / SIDE**2
     assert region.mask[4:20, 6:22].all() and region.mask.sum() == 16 * 16
@@ -50,12 +50,12 @@ def test_a_square_at_the_top_left_is_told_in_words_with_its_exact_share() -> Non
     ],
 )
 def test_places(box: tuple[int, int, int, int], place: str) -> None:
-    assert only(planted(box)).place == place
+    assert only(heated(box)).place == place
 
 
 def test_an_edge_that_is_just_crossed_is_not_named() -> None:
-    assert only(planted((4, 14, 13, 33))).sides == ("left",)  # 1 of 20 columns lies right of the middle
-    assert only(planted((4, 14, 13, 35))).sides == ("left", "right")  # 3 of 22
+    assert only(heated((4, 14, 13, 33))).sides == ("left",)  # 1 of 20 columns lies right of the middle
+    assert only(heated((4, 14, 13, 35))).sides == ("left", "right")  # 3 of 22
 
 
 def test_zones_and_sides_of_a_map_that_is_not_square() -> None:
@@ -65,7 +65,7 @@ def test_zones_and_sides_of_a_map_that_is_not_square() -> None:
 
 
 def test_the_peak_is_the_heat_at_the_hottest_place() -> None:
-    heat = planted((20, 40, 20, 40), heat=3.0)
+    heat = heated((20, 40, 20, 40), heat=3.0)
     heat[28:32, 30:34] = 4
     region = only(heat)
     assert region.peak == pytest.approx(4.0, rel=0.02)
@@ -87,47 +87,47 @@ def test_what_is_typical_is_no_region() -> None:
 
 
 def test_a_lone_hot_pixel_is_no_region() -> None:
-    assert find(planted((30, 31, 30, 31), heat=1.2, side=128)) == ()  # smoothed away
-    assert find(planted((30, 31, 30, 31), heat=9.0, side=128)) == ()  # too small: 9 of 16384 pixels
+    assert find(heated((30, 31, 30, 31), heat=1.2, side=128)) == ()  # smoothed away
+    assert find(heated((30, 31, 30, 31), heat=9.0, side=128)) == ()  # too small: 9 of 16384 pixels
 
 
 def test_the_smallest_region_is_a_thousandth_of_the_image() -> None:
     side, area = 100, (2, 5)  # 10 pixels of 10000
-    assert only(planted((20, 20 + area[0], 20, 20 + area[1]), heat=2.0, side=side)).fraction == 0.001
-    assert find(planted((20, 21, 20, 29), heat=2.0, side=side)) == ()  # 9 pixels
+    assert only(heated((20, 20 + area[0], 20, 20 + area[1]), heat=2.0, side=side)).fraction == 0.001
+    assert find(heated((20, 21, 20, 29), heat=2.0, side=side)) == ()  # 9 pixels
 
 
 def test_regions_are_ordered_by_their_heat() -> None:
-    wide, hot = planted((4, 24, 4, 24), heat=1.5), planted((48, 54, 40, 46), heat=4.0)
+    wide, hot = heated((4, 24, 4, 24), heat=1.5), heated((48, 54, 40, 46), heat=4.0)
     assert [region.place[:5] for region in find(wide + hot)] == ["upper", "lower"]  # 200 against 108
-    hotter = planted((48, 54, 40, 46), heat=9.0)
+    hotter = heated((48, 54, 40, 46), heat=9.0)
     assert [region.place[:5] for region in find(wide + hotter)] == ["lower", "upper"]
 
 
 def test_regions_that_touch_at_a_corner_are_one() -> None:
-    assert len(find(planted((4, 14, 4, 14), (14, 24, 14, 24)))) == 1
-    assert len(find(planted((4, 14, 4, 14), (18, 28, 18, 28)))) == 2
+    assert len(find(heated((4, 14, 4, 14), (14, 24, 14, 24)))) == 1
+    assert len(find(heated((4, 14, 4, 14), (18, 28, 18, 28)))) == 2
 
 
 @pytest.mark.parametrize("box", [(0, 8, 20, 30), (56, 64, 20, 30), (20, 30, 0, 8), (20, 30, 56, 64)])
 def test_the_border_is_noticed_at_every_side(box: tuple[int, int, int, int]) -> None:
-    assert only(planted(box)).at_border
+    assert only(heated(box)).at_border
 
 
 def test_near_the_border_is_not_at_it() -> None:
-    assert not only(planted((2, 62, 2, 20))).at_border
+    assert not only(heated((2, 62, 2, 20))).at_border
 
 
 def test_the_size_of_the_map_does_not_matter() -> None:
-    heat = planted((4, 20, 6, 22))
+    heat = heated((4, 20, 6, 22))
     small, large = only(heat), only(np.kron(heat, np.ones((4, 4), np.float32)))
     assert small.place == large.place
     assert large.fraction == pytest.approx(small.fraction, rel=0.02)
 
 
 def test_where_more_than_a_third_is_hot_no_place_stands_out() -> None:
-    assert regions.find(planted((0, 64, 0, 22))).widespread
-    assert find(planted((0, 64, 0, 22))) == () and not regions.find(planted((0, 64, 0, 21))).widespread
+    assert regions.find(heated((0, 64, 0, 22))).widespread
+    assert find(heated((0, 64, 0, 22))) == () and not regions.find(heated((0, 64, 0, 21))).widespread
 
 
 def test_large_maps_are_searched_at_a_bounded_size() -> None:
@@ -139,7 +139,7 @@ def test_large_maps_are_searched_at_a_bounded_size() -> None:
 
 
 def test_a_map_must_be_finite_and_flat() -> None:
-    heat = planted((4, 20, 6, 22))
+    heat = heated((4, 20, 6, 22))
     with pytest.raises(ValueError, match=r"a map of shape \(1, 64, 64\) is not a finite \(H, W\) array"):
         regions.find(heat[None])
     heat[0, 0] = np.nan

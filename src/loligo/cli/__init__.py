@@ -60,6 +60,7 @@ def index(argv: list[str]) -> None:
 def train(argv: list[str]) -> None:
     """learn from normal images: loligo train METHOD --data normals/ --out runs/a"""
     from loligo import methods
+    from loligo.config import HELD_OUT
 
     name = leading(train, argv, "METHOD", methods.names())
     parser = new_parser(train, f"loligo train {name} --data PATH --out RUN [options]")
@@ -67,7 +68,7 @@ def train(argv: list[str]) -> None:
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there resumes")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be read")
     parser.add_argument("--calibration", nargs="+", help="normal images to calibrate on; else a part of the data is")
-    parser.add_argument("--held_out", type=float, default=0.1, help="that part, of the patients")
+    parser.add_argument("--held_out", type=float, default=HELD_OUT, help="that part, of the patients")
     parser.add_argument(
         "--folds", type=int, help="score each normal by one of so many models that did not see it instead"
     )

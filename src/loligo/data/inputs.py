@@ -14,6 +14,7 @@ from loligo.data.dataset import no_rejections
 from loligo.data.manifest import Listing
 from loligo.data.places import AS_NAMED, Found, Layout, Place
 from loligo.data.sources import folder
+from loligo.files import as_list
 
 
 def resolve(
@@ -34,7 +35,7 @@ def resolve(
     if isinstance(data, pd.DataFrame):
         _refuse(layout, "a manifest")
         return Listing(manifest.check(data, "test" if purpose == "score" else ""), no_rejections())
-    given = [data] if isinstance(data, str | Path) else data
+    given = as_list(data)
     if "" in given:
         raise ValueError("a path is empty; give a manifest, a folder or image files")
     paths = [Path(path) for path in given]

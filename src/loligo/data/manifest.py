@@ -23,12 +23,11 @@ from loligo.data.dataset import AllRejected
 from loligo.data.splits import SPLITS, hold_out
 from loligo.data.walk import is_hidden
 from loligo.files import replacing
+from loligo.names import some
 
 REQUIRED, OPTIONAL = ("path", "split"), ("label", "patient", "mask", "source")
 FILES = ("path", "mask")
 MANIFEST_SUFFIXES = (".csv", ".parquet")
-CALIBRATION_FRACTION = 0.10
-"""Fraction of the patients of a plain folder of normals that is held out to calibrate on."""
 
 _LABELS = {"normal": 0, "abnormal": 1}
 
@@ -110,7 +109,7 @@ def check(frame: pd.DataFrame, split: str = "") -> pd.DataFrame:
     label, an abnormal image in train or calibration, and a patient in more than one split.
     """
     if missing := [name for name in REQUIRED if name not in frame and not (split and name == "split")]:
-        raise ValueError(f"column {_some(missing)} is missing; found {_some(frame.columns)}")
+        raise ValueError(f"column {some(missing)} is missing; found {some(frame.columns)}")
     if frame.empty:
         raise ValueError("the manifest has no rows")
     frame = frame.reset_index(drop=True)
@@ -254,7 +253,7 @@ def _labels(text: pd.Series[str]) -> pd.Series[int]:
     meaning: dict[str, Any] = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": pd.NA}
     meaning |= {word: _LABELS.get(folder_names.read(word).kind) for word in text.unique() if word not in meaning}
     if wrong := sorted(word for word, label in meaning.items() if label is None):
-        raise ValueError(f"label {_some(wrong)} is not 0 (normal), 1 (abnormal) or empty (unknown)")
+        raise ValueError(f"label {some(wrong)} is not 0 (normal), 1 (abnormal) or empty (unknown)")
     return text.map(meaning).astype("Int64")
 
 
@@ -263,13 +262,13 @@ def _check_rows(frame: pd.DataFrame) -> None:
     if (empty := frame["path"] == "").any():
         raise ValueError(f"path is empty in {int(empty.sum())} row(s), the first is row {empty.argmax() + 1}")
     if (twice := frame["path"].duplicated()).any():
-        raise ValueError(f"path stands in more than one row: {_some(frame['path'][twice].unique())}")
+        raise ValueError(f"path stands in more than one row: {some(frame['path'][twice].unique())}")
     if unknown := set(frame["split"]) - set(SPLITS):
-        raise ValueError(f"split {_some(sorted(map(repr, unknown)))} is not one of {', '.join(SPLITS)}")
+        raise ValueError(f"split {some(sorted(map(repr, unknown)))} is not one of {', '.join(SPLITS)}")
     if (sick := (frame["label"] == 1).fillna(False) & frame["split"].isin(("train", "calibration"))).any():
         raise ValueError(
             f"{int(sick.sum())} abnormal image(s) (label 1) in train or calibration,"
-            f" which learn from normals alone: {_some(frame['path'][sick])}; move them to validation or test"
+            f" which learn from normals alone: {some(frame['path'][sick])}; move them to validation or test"
         )
 
 
@@ -278,10 +277,4 @@ def _check_patients(frame: pd.DataFrame) -> None:
     known = frame[frame["patient"] != ""]
     splits = known.groupby("patient")["split"].nunique()
     if len(shared := splits.index[splits > 1]):
-        raise ValueError(f"{len(shared)} patient(s) stand in more than one split: {_some(shared)}; keep each in one")
-
-
-def _some(things: Iterable[object]) -> str:
-    """List the first ten things, and how many more there are."""
-    names = [str(thing) for thing in things]
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        raise ValueError(f"{len(shared)} patient(s) stand in more than one split: {some(shared)}; keep each in one")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loligo.data import folder_names, manifest
 from loligo.data.folder_names import Kind
+from loligo.files import as_list
 from loligo.io import stem
 
 Parts = tuple[str, ...]
@@ -39,7 +40,7 @@ class Layout:
             "mask": self.masks,
         }
         for kind, given in every.items():
-            for path in [given] if isinstance(given, str) else given:
+            for path in as_list(given):
                 place = _parts(path, root)
                 if said.setdefault(place, kind) != kind:
                     raise ValueError(f"{path} is given as {said[place]} and as {kind}; give it as one of them")

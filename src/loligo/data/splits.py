@@ -61,7 +61,7 @@ def arrange(
 
 def assign(keys: pd.Series[str], fractions: Mapping[str, float], seed: int, *, rest: str) -> pd.Series[str]:
     """Give each patient key (N,) a split: the ``fractions`` in [0, 1] of the distinct keys, and ``rest``."""
-    ranked = sorted(keys.unique(), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+    ranked = _ranked(keys, seed)
     assigned: dict[str, str] = {}
     for split, fraction in fractions.items():
         _check_fraction(split, fraction)
@@ -82,8 +82,13 @@ def folds(frame: pd.DataFrame, count: int, seed: int, content: pd.Series[str]) -
     Images that share a ``content`` (N,) that is not empty are in one fold.
     """
     keys = joined(patients(frame), content)
-    ranked = sorted(keys.unique(), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+    ranked = _ranked(keys, seed)
     return keys.map({key: place % count for place, key in enumerate(ranked)})
+
+
+def _ranked(keys: pd.Series[str], seed: int) -> list[str]:
+    """Return the distinct keys in an order that depends on themselves and the seed alone."""
+    return sorted(keys.unique(), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
 
 
 def patients(frame: pd.DataFrame) -> pd.Series[str]:

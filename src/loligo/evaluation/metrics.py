@@ -210,6 +210,14 @@ def pixel_metrics(maps: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike])
     return paired_pixel_metrics(list(zip(maps, masks, strict=True)))
 
 
+class OneKind(ValueError):
+    """All pixels are abnormal, or all normal: there is nothing to measure."""
+
+    def __init__(self, abnormal: int, normal: int) -> None:
+        super().__init__(f"masks mark {abnormal} pixels abnormal and {normal} normal; both kinds are needed")
+        self.abnormal = abnormal
+
+
 def paired_pixel_metrics(pairs: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) -> dict[str, float]:
     """Return what `pixel_metrics` does for pairs of map and mask, which are iterated twice and not kept.
 
@@ -225,7 +233,7 @@ def paired_pixel_metrics(pairs: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) -
         up_to += np.searchsorted(normal, values, "right")
         normals += len(normal)
     if not (len(abnormal) and normals):
-        raise ValueError(f"masks mark {len(abnormal)} pixels abnormal and {normals} normal; both kinds are needed")
+        raise OneKind(len(abnormal), normals)
     alarms = normals - below
     return {
         "auroc": float(counts @ (below + up_to) / (2 * len(abnormal) * normals)),

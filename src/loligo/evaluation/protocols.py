@@ -20,6 +20,7 @@ from loligo.calibration import Calibration
 from loligo.data import masks
 from loligo.data.preprocessing import Preprocessing, resized, resized_mask
 from loligo.evaluation import metrics, statistics
+from loligo.names import some
 from loligo.runs.run import Run
 from loligo.runs.scores import ScoreFolder
 from loligo.types import Again
@@ -125,18 +126,18 @@ def pixels(test: pd.DataFrame, scoring: ScoreFolder, preprocessing: Preprocessin
             odd.append(f"{Path(mask).name} {why}")
         else:
             files.append(pair)
-    note = f"{len(odd)} of {(rows['mask'] != '').sum()} masks are left out: {_some(odd)}" if odd else ""
+    note = f"{len(odd)} of {(rows['mask'] != '').sum()} masks are left out: {some(odd, 5)}" if odd else ""
     pairs = Again(
         lambda: (
             _pixels(path, mask, preprocessing) if path.suffix == ".npy" else _voxels(path, mask) for path, mask in files
         )
     )
-    kinds = [kind for _, marked in pairs for kind in (marked.any(), not marked.all())]
-    abnormal, normal = any(kinds[::2]), any(kinds[1::2])
-    if not (abnormal and normal):
-        why = "the masks mark every pixel as abnormal" if abnormal else note or "no mask marks a pixel as abnormal"
+    try:
+        return dict(metrics.paired_pixel_metrics(pairs)) | {"images": len(files)}, note
+    except metrics.OneKind as error:
+        every = "the masks mark every pixel as abnormal"
+        why = every if error.abnormal else note or "no mask marks a pixel as abnormal"
         return {}, f"no metrics by pixel: {why}"
-    return dict(metrics.paired_pixel_metrics(pairs)) | {"images": len(files)}, note
 
 
 def _unusable_masks(scoring: ScoreFolder) -> str:
@@ -160,10 +161,6 @@ def _mask(path: Path, mask: str) -> npt.NDArray[np.bool_]:
     from loligo.io import nifti
 
     return masks.read(Path(mask), nifti.read_header(path))
-
-
-def _some(things: list[str], most: int = 5) -> str:
-    return ", ".join(things[:most]) + (f" and {len(things) - most} more" if len(things) > most else "")
 
 
 def _pixels(path: Path, mask: str, own: Preprocessing) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:

@@ -23,6 +23,7 @@ from loligo.files import replacing
 from loligo.io import VOLUME_SUFFIXES
 from loligo.io.content import UnreadableImage
 from loligo.io.nifti_header import claimed, distance, in_mm, load, place, reason, refuse_claim, unpacked
+from loligo.names import some
 from loligo.types import Volume, VolumeHeader
 
 T = TypeVar("T", bound=np.generic)
@@ -134,10 +135,9 @@ def check_spacing(headers: Iterable[VolumeHeader], expected: Sequence[float] | N
     shared = tuple(expected or counts.most_common(1)[0][0])
     odd = [header for header in found if not _close(header.spacing, shared)]
     if odd:
-        listed = ", ".join(f"{header.source} ({in_mm(header.spacing)})" for header in odd[:10])
-        more = f" and {len(odd) - 10} more" if len(odd) > 10 else ""
+        listed = some(f"{header.source} ({in_mm(header.spacing)})" for header in odd)
         raise ValueError(
-            f"{len(odd)} of {len(found)} volumes have another spacing than {in_mm(shared)}: {listed}{more};"
+            f"{len(odd)} of {len(found)} volumes have another spacing than {in_mm(shared)}: {listed};"
             " resample them or leave them out"
         )
     return shared

@@ -98,15 +98,22 @@ def find(heat: Heat) -> Hot:
     if heat.ndim != 2 or not np.isfinite(heat).all():
         raise ValueError(f"a map of shape {heat.shape} is not a finite (H, W) array")
     smoothed = smooth(_small(heat))
-    labels, count = label(smoothed > 1, structure=np.ones((3, 3)))
-    areas = np.bincount(labels.ravel(), minlength=count + 1)
-    excess = np.bincount(labels.ravel(), weights=(smoothed - 1).ravel(), minlength=count + 1)
     hot = Hot((), float((smoothed > 1).mean()), _hottest(smoothed), float(smoothed.max()))
     if hot.widespread:
         return hot
-    large = [i for i in range(1, count + 1) if areas[i] >= SMALLEST * smoothed.size]
-    regions = (_region(labels == i, smoothed) for i in sorted(large, key=lambda i: -excess[i]))
-    return Hot(tuple(regions), hot.fraction, hot.at, hot.peak)
+    labels, large = connected(smoothed, SMALLEST * smoothed.size)
+    return Hot(tuple(_region(labels == i, smoothed) for i in large), hot.fraction, hot.at, hot.peak)
+
+
+def connected(heat: Heat, least: float) -> tuple[npt.NDArray[np.integer[Any]], list[int]]:
+    """Label the connected places of a map, (H, W) or (X, Y, Z), that lie above 1, from 1 on.
+
+    Return the labels, of the map's shape, and those of ``least`` pixels or more, the one with most heat first.
+    """
+    labels, count = label(heat > 1, structure=np.ones((3,) * heat.ndim))
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    excess = np.bincount(labels.ravel(), weights=(heat - 1).ravel(), minlength=count + 1)
+    return labels, sorted((i for i in range(1, count + 1) if areas[i] >= least), key=lambda i: -excess[i])
 
 
 def peak(heat: Heat) -> float:
@@ -151,10 +158,8 @@ def _region(mask: Mask, smoothed: Heat) -> Region:
 
 def _outline(mask: Mask, smoothed: Heat) -> tuple[Line, ...]:
     """Return the lines around a region where the smoothed map crosses the limit."""
-    around = np.where(binary_dilation(mask, np.ones((3, 3), bool)), smoothed, 0).clip(
-        0, 2
-    )  # a steep peak pulls no line in
-    return contours(around, 1.0)
+    around = np.where(binary_dilation(mask, np.ones((3, 3), bool)), smoothed, 0)
+    return contours(around.clip(0, 2), 1.0)  # else a steep peak would pull the line in
 
 
 def contours(values: npt.NDArray[np.floating[Any]], level: float) -> tuple[Line, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -22,6 +22,7 @@ from loligo.files import ABANDONED, as_any_folder, reason, sweep, write_csv, wri
 from loligo.runs import tables
 from loligo.runs.folder import RunFolder
 
+T = TypeVar("T")
 UNFINISHED = ".scoring-"
 """How the names of folders begin that are being written."""
 NEAR = 2
@@ -185,11 +186,12 @@ def name_of(given: Path) -> str:
     return name[:80] or "scores"
 
 
-def write(run: Path, name: str, out: Path | None, fill: Callable[[ScoreFolder], None]) -> ScoreFolder:
-    """Let ``fill`` write a scoring aside; then move it to ``out``, or to NAME, NAME_2, ... of the run; return it.
+def write(run: Path, name: str, out: Path | None, fill: Callable[[ScoreFolder], T]) -> tuple[ScoreFolder, T]:
+    """Let ``fill`` write a scoring aside; then move it to ``out``, or to NAME, NAME_2, ... of the run.
 
-    Nothing is ever written over. An error leaves nothing; what a kill left an hour ago or more goes. Raises as
-    `refuse_taken`, and ``OSError``, which names the folder, where it cannot be written.
+    Return where it is, and what ``fill`` returned. Nothing is ever written over. An error leaves nothing; what a kill
+    left an hour ago or more goes. Raises as `refuse_taken`, and ``OSError``, which names the folder, where it cannot be
+    written.
     """
     parent = out.parent if out else RunFolder(run).scorings
     if out:
@@ -199,9 +201,9 @@ def write(run: Path, name: str, out: Path | None, fill: Callable[[ScoreFolder], 
         parent.mkdir(parents=True, exist_ok=True)
         sweep(parent, f"{UNFINISHED}*", ABANDONED)
         temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
-        fill(ScoreFolder(temporary))
+        made = fill(ScoreFolder(temporary))
         as_any_folder(temporary)
-        return ScoreFolder(_moved(temporary, [out] if out else _names(parent, name)))
+        return ScoreFolder(_moved(temporary, [out] if out else _names(parent, name))), made
     except OSError as error:
         if temporary and str(temporary) not in str(error):  # something else could not be read or written
             raise

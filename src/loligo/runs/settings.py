@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from loligo import methods
 from loligo.config import FALSE_ALARM_RATE as FALSE_ALARM_RATE
+from loligo.config import HELD_OUT as HELD_OUT
 from loligo.config import OF_EPOCHS, PreprocessingConfig, TrainConfig, build, one_line
 from loligo.data.preprocessing import Preprocessing
 from loligo.methods.configs import MethodConfig, SliceConfig
@@ -15,7 +16,6 @@ from loligo.methods.contract import Method
 from loligo.methods.declared import Options, defaults, one_pass
 from loligo.names import nearest
 
-HELD_OUT = 0.10
 CALIBRATED = ("false_alarm_rate", "held_out", "folds")
 """Settings of the calibration."""
 

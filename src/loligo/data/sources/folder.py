@@ -11,17 +11,19 @@ as do plain words side by side that may be classes. A flat folder, and folders o
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
+from loligo.config import HELD_OUT
 from loligo.data import folder_names, manifest, patients
 from loligo.data.manifest import Listing
 from loligo.data.mask_names import Pairs, match
 from loligo.data.places import AS_NAMED, Found, Layout, Places
 from loligo.data.walk import Walk, walk
+from loligo.names import some
 
 LEARN = ("train", "calibration")
 _SHOWN = 6  # folders in a line
@@ -35,7 +37,7 @@ def index(
     abnormal: list[str] | None = None,
     masks: list[str] | None = None,
     patient: str = "",
-    calibration: float = manifest.CALIBRATION_FRACTION,
+    calibration: float = HELD_OUT,
     seed: int = 0,
 ) -> pd.DataFrame:
     """List the images below a folder, those to learn from as normal; log what each folder was taken for.
@@ -204,7 +206,7 @@ def _others(root: Path, found: Sequence[Found], pairs: Pairs, seen: Walk) -> lis
         lines.append(f"{len(masks)} files in {_folders(masks)}: masks, of {len(pairs)} images{out}")
     if seen.own:
         names = sorted(path.relative_to(root).as_posix() for path in seen.own)
-        lines.append(f"{', '.join(names[:_SHOWN])}{_more(names)}: results of loligo, passed over")
+        lines.append(f"{some(names, _SHOWN)}: results of loligo, passed over")
     if folder_names.read(root.name).kind == "abnormal" and not all(one.place.kind for one in found):
         lines.append(f"{root.name} sounds like abnormal images; what no folder in it explains is taken as said above")
     return lines
@@ -219,14 +221,9 @@ def _folders(images: Iterable[Found], depth: int | None = None) -> str:
     count = Counter("/".join(names) or "the folder itself" for names in parts)
     if len(count) == 1:
         return next(iter(count))
-    return ", ".join(f"{name} ({n})" for name, n in sorted(count.items())[:_SHOWN]) + _more(count)
+    return some((f"{name} ({n})" for name, n in sorted(count.items())), _SHOWN)
 
 
 def _ends_in_split(image: Found) -> bool:
     """Tell whether nothing but a split is known of an image."""
     return bool(image.place.shown and folder_names.read(image.place.shown[-1]).split)
-
-
-def _more(things: Sized) -> str:
-    """Say how many more there are than are listed."""
-    return f" and {len(things) - _SHOWN} more" if len(things) > _SHOWN else ""

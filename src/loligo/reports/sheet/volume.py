@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import find_objects, label
+from scipy.ndimage import find_objects
 
+from loligo.io import regions
 from loligo.reports.common import planes
 from loligo.reports.common.pictures import Heat
 from loligo.reports.common.planes import Plane
@@ -36,12 +37,9 @@ class Spot:
 
 def spots(heat: Heat, spacing: tuple[float, float, float]) -> list[Spot]:
     """Return the hot places of a map (X, Y, Z) in parts of the colours' range, the one with most heat first."""
-    labels, count = label(heat > 1, structure=np.ones((3, 3, 3)))
-    areas = np.bincount(labels.ravel(), minlength=count + 1)
-    excess = np.bincount(labels.ravel(), weights=(heat - 1).ravel(), minlength=count + 1)
+    labels, large = regions.connected(heat, LEAST)
     boxes = find_objects(labels)
-    large = [i for i in range(1, count + 1) if areas[i] >= LEAST]
-    return [_spot(labels, i, boxes[i - 1], heat, spacing) for i in sorted(large, key=lambda i: -excess[i])]
+    return [_spot(labels, i, boxes[i - 1], heat, spacing) for i in large]
 
 
 def _spot(
