@@ -54,14 +54,23 @@ def test_each_image_is_scored_by_a_model_that_did_not_see_it(run: Run) -> None:
     np.testing.assert_allclose(kept.scores, np.sort(scores))
 
 
-def test_copies_are_in_one_fold_and_nothing_but_copies_is_refused(tmp_path: Path) -> None:
-    for i in range(4):
-        write_images(tmp_path / f"{i}", anatomy(3, 64))
+def test_copies_are_in_one_fold_count_once_and_nothing_but_copies_is_refused(tmp_path: Path) -> None:
+    for i in range(2):
+        write_images(tmp_path / f"{i}", anatomy(6, 64))
     rows = pd.DataFrame({"path": [str(path) for path in sorted(tmp_path.glob("*/*.png"))], "split": "train"})
     run = api.train("gaussian", rows, tmp_path / "run", preset="tiny", folds=3)
-    assert (run.about["data"]["train"], run.about["data"]["calibration"], run.about["data"]["folds"]) == (8, 12, 3)
+    assert (run.about["data"]["train"], run.about["data"]["calibration"], run.about["data"]["folds"]) == (8, 6, 3)
+    assert len(set(Calibration.load(run.files.calibration).scores)) == 6
     with pytest.raises(ValueError, match="all 12 normal images are of one patient, or copies of one"):
         api.train("gaussian", rows.assign(patient="a"), tmp_path / "one", preset="tiny", folds=3)
+    with pytest.raises(ValueError, match="5 different normal images to train and calibrate on are too few"):
+        api.train("gaussian", rows[~rows["path"].str.contains("000")], tmp_path / "few", preset="tiny")
+
+
+def test_copies_that_are_held_out_count_once(normals: Path, tmp_path: Path) -> None:
+    held = write_images(tmp_path / "held", np.repeat(anatomy(5, 64, seed=9), 3, axis=0))
+    run = api.train("gaussian", normals, tmp_path / "run", preset="tiny", calibration=held)
+    assert len(Calibration.load(run.files.calibration).scores) == 5
 
 
 def test_a_fold_that_was_finished_is_not_trained_again(
@@ -119,6 +128,6 @@ def test_calibration_images_may_be_given_apart(normals: Path, tmp_path: Path) ->
 
 def test_too_few_normals_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     write_images(tmp_path / "few", anatomy(5, 64))
-    with pytest.raises(ValueError, match="5 normal images to train and calibrate on are too few: 6 are the least"):
+    with pytest.raises(ValueError, match="5 different normal images to train and calibrate on are too few: 6 are"):
         api.train("gaussian", tmp_path / "few", tmp_path / "run", preset="tiny")
     assert not (tmp_path / "run").exists()

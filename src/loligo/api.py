@@ -143,20 +143,22 @@ def _joined(rows: pd.DataFrame, extra: pd.DataFrame) -> pd.DataFrame:
 
 def _planned(run: Run, rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Decide on what it is calibrated, and say what that can tell; return the rows with that split, and the folds."""
-    normals, given = (int((rows["split"] == split).sum()) for split in ("train", "calibration"))
+    content = copies.find(rows["path"])
+    normals, given = (copies.different(rows[rows["split"] == split], content) for split in ("train", "calibration"))
     if normals + given < LEAST or not normals:
         raise ValueError(
-            f"{normals + given} normal images to train and calibrate on are too few: {LEAST} are the least, 200 or more"
-            f" give p-values that tell something; images by split: {rows['split'].value_counts().to_dict()}"
+            f"{normals + given} different normal images to train and calibrate on are too few: {LEAST} are the least,"
+            " 200 or more give p-values that tell something; images by split:"
+            f" {rows['split'].value_counts().to_dict()}"
         )
     if given and run.folds:
         raise ValueError(f"the data has {given} calibration images, which {run.folds} folds do not need; leave one out")
-    folds, rate, content = run.folds or 0, run.false_alarm_rate, copies.find(rows["path"])
+    folds, rate = run.folds or 0, run.false_alarm_rate
     if run.folds is None and not given and cross_calibration.is_for(run, normals):
         folds = min(cross_calibration.FOLDS, normals)
     if not (given or folds):
         rows = manifest.as_normals(rows, part_held_out(run.held_out, normals), 0, content)
-        given = int((rows["split"] == "calibration").sum())
+        given = copies.different(rows[rows["split"] == "calibration"], content)
     for note in copies.notes(rows, content):
         log.warning("%s", note)
     if folds:

@@ -238,7 +238,11 @@ class Detector:
         return Calibration.of(*self.measure(normals), rate)
 
     def measure(self, normals: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return the raw score of each row (R,), and what the hottest thousandth of its map reaches, if it has one."""
+        """Return the raw score of each row (R,), and how hot the hottest place of its map is, if it has one.
+
+        Copies of a file count once: they tell no more of normal images than one of them.
+        """
+        normals = normals.distinct()
         found: list[float] = []
         peaks: list[float] = []
         for geometry, (score, heat, _) in zip(normals.geometries, self._rows(normals, 16, progress=False), strict=True):

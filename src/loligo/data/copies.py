@@ -27,6 +27,12 @@ def find(paths: pd.Series[str]) -> pd.Series[str]:
     return paths.map(lambda path: str(found.get(str(path), "")))
 
 
+def different(rows: pd.DataFrame, content: pd.Series[str]) -> int:
+    """Count the images of some rows of a manifest, those of one content once; ``content`` as in `notes`."""
+    own = content.loc[rows.index]
+    return int(own.where(own != "", rows["path"]).nunique())
+
+
 def notes(rows: pd.DataFrame, content: pd.Series[str]) -> list[str]:
     """Say how many images of a manifest are copies, and of which of them the scores cannot be trusted.
 

@@ -107,6 +107,11 @@ class Dataset:
             contents=of(self.contents),
         )
 
+    def distinct(self) -> Dataset:
+        """Return the data set with one row of each content; itself where all differ, or nobody looked."""
+        first = pd.Series(self.contents).drop_duplicates().index if all(self.contents) else range(len(self.contents))
+        return self if len(first) == len(self.contents) else self.subset(first)
+
     @functools.cached_property
     def _positions(self) -> npt.NDArray[np.float32]:
         return np.concatenate([planes.positions(count) for count in self.counts or (1,) * len(self.rows)])
