@@ -116,3 +116,10 @@ def test_the_colour_bar_stands_where_less_heat_is_and_only_where_there_is_room()
 def test_any_shape_has_a_picture(shape: tuple[int, int]) -> None:
     heat = np.linspace(-1, 4, shape[0] * shape[1], dtype=np.float32).reshape(shape)
     assert annotated(np.zeros(shape, np.uint8), heat, regions.find(heat), "note").shape == (*shape, 3)
+
+
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_what_is_in_full_colour_is_told_from_what_is_nearly(grey: int) -> None:
+    nearly, full, beyond = overlay(np.full((1, 3), grey, np.uint8), np.array([[0.99, 1.0, 4.0]])).astype(int)[0]
+    assert np.abs(full - nearly).max() > 25
+    np.testing.assert_array_equal(full, beyond)

@@ -30,10 +30,11 @@ ENDS = ("typical normal", "1 in 20 normals")
 """The same beside the colour bar of a picture."""
 REGIONS = 5
 """Regions that are outlined at most."""
-OPACITY = 0.6
-"""Of the hottest colour over the image."""
-COLOURS = (0.38, 0.8)
-"""Part of the colour map inferno that is used, purple to orange: it is seen on black, grey and white."""
+OPACITY, BELOW = 0.6, 0.54
+"""Of full colour over the image, and of what is just below it: what is in full colour is told from what is nearly."""
+COLOURS, NEARLY = (0.38, 0.8), 0.6
+"""Part of the colour map inferno that is used, purple to orange: it is seen on black, grey and white; and where it ends
+just below full colour."""
 OUTLINE = (0, 229, 255)
 """Cyan: nowhere on the heat map's scale, and distinct from it for the colour-blind."""
 BARRED = 200
@@ -42,7 +43,7 @@ BARRED = 200
 
 def overlay(grey: Grey, heat: Heat) -> Grey:
     """Blend heat (h, w) over (h, w) uint8, the more opaque the further beyond 0 and full from 1: (h, w, 3) uint8."""
-    index = np.rint(255 * heat.clip(0, 1)).astype(np.uint8)
+    index = (255 * heat.clip(0, 1)).astype(np.uint8)
     colour, seen = _table()
     blended: Grey = np.rint(colour[index] + seen[index][..., None] * grey[..., None]).astype(np.uint8)
     return blended
@@ -54,8 +55,9 @@ def _table() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     from matplotlib import colormaps
 
     heat = np.linspace(0, 1, 256)
-    alpha = OPACITY * np.sqrt(heat)  # a little hotter than normal is to be seen
-    colour = 255 * alpha[:, None] * colormaps["inferno"](COLOURS[0] + (COLOURS[1] - COLOURS[0]) * heat)[:, :3]
+    alpha = np.where(heat < 1, BELOW * np.sqrt(heat), OPACITY)  # a little hotter than normal is to be seen
+    place = np.where(heat < 1, COLOURS[0] + (NEARLY - COLOURS[0]) * heat, COLOURS[1])
+    colour = 255 * alpha[:, None] * colormaps["inferno"](place)[:, :3]
     return colour.astype(np.float32), (1 - alpha).astype(np.float32)
 
 
@@ -113,8 +115,8 @@ def letter(image: PIL.Image.Image, text: str, at: tuple[float, float]) -> None:
 
 
 def ramp(width: int, height: int) -> Grey:
-    """Return the colours of heat from 0 at the left to 1 as they look over mid grey: (height, width, 3) uint8."""
-    heat = np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
+    """Return the colours of heat from 0 at the left to 1 and beyond over mid grey: (height, width, 3) uint8."""
+    heat = np.tile(np.linspace(0, 1.15, width, dtype=np.float32), (height, 1))
     return overlay(np.full(heat.shape, 110, np.uint8), heat)
 
 
@@ -156,7 +158,7 @@ def _inside(at: tuple[float, float], radius: float, size: tuple[int, int]) -> tu
 
 
 def _cross(draw: Draw, at: tuple[float, float], unit: float) -> None:
-    """Draw four ticks around a place, which stays free."""
+    """Draw four ticks around a place, which stays free; what lies beyond the edge is cut."""
     near, far, width = max(3.0, 1.2 * unit), max(9.0, 3.6 * unit), max(1, round(unit / 3))
     for fill, wide in (((0, 0, 0), 3 * width), (OUTLINE, width)):
         for x, y in ((0, 1), (0, -1), (1, 0), (-1, 0)):

@@ -180,7 +180,7 @@ def test_five_regions_are_listed_and_the_others_counted(tmp_path: Path) -> None:
 def test_where_too_much_is_hot_the_page_says_so_and_lists_nothing(tmp_path: Path) -> None:
     of = case(2.0, map=heat((4, 44, 4, 44)))
     said = text(html(of, tmp_path))
-    assert "39 % of the image is in full colour: no place stands out, none is outlined." in said
+    assert "39 % of the image is in full colour: no place stands out, none is outlined. The cross marks" in said
     assert "Look at the whole image first" in said and "40 × 40 px" not in said and "None: no place" not in said
 
 
@@ -201,7 +201,7 @@ def body_in_black(padding: int) -> Image:
 def test_the_page_says_what_the_hottest_place_lies_in(box: tuple[int, ...], image: Image, words: str) -> None:
     said = " ".join(plain.where(case(image=image, map=heat(box))))  # type: ignore[arg-type]
     assert words in said and ("of the body" in said) == bool(words)
-    assert "Two lungs were not found." in said  # a square has none
+    assert "The two lungs could not be told from the rest of the image." in said  # a square has none
     assert plain.where(case(image=image, map=heat() - 1)) == []
 
 
@@ -339,7 +339,7 @@ def test_suggestions_for_an_image_that_differs_as_a_whole() -> None:
 
 def test_suggestions_for_another_shape() -> None:
     said = suggested(case(image=picture("x.png", (50, 100))))
-    assert "Its width to height is 2.00, that of the normal images below 1.25: check the cropping." in said
+    assert "Its width to height is 2.00, that of the normal images shown 1.25: check cropping and padding." in said
     various = (picture("a.png", (100, 100)), picture("b.png", (100, 150)))
     assert "1.00 to 1.50" in suggested(case(image=picture("x.png", (50, 100)), normals=various))
     assert "width to height" not in suggested(case()) + suggested(case(normals=various))

@@ -110,7 +110,8 @@ def suggestions(case: Case) -> list[str]:
     outlined = case.hot.regions[:REGIONS] if case.hot else ()
     others = ["in the nearest normal images"] if case.normals else []
     others += ["in the reconstruction"] if case.reconstruction is not None else []
-    said = [*_whole(case), *_compare(outlined, others), *_border(outlined), *_likeness(case.neighbours)]
+    said = ["Black and white may be exchanged: check that first."] if "inverted" in case.warnings else []
+    said += [*_whole(case), *_compare(outlined, others), *_border(outlined), *_likeness(case.neighbours)]
     if isinstance(case.image, Image):
         said += _cropping(_aspect(case.image), [_aspect(image) for image in case.normals])
     return [*said, _caution(case)]
@@ -125,6 +126,7 @@ def where(case: Case) -> list[str]:
     if case.hot.widespread:
         said.append(
             f"{_percent(case.hot.fraction)} of the image is in full colour: no place stands out, none is outlined."
+            " The cross marks the hottest place."
         )
     if body is None:
         said.append("The outline of the body was not found.")
@@ -133,7 +135,7 @@ def where(case: Case) -> list[str]:
             "The hottest place lies outside of the body: check collimation, markers, padding and what lies beside."
         )
     if lungs is None:
-        said.append("Two lungs were not found.")
+        said.append("The two lungs could not be told from the rest of the image.")
     else:
         said.append(f"The hottest place lies {'inside' if lungs else 'outside'} of the air-filled lung that was found.")
     return said
@@ -194,7 +196,7 @@ def _likeness(found: Neighbours | None) -> list[str]:
     if found and _rank(1 - found.dissimilarity, found.count) <= RARE:
         said.append(
             f"It looks like no training image: {_most(found.dissimilarity)} of those have a closer look-alike among "
-            "the others than this image has. Check that it is the same view."
+            "the others than this image has. Check view, cropping, padding and zoom."
         )
     for rate, what in ((found.darker, "brighter"), (1 - found.darker, "darker")) if found else ():
         if found and _rank(1 - rate, found.count) <= RARE:
@@ -207,7 +209,8 @@ def _cropping(aspect: float, normal: Sequence[float]) -> list[str]:
     if not normal or min(normal) / ASPECT <= aspect <= ASPECT * max(normal):
         return []
     shapes = " to ".join(dict.fromkeys(f"{value:.2f}" for value in (min(normal), max(normal))))
-    return [f"Its width to height is {aspect:.2f}, that of the normal images below {shapes}: check the cropping."]
+    said = f"Its width to height is {aspect:.2f}, that of the normal images shown {shapes}"
+    return [f"{said}: check cropping and padding."]
 
 
 def _aspect(image: Image) -> float:
