@@ -106,10 +106,10 @@ def _seen(before: Floats, patch: Floats, inside: Bools) -> tuple[Bools, float, f
     step = np.abs(patch - before).max(axis=0)
     seen = inside & (step >= VISIBLE)
     size = max(1, int(inside.sum()))
-    return _closed(seen) & inside, float(seen.sum()) / size, float(step[inside].sum()) / size
+    return closed(seen) & inside, float(seen.sum()) / size, float(step[inside].sum()) / size
 
 
-def _closed(mask: Bools) -> Bools:
+def closed(mask: Bools) -> Bools:
     """Close gaps (H, W) of a pixel or two: grow by one pixel all around, then shrink."""
     mask = np.pad(mask, 2)
     for join in (np.logical_or, np.logical_and):

@@ -1,0 +1,71 @@
+"""Insert simulated findings with known masks into normal images, to teach a detector what a finding looks like.
+
+``RADIOGRAPHIC`` ones imitate the signs of a chest radiograph (`loligo.data.radiographic`); ``STRUCTURAL`` ones are what
+may be wrong with any image (`loligo.data.structural`). They imitate a look; they are no disease. For research.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from loligo.data import radiographic, structural, synthetic
+from loligo.data.scene import Anatomy, Bools, Scene, anatomy
+from loligo.data.shapes import Floats
+
+__all__ = ["KINDS", "RADIOGRAPHIC", "STRUCTURAL", "Anatomy", "anatomy", "insert"]
+
+RADIOGRAPHIC: tuple[str, ...] = tuple(radiographic.KINDS)
+"""Findings of chest radiographs; placed in the foreground where no lungs are found."""
+STRUCTURAL: tuple[str, ...] = tuple(structural.KINDS)
+"""Changes of structure of any image."""
+KINDS = RADIOGRAPHIC + STRUCTURAL
+
+PLAIN = 0.03
+"""Mean change over the mask, as a part of the image's contrast, that a reader sees; where it is less, another finding is
+sampled."""
+LEAST = 0.0004
+"""Part of the image that a mask takes at least, and four pixels."""
+TRIES = 10
+"""Findings that are tried; where all are too faint, the image stays as it is."""
+
+
+def insert(
+    image: Floats, kind: str, rng: np.random.Generator, anatomy: Anatomy | None = None, donor: Floats | None = None
+) -> tuple[Floats, Bools]:
+    """Return a changed copy of an image (H, W) float32 in [0, 1], and the mask (H, W) of where it changed.
+
+    ``anatomy`` is that of the image, found here by default. ``donor`` is another normal image of the same shape, for
+    what is ``misplaced``; by default that is the image itself. Outside the mask nothing changes: it is where a pixel
+    changed by `synthetic.VISIBLE` or more, with small gaps closed; smaller changes are taken back. Where no try can be
+    seen, as in an image of one grey, the mask is empty. The same generator state gives the same bytes.
+
+    Raises ValueError for an unknown kind, an image that is not (H, W) or has a side below `synthetic.SMALLEST`, and a
+    donor of another shape.
+    """
+    _check(image, kind, donor)
+    scene = Scene(image, anatomy_of(image) if anatomy is None else anatomy, image if donor is None else donor)
+    least = max(synthetic.VISIBLE, PLAIN * scene.contrast)
+    change = _CHANGES[kind]
+    for _ in range(TRIES):
+        after = np.clip(change(scene, rng), 0, 1)
+        step = np.abs(after - image)
+        seen = step >= synthetic.VISIBLE
+        count = int(seen.sum())
+        if count >= max(4, LEAST * image.size) and float(step.sum(where=seen)) >= least * count:
+            mask = synthetic.closed(seen)
+            return np.where(mask, after, image), mask
+    return image.copy(), np.zeros(image.shape, bool)
+
+
+def _check(image: Floats, kind: str, donor: Floats | None) -> None:
+    """Raise ValueError for what `insert` cannot use."""
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
+    if image.ndim != 2 or min(image.shape) < synthetic.SMALLEST:
+        raise ValueError(f"image has shape {image.shape}; (H, W) of {synthetic.SMALLEST} pixels a side is the least")
+    if donor is not None and donor.shape != image.shape:
+        raise ValueError(f"donor has shape {donor.shape}, the image {image.shape}; resize it")
+
+
+anatomy_of = anatomy
+_CHANGES = radiographic.KINDS | structural.KINDS
