@@ -7,6 +7,7 @@ may be wrong with any image (`loligo.data.structural`). They imitate a look; the
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 from loligo.data import radiographic, structural, synthetic
 from loligo.data.scene import Anatomy, Bools, Scene, anatomy
@@ -21,10 +22,11 @@ STRUCTURAL: tuple[str, ...] = tuple(structural.KINDS)
 KINDS = RADIOGRAPHIC + STRUCTURAL
 
 PLAIN = 0.03
-"""Mean change over the mask, as a part of the image's contrast, that a reader sees; where it is less, another finding is
-sampled."""
+"""Mean change in the mask, as a part of the image's contrast, that a reader sees; if less, another is sampled."""
 LEAST = 0.0004
 """Part of the image that a mask takes at least, and four pixels."""
+DENSE = 1 / 32
+"""Side of a square, as a part of the image's, of which half is changed: its middle belongs to the mask."""
 TRIES = 10
 """Findings that are tried; where all are too faint, the image stays as it is."""
 
@@ -42,29 +44,16 @@ def insert(
     Raises ValueError for an unknown kind, an image that is not (H, W) or has a side below `synthetic.SMALLEST`, and a
     donor of another shape.
     """
-    _check(image, kind, donor)
+    synthetic.check(image, kind, donor, KINDS, (2,))
     scene = Scene(image, anatomy_of(image) if anatomy is None else anatomy, image if donor is None else donor)
-    least = max(synthetic.VISIBLE, PLAIN * scene.contrast)
-    change = _CHANGES[kind]
+    least, everywhere = max(synthetic.VISIBLE, PLAIN * scene.contrast), np.ones(image.shape, bool)
     for _ in range(TRIES):
-        after = np.clip(change(scene, rng), 0, 1)
-        step = np.abs(after - image)
-        seen = step >= synthetic.VISIBLE
-        count = int(seen.sum())
-        if count >= max(4, LEAST * image.size) and float(step.sum(where=seen)) >= least * count:
-            mask = synthetic.closed(seen)
+        after = np.clip(_CHANGES[kind](scene, rng), 0, 1)
+        mask, fraction, change = synthetic.visible(image[None], after[None], everywhere)
+        if fraction >= max(4 / image.size, LEAST) and change >= least * fraction:
+            mask |= ndimage.uniform_filter(mask.astype(np.float32), round(DENSE * min(image.shape)) | 1) > 0.5
             return np.where(mask, after, image), mask
     return image.copy(), np.zeros(image.shape, bool)
-
-
-def _check(image: Floats, kind: str, donor: Floats | None) -> None:
-    """Raise ValueError for what `insert` cannot use."""
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
-    if image.ndim != 2 or min(image.shape) < synthetic.SMALLEST:
-        raise ValueError(f"image has shape {image.shape}; (H, W) of {synthetic.SMALLEST} pixels a side is the least")
-    if donor is not None and donor.shape != image.shape:
-        raise ValueError(f"donor has shape {donor.shape}, the image {image.shape}; resize it")
 
 
 anatomy_of = anatomy

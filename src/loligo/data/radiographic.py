@@ -31,8 +31,12 @@ from loligo.data.shapes import (
     warped,
 )
 
-VESSEL = 0.02
-"""Width of what vanishes in opaque lung: vessels, not ribs."""
+DETAIL = 0.03
+"""Width of what fades in opaque lung: vessels and, less, ribs."""
+VESSEL = 0.01
+"""Width of the finest vessels, that vanish first."""
+HEART = 0.1
+"""Least half width of a heart."""
 
 
 def consolidation(scene: Scene, rng: np.random.Generator) -> Floats:
@@ -40,23 +44,20 @@ def consolidation(scene: Scene, rng: np.random.Generator) -> Floats:
 
     One lung or both; a patch, several or a lobe, at times with air bronchograms; half to fully as bright as tissue.
     """
-    amount, weight, air = rng.uniform(0.45, 1.15), np.zeros(scene.shape, np.float32), np.zeros(scene.shape, np.float32)
-    edge = rng.uniform(0.3, 0.9)
+    weight, air = np.zeros(scene.shape, np.float32), np.zeros(scene.shape, np.float32)
+    amount, edge = rng.uniform(0.4, 1.05), rng.uniform(0.4, 1)
+    rough = noise(scene.shape, rng.uniform(5, 9), rng, octaves=3)
     for lung in scene.some(rng, both=0.35):
-        patches = np.zeros(scene.shape, np.float32)
+        patches = _lobe(scene, lung, rng, rough) if rng.random() < 0.25 else np.zeros(scene.shape, np.float32)
         for _ in range(int(rng.integers(1, 4))):
-            spot = blob(
-                scene.shape, lung.place(rng), rng.uniform(0.06, 0.24), rng, ragged=rng.uniform(0.2, 0.4), edge=edge
-            )
+            shift = rough * np.float32(rng.uniform(0.2, 0.4))
+            spot = blob(scene.shape, lung.place(rng), rng.uniform(0.06, 0.22), rng, edge=edge, rough=shift)
             patches = np.maximum(patches, spot)
-        if rng.random() < 0.25:
-            patches = np.maximum(patches, _lobe(scene, lung, rng))
-        patches *= scene.within(lung, reach=0.015)
-        weight = np.maximum(weight, patches)
+        weight = np.maximum(weight, patches * scene.within(lung, reach=0.02, edge=0.05))
         if rng.random() < 0.4:
-            air += _tree(scene, lung, rng, width=0.006)
-    clouded = weight * (1 + np.float32(0.12) * noise(scene.shape, 14, rng, octaves=2))
-    after = _opaque(scene, clouded, amount, keep=rng.uniform(0.2, 0.6))
+            air += ink(scene.shape, _tree(lung, rng, width=0.006))
+    clouded = weight * (1 + np.float32(0.1) * noise(scene.shape, 14, rng, octaves=2))
+    after = _opaque(scene, clouded, amount, keep=rng.uniform(0.3, 0.7))
     if air.any():
         after -= np.float32(0.35 * amount * _gap(scene)) * weight * np.minimum(air, 1)
     return after
@@ -76,25 +77,26 @@ def ground_glass(scene: Scene, rng: np.random.Generator) -> Floats:
 
 def interstitial(scene: Scene, rng: np.random.Generator) -> Floats:
     """Thicken the interstitium: a net of lines, small nodules or streaks from the hilum, mostly of both lungs."""
-    x, after = scene.image, scene.image.copy()
-    kind, amount = int(rng.integers(3)), np.float32(rng.uniform(0.2, 0.6) * _gap(scene))
-    cells = min(1 / rng.uniform(0.02, 0.045), min(scene.shape) / 2.5)
+    kind, zone, strokes = int(rng.integers(3)), np.zeros(scene.shape, np.float32), []
     rows, _ = grid(scene.shape)
     for lung in scene.some(rng, both=0.85):
-        zone = scene.within(lung, reach=0.01)
+        weight = scene.within(lung, reach=0.01, edge=0.05)
         if kind == 2:
-            trees = [_tree(scene, lung, rng, width=rng.uniform(0.006, 0.014)) for _ in range(2)]
-            pattern = blurred(np.minimum(trees[0] + trees[1], 1), 0.006) * np.float32(1.3)
-            pattern += np.float32(0.25) * fade(1 - ellipse(scene.shape, lung.hilum, (0.22, 0.16)))
-        else:
-            field = noise(scene.shape, cells, rng)
-            pattern = np.exp(-((field / np.float32(0.35)) ** 2)) if kind == 0 else fade((field - np.float32(0.4)) / 2)
-            pattern = pattern - np.float32(0.15)
+            strokes += [s for _ in range(3) for s in _tree(lung, rng, width=rng.uniform(0.004, 0.009))]
+            weight *= fade(np.float32(1.5) - ellipse(scene.shape, lung.hilum, (0.3, 0.2)))
+        elif rng.random() < 0.4:  # basal
             top, bottom, *_ = lung.box
-            basal = fade((rows - np.float32(top)) / np.float32(max(bottom - top, 1e-3)))
-            zone = zone * (basal if rng.random() < 0.4 else fade(noise(scene.shape, 4, rng) * np.float32(0.6) + 1))
-        after += zone * (amount * pattern - np.float32(0.3) * (x - blurred(x, VESSEL / 2)))
-    return after
+            weight *= fade((rows - np.float32(top)) / np.float32(max(bottom - top, 1e-3)))
+        zone = np.maximum(zone, weight)
+    if kind == 2:
+        pattern = np.float32(1.4) * blurred(ink(scene.shape, strokes), 0.008) + np.float32(0.2)
+    else:
+        field = noise(scene.shape, min(1 / rng.uniform(0.02, 0.045), min(scene.shape) / 2.5), rng)
+        pattern = np.exp(-((field / np.float32(0.35)) ** 2)) if kind == 0 else fade((field - np.float32(0.4)) / 2)
+        pattern = pattern + np.float32(0.15)
+        zone *= fade(noise(scene.shape, 4, rng) * np.float32(0.5) + 1)
+    detail = scene.image - blurred(scene.image, VESSEL)
+    return scene.image + zone * (np.float32(rng.uniform(0.3, 0.8) * _gap(scene)) * pattern - np.float32(0.3) * detail)
 
 
 def effusion(scene: Scene, rng: np.random.Generator) -> Floats:
@@ -102,20 +104,18 @@ def effusion(scene: Scene, rng: np.random.Generator) -> Floats:
 
     From a blunted costophrenic angle to most of a lung; mostly of one side.
     """
-    weight = np.zeros(scene.shape, np.float32)
+    weight, supine = np.zeros(scene.shape, np.float32), rng.random() < 0.2
     rows, columns = grid(scene.shape)
-    supine = rng.random() < 0.2
     for lung in scene.some(rng, both=0.25):
-        top, bottom, left, right = lung.box
-        tall, wide = bottom - top, max(right - left, 1e-3)
-        out = np.clip((columns - np.float32(left)) / np.float32(wide), 0, 1)  # 0 medial, 1 at the chest wall
-        out = out if lung.lateral > 0 else 1 - out
+        top, bottom, left, right = (np.float32(edge) for edge in lung.box)
+        tall, out = bottom - top, np.clip((columns - left) / (right - left), 0, 1)
+        out = out if lung.lateral > 0 else 1 - out  # 0 medial, 1 at the chest wall
         height, rise = rng.choice((0.08, 0.2, 0.45)) * rng.uniform(0.5, 1.4), rng.uniform(0.08, 0.3)
-        level = np.float32(bottom) - np.float32(tall) * (np.float32(height) + np.float32(rise) * out**3)
-        edge = np.float32(rng.uniform(0.02, 0.07))
-        veil = np.float32(0.35) + np.float32(0.65) * fade((rows - np.float32(top)) / np.float32(tall)) if supine else fade(
-            (rows - level) / edge
-        )  # fmt: skip
+        level = bottom - tall * (np.float32(height) + np.float32(rise) * out**3)
+        if supine:
+            veil = np.float32(0.35) + np.float32(0.65) * fade((rows - top) / tall)
+        else:
+            veil = fade((rows - level) / np.float32(rng.uniform(0.02, 0.07)))
         weight = np.maximum(weight, veil * scene.within(lung, reach=0.03))
     amount = rng.uniform(0.25, 0.6) if supine else rng.uniform(0.6, 1.15)
     return _opaque(scene, weight, amount, keep=0.8 if supine else 0.3)
@@ -124,86 +124,88 @@ def effusion(scene: Scene, rng: np.random.Generator) -> Floats:
 def pneumothorax(scene: Scene, rng: np.random.Generator) -> Floats:
     """Let air between lung and chest wall: a dark rim without vessels beyond the thin white line of the pleura.
 
-    The lung shrinks towards its hilum by a little to more than half, most at the apex.
+    The lung shrinks towards the lower end of its medial border by a little to a half.
     """
     lung = scene.some(rng, both=0)[0]
     top, bottom, left, right = lung.box
-    medial = right if lung.lateral < 0 else left
-    centre = (bottom - rng.uniform(0, 0.35) * (bottom - top), medial)
+    centre = (bottom - rng.uniform(0, 0.35) * (bottom - top), right if lung.lateral < 0 else left)
     scale = 1 / (1 - rng.uniform(0.08, 0.5))
-    size = lung.mask.shape[0]
-    places = [(c + ((np.arange(size) + 0.5) * u - c) * scale) / u - 0.5 for c, u in zip(centre, lung.unit, strict=True)]
+    places = [
+        (c + ((np.arange(n) + 0.5) * unit - c) * scale) / unit - 0.5
+        for c, unit, n in zip(centre, lung.unit, lung.mask.shape, strict=True)
+    ]
     shrunk = ndimage.map_coordinates(lung.depth, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest") / scale
-    inner = upsampled(shrunk.astype(np.float32), scene.shape) + np.float32(0.006) * noise(scene.shape, 6, rng)
-    inside, pixel = scene.within(lung, reach=0.01, edge=0.02), np.float32(1 / min(scene.shape))
-    rim = inside * np.clip(0.5 - inner / pixel / 2, 0, 1)
-    width = max(0.004, 0.7 * float(pixel))
-    line = inside * np.exp(-((inner / np.float32(width)) ** 2)) * scene.within(lung, reach=-0.015, edge=0.02)
-    line[line < 0.02] = 0
-    x, gap = scene.image, _gap(scene)
-    dark = np.float32(rng.uniform(0.15, 0.6) * gap) * np.clip((x - scene.range[0]) / np.float32(0.3 * gap), 0, 1)
-    detail = x - blurred(x, VESSEL / 2)
-    return x - rim * (dark + np.float32(0.85) * detail) + line * np.float32(rng.uniform(0.15, 0.5) * gap)
+    inner = upsampled(shrunk, scene.shape) + np.float32(0.005) * noise(scene.shape, 6, rng)  # depth in the shrunk lung
+    pixel, gap, x = 1 / min(scene.shape), _gap(scene), scene.image
+    rim = scene.within(lung, reach=0.005, edge=0.02) * np.clip(0.5 - inner / np.float32(2 * pixel), 0, 1)
+    away = np.abs(inner) / np.float32(max(0.005, 1.2 * pixel))
+    line = scene.within(lung, reach=-0.015, edge=0.02) * fade(1 - away)
+    rows, columns = grid(scene.shape)
+    out, up = (columns - np.float32(centre[1])) * lung.lateral, np.float32(centre[0]) - rows
+    lateral = fade((out - np.float32(0.1) * up) / np.float32(0.05)) * fade(1 + up / np.float32(0.12))
+    dark = np.float32(rng.uniform(0.15, 0.6) * gap) * np.clip((x - scene.range[0]) / np.float32(0.4 * gap), 0, 1)
+    detail = np.float32(0.8) * (x - blurred(x, VESSEL))
+    changed: Floats = x + lateral * (line * np.float32(rng.uniform(0.25, 0.7) * gap) - rim * (dark + detail))
+    return changed
 
 
 def nodule(scene: Scene, rng: np.random.Generator) -> Floats:
     """Add one to several round opacities with soft edges, 2 to 20 % of the image wide: from a nodule to a mass."""
     weight, wide = np.zeros(scene.shape, np.float32), scene.shape[1] / min(scene.shape)
-    largest = math.exp(rng.uniform(math.log(0.02), math.log(0.2)))
-    count = 1 if rng.random() < 0.6 else int(rng.integers(2, 7))
-    for _ in range(count):
-        radius = max(0.01, largest * rng.uniform(0.6, 1) / 2) * wide
-        lung = scene.lungs[int(rng.integers(2))]
-        spot = blob(scene.shape, lung.place(rng, 0.5 * radius), radius * 1.15, rng, ragged=rng.uniform(0, 0.08),
-                    edge=rng.uniform(0.3, 0.7))  # fmt: skip
+    largest = math.exp(rng.uniform(math.log(0.025), math.log(0.2)))
+    rough = noise(scene.shape, 8, rng, octaves=2)
+    for _ in range(1 if rng.random() < 0.6 else int(rng.integers(2, 7))):
+        radius, lung = largest * rng.uniform(0.7, 1) / 2 * wide, scene.lungs[int(rng.integers(2))]
+        shift = rough * np.float32(rng.uniform(0, 0.12))
+        spot = blob(scene.shape, lung.place(rng, radius), radius * 1.2, rng, edge=rng.uniform(0.3, 0.7), rough=shift)
         weight = np.maximum(weight, spot * np.float32(rng.uniform(0.8, 1)))
     return _opaque(scene, weight, rng.uniform(0.3, 1.0), keep=0.9)
 
 
 def atelectasis(scene: Scene, rng: np.random.Generator) -> Floats:
     """Collapse a part of a lung: an opaque band or a wedge from the hilum, to which its surroundings are drawn."""
-    lung = scene.some(rng, both=0)[0]
+    lung, wedge = scene.some(rng, both=0)[0], rng.random() < 0.5
+    at, length = (lung.hilum, rng.uniform(0.15, 0.35)) if wedge else (lung.place(rng, 0.03), rng.uniform(0.08, 0.25))
+    turn = rng.normal(0, 0.5) + lung.lateral * math.pi / 2  # from the hilum outwards
     rows, columns = grid(scene.shape)
-    wedge = rng.random() < 0.5
-    at = lung.hilum if wedge else lung.place(rng, 0.03)
-    turn = rng.normal(0, 0.5) + (math.pi / 2 if lung.lateral > 0 else -math.pi / 2)  # from the hilum outwards
-    cos, sin = math.cos(turn), math.sin(turn)
     down, right = rows - np.float32(at[0]), columns - np.float32(at[1])
-    along, across = down * np.float32(cos) + right * np.float32(sin), right * np.float32(cos) - down * np.float32(sin)
-    length = rng.uniform(0.15, 0.4) * (1 if wedge else 0.6)
-    thick = rng.uniform(0.008, 0.03)
+    cos, sin = np.float32(math.cos(turn)), np.float32(math.sin(turn))
+    along, across = (down * cos + right * sin) / np.float32(length), right * cos - down * sin  # along: 1 at the end
+    thick = np.float32(rng.uniform(0.008, 0.03))
     if wedge:
-        half = np.float32(thick) + np.maximum(along, 0) * np.float32(math.tan(rng.uniform(0.1, 0.35)))
+        half = thick + np.maximum(along, 0) * np.float32(length * math.tan(rng.uniform(0.1, 0.35)))
+        middle, reach = 0.5, 0.75
     else:
-        half = np.float32(thick) * np.sqrt(np.clip(1 - (along / np.float32(length)) ** 2, 0, 1))
-    ends = fade((np.float32(length) - np.abs(along)) / np.float32(0.06))
-    weight = fade((half - np.abs(across)) / np.float32(rng.uniform(0.006, 0.015)) + np.float32(0.5)) * ends
-    weight *= scene.within(lung, reach=0.01) * (along > -0.02 if wedge else 1)
-    reach = rng.uniform(0.06, 0.14)
-    pull = across * fade(1 - np.abs(across) / np.float32(2 * reach)) * np.float32(rng.uniform(0.2, 0.5))
-    pull = pull * fade((np.float32(length + 0.08) - np.abs(along - (length / 2 if wedge else 0))) / np.float32(0.15))
-    moved = warped(scene.image, -pull * np.float32(sin), pull * np.float32(cos))
-    return _opaque(scene, weight, rng.uniform(0.4, 1.1), keep=0.5, x=moved)
+        half = thick * np.sqrt(np.clip(1 - along**2, 0, 1))
+        middle, reach = 0.0, 1.2
+    half = half + np.float32(0.006) * noise(scene.shape, 10, rng, octaves=2)
+    soft = np.float32(rng.uniform(0.01, 0.03))
+    weight = fade((half - np.abs(across)) / soft + np.float32(0.5)) * fade(
+        (1 - np.abs(along)) * np.float32(length / 0.06)
+    )
+    weight *= fade(along * np.float32(length / 0.02) + 1) if wedge else 1
+    width = np.float32(rng.uniform(0.05, 0.11))
+    distance = np.sqrt((across / width) ** 2 + ((along - np.float32(middle)) / np.float32(reach)) ** 2)
+    pull = across * fade(2 - 2 * distance) * np.float32(rng.uniform(0.2, 0.45))
+    moved = warped(scene.image, -pull * sin, pull * cos)
+    return _opaque(scene, weight * scene.within(lung, reach=0.01), rng.uniform(0.4, 1.1), keep=0.6, x=moved)
 
 
 def cardiomegaly(scene: Scene, rng: np.random.Generator) -> Floats:
     """Widen the heart shadow: its borders move smoothly into the lungs, mostly to the patient's left."""
-    (left, right) = scene.lungs
-    top, bottom = (max(left.box[i], right.box[i]) if i else min(left.box[i], right.box[i]) for i in (0, 1))
-    row = top + rng.uniform(0.62, 0.75) * (bottom - top)
+    left, right = scene.lungs
+    top, bottom = min(left.box[0], right.box[0]), max(left.box[1], right.box[1])
+    row = top + rng.uniform(0.65, 0.75) * (bottom - top)
     line = min(int(row / left.unit[0]), len(left.mask) - 1)
-    band = slice(max(0, line - 3), line + 4)
-    inner = [np.flatnonzero(lung.mask[band].any(0)) for lung in (left, right)]
-    first = inner[0][-1] * left.unit[1] if len(inner[0]) else left.box[3]
-    last = inner[1][0] * right.unit[1] if len(inner[1]) else right.box[2]
-    middle, radius = (first + last) / 2, max((last - first) / 2, 0.08)
-    grow, tall = rng.uniform(0.15, 0.5), rng.uniform(0.9, 1.3) * 0.4 * (bottom - top)
-    rows, columns = grid(scene.shape)
-    away = columns - np.float32(middle)
-    wide = np.where(away > 0, np.float32(2.6 * radius), np.float32(2.4 * radius)).astype(np.float32)
-    weight = fade(2 - 2 * np.abs(away) / wide) * fade(
-        np.float32(1.6) - np.abs(rows - np.float32(row)) / np.float32(tall)
+    first, last = (np.flatnonzero(lung.mask[max(0, line - 3) : line + 4].any(0)) for lung in (left, right))
+    borders = (
+        (first[-1] + 1) * left.unit[1] if len(first) else left.box[3],
+        (last[0] * right.unit[1] if len(last) else right.box[2]),
     )
+    middle, radius = sum(borders) / 2, max((borders[1] - borders[0]) / 2, HEART)
+    weight = fade(2 - 2 * ellipse(scene.shape, (row, middle), (0.4 * (bottom - top), 2.3 * radius)))
+    away = grid(scene.shape)[1] - np.float32(middle)
+    grow = rng.uniform(0.2, 0.6)
     share = np.where(away > 0, np.float32(grow), np.float32(grow * rng.uniform(0.2, 0.8)))
     return warped(scene.image, np.zeros(scene.shape, np.float32), -away * share * weight)
 
@@ -213,9 +215,10 @@ def device(scene: Scene, rng: np.random.Generator) -> Floats:
     kind = (_catheter, _tube, _electrodes, _pacemaker)[int(rng.integers(4))]
     weight = ink(scene.shape, kind(scene, rng))
     if rng.random() < 0.5:
-        weight = np.minimum(weight, 1) * np.float32(rng.uniform(0.3, 0.7))
+        weight = weight * np.float32(rng.uniform(0.3, 0.7))
     bright = np.float32(scene.range[0] + scene.contrast * rng.uniform(0.9, 1.15))
-    return scene.image + weight * np.float32(0.9) * np.maximum(bright - scene.image, np.float32(0.15 * scene.contrast))
+    laid: Floats = scene.image + weight * np.maximum(bright - scene.image, np.float32(0.15 * scene.contrast))
+    return laid
 
 
 def _catheter(scene: Scene, rng: np.random.Generator) -> list[Stroke]:
@@ -284,37 +287,35 @@ def _gap(scene: Scene) -> float:
 
 
 def _opaque(scene: Scene, weight: Floats, amount: float, keep: float, x: Floats | None = None) -> Floats:
-    """Add ``amount`` steps from lung to tissue, less where it is bright; of vessels and other detail ``keep`` stays."""
-    x = scene.image if x is None else x
-    room = np.clip((scene.range[1] - x) / np.float32(max(scene.range[1] - scene.levels[0], 1e-6)), 0, 1)
-    step = np.float32(amount * _gap(scene)) * room
-    if keep < 1:
-        step = step - np.float32(1 - keep) * (x - blurred(x, VESSEL))
-    opaque: Floats = x + weight * step
+    """Bring an image (H, W) nearer to soft tissue: by ``amount`` of what it lacks, with ``keep`` of ribs and vessels.
+
+    What is as bright already, as the heart, hardly changes, so that its border vanishes.
+    """
+    x, gap = scene.image if x is None else x, _gap(scene)
+    smooth = blurred(x, DETAIL)
+    lacks = np.clip(np.float32(scene.levels[1] + 0.15 * gap) - smooth, np.float32(0.1 * gap), np.float32(1.3 * gap))
+    opaque: Floats = x + weight * (np.float32(amount) * lacks - np.float32(1 - keep) * (x - smooth))
     return opaque
 
 
-def _lobe(scene: Scene, lung: Lung, rng: np.random.Generator) -> Floats:
+def _lobe(scene: Scene, lung: Lung, rng: np.random.Generator, rough: Floats) -> Floats:
     """Return the weight (H, W) of what lies above or below a fissure."""
     rows, columns = grid(scene.shape)
     top, bottom, left, right = lung.box
     level = top + rng.uniform(0.35, 0.65) * (bottom - top)
     tilt = np.float32(rng.normal(0, 0.25)) * (columns - np.float32((left + right) / 2))
     way = 1 if rng.random() < 0.65 else -1
-    return fade(
-        way * (rows - np.float32(level) - tilt) / np.float32(0.04) + np.float32(0.2) * noise(scene.shape, 8, rng, 2)
-    )
+    return fade(way * (rows - np.float32(level) - tilt) / np.float32(0.04) + np.float32(0.2) * rough)
 
 
-def _tree(scene: Scene, lung: Lung, rng: np.random.Generator, width: float) -> Floats:
-    """Return the ink (H, W) of bronchi that fan out from a hilum."""
-    *_, left, right = lung.box
-    outwards = math.pi / 2 * lung.lateral
+def _tree(lung: Lung, rng: np.random.Generator, width: float) -> list[Stroke]:
+    """Return bronchi that fan out from a hilum."""
     strokes: list[Stroke] = []
-    for turn in (-0.9, -0.2, 0.5):
-        reach = (right - left) * rng.uniform(0.3, 0.5)
-        strokes += branches(lung.hilum, outwards * (1 + turn * 0.7) + rng.normal(0, 0.15), reach, width, rng)
-    return ink(scene.shape, strokes)
+    reach = (lung.box[3] - lung.box[2]) * 0.4
+    for turn in (-0.65, -0.15, 0.35):
+        way = math.pi / 2 * lung.lateral * (1 + turn) + rng.normal(0, 0.15)
+        strokes += branches(lung.hilum, way, reach * rng.uniform(0.7, 1.2), width, rng)
+    return strokes
 
 
 KINDS: dict[str, Callable[[Scene, np.random.Generator], Floats]] = {

@@ -22,6 +22,10 @@ PLAIN = 0.1
 """Range of grey along the border, as a part of the contrast, below which the border is background."""
 LEAST = 0.02
 """Part of an image that a foreground takes at least; else all of it is."""
+ROUND = 2
+"""Pixels of `SIDE` by which thin ends of a lung, such as gas in the bowel below it, are cut."""
+SPECK = 0.2
+"""Part of the largest part of a lung that another one has at least; else it is none."""
 GAP = 0.25
 """Least step from lung to soft tissue, as a part of the contrast."""
 
@@ -63,9 +67,31 @@ def _whole(mask: Bools, shape: tuple[int, ...]) -> Bools:
     return large
 
 
+def _rounded(mask: Bools) -> Bools:
+    """Return a mask (SIDE, SIDE) without thin ends, specks and jags; a mask of nothing becomes one of all."""
+    padded = ndimage.binary_opening(np.pad(mask, ROUND, "edge"), iterations=ROUND)
+    smooth = ndimage.gaussian_filter(padded.astype(np.float32), 1)[ROUND:-ROUND, ROUND:-ROUND] > 0.5
+    labels, count = ndimage.label(smooth if smooth.any() else mask)
+    if not count:
+        return np.ones_like(mask)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    kept: Bools = np.isin(labels, 1 + np.flatnonzero(sizes >= SPECK * sizes.max()))
+    return kept
+
+
+def _to_chest_wall(mask: Bools, lateral: int) -> Bools:
+    """Fill each row of a lung (SIDE, SIDE) out to where any row above reaches: ribs leave gaps, a chest widens down."""
+    outwards = mask[:, ::lateral]
+    columns, rows = np.arange(SIDE), outwards.any(1)
+    inner = outwards.argmax(1)
+    outer = np.maximum.accumulate(np.where(rows, SIDE - 1 - outwards[:, ::-1].argmax(1), 0))
+    filled: Bools = rows[:, None] & (columns >= inner[:, None]) & (columns <= outer[:, None])
+    return filled[:, ::lateral]
+
+
 @dataclass(frozen=True)
 class Lung:
-    """One lung or, where none was found, half of the foreground. Places and lengths are in parts of the shorter side."""
+    """One lung or, where none was found, half of the foreground. Lengths are in parts of the shorter side."""
 
     mask: Bools
     """(SIDE, SIDE), over the whole image."""
@@ -93,7 +119,7 @@ class Lung:
         """Distance (SIDE, SIDE) to the outline, positive within."""
         mask = np.pad(self.mask, 1)
         within, beyond = (ndimage.distance_transform_edt(m, sampling=self.unit) for m in (mask, ~mask))
-        signed: Floats = (within - beyond)[1:-1, 1:-1].astype(np.float32)
+        signed: Floats = ndimage.gaussian_filter((within - beyond)[1:-1, 1:-1].astype(np.float32), 1, mode="nearest")
         return signed
 
     def place(self, rng: np.random.Generator, margin: float = 0) -> tuple[float, float]:
@@ -137,15 +163,14 @@ class Scene:
         """The lung in the left half of the image and the other; halves of the foreground where there are none."""
         found = self.anatomy.foreground if self.anatomy.lungs is None else self.anatomy.lungs
         small = resized(found[None].astype(np.float32), (SIDE, SIDE))[0] > 0.5
-        columns = np.arange(SIDE)
-        middle = SIDE // 2
+        columns, middle = np.arange(SIDE), SIDE // 2
         if self.anatomy.lungs is None and small.any():
-            middle = int(round(float(np.average(columns, weights=small.sum(0)))))
+            middle = round(float(np.average(columns, weights=small.sum(0))))
         left, right = small & (columns < middle), small & (columns >= middle)
-        left, right = (half if half.any() else np.ones_like(half) & side for half, side in
-                       ((left, columns < SIDE // 2), (right, columns >= SIDE // 2)))  # fmt: skip
+        if self.anatomy.lungs is not None:
+            left, right = _to_chest_wall(_rounded(left), -1), _to_chest_wall(_rounded(right), 1)
         high, wide = (n / min(self.shape) / SIDE for n in self.shape)
-        return Lung(left, (high, wide), -1), Lung(right, (high, wide), 1)
+        return Lung(_rounded(left), (high, wide), -1), Lung(_rounded(right), (high, wide), 1)
 
     @cached_property
     def levels(self) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ def upsampled(grid: Floats, shape: tuple[int, int]) -> Floats:
 
 
 def noise(shape: tuple[int, int], cells: float, rng: np.random.Generator, octaves: int = 1) -> Floats:
-    """Return smooth noise (H, W) of mean 0 and deviation 1, ``cells`` bumps a side, each octave half as high and wide."""
+    """Return smooth noise (H, W), mean 0, deviation 1, of ``cells`` bumps a side; octaves halve in height and width."""
     side, total = min(shape), np.zeros(shape, np.float32)
     for octave in range(octaves):
         count = [max(2, min(n, round(cells * 2**octave * n / side))) for n in shape]
@@ -49,22 +49,21 @@ def noise(shape: tuple[int, int], cells: float, rng: np.random.Generator, octave
     return total
 
 
-def fade(t: Floats) -> Floats:
+def fade(t: npt.NDArray[np.floating[Any]]) -> Floats:
     """Go smoothly from 0, at 0 and below, to 1, at 1 and above."""
-    t = np.clip(t, 0, 1)
+    t = np.clip(t, 0, 1).astype(np.float32, copy=False)
     faded: Floats = t * t * (3 - 2 * t)
     return faded
 
 
 def grid(shape: tuple[int, int]) -> tuple[Floats, Floats]:
     """Return rows (H, 1) and columns (1, W) of the pixels' centres."""
-    side = min(shape)
-    rows, columns = ((np.arange(n, dtype=np.float32) + 0.5) / side for n in shape)
+    rows, columns = (((np.arange(n) + 0.5) / min(shape)).astype(np.float32) for n in shape)
     return rows[:, None], columns[None]
 
 
 def ellipse(shape: tuple[int, int], at: Sequence[float], radii: Sequence[float], turn: float = 0) -> Floats:
-    """Return the distance (H, W) from a centre, 1 on an ellipse whose first radius is turned ``turn`` from downwards."""
+    """Return the distance (H, W) from a centre, 1 on an ellipse whose first radius is ``turn`` from downwards."""
     rows, columns = grid(shape)
     down, right = rows - np.float32(at[0]), columns - np.float32(at[1])
     cos, sin = np.float32(math.cos(turn)), np.float32(math.sin(turn))
@@ -74,13 +73,19 @@ def ellipse(shape: tuple[int, int], at: Sequence[float], radii: Sequence[float],
 
 
 def blob(
-    shape: tuple[int, int], at: Sequence[float], radius: float, rng: np.random.Generator, *, ragged: float, edge: float
+    shape: tuple[int, int],
+    at: Sequence[float],
+    radius: float,
+    rng: np.random.Generator,
+    *,
+    edge: float,
+    rough: Floats | None = None,
 ) -> Floats:
-    """Return the weight (H, W) of an oval spot; ``ragged`` shifts its outline, ``edge`` softens it, in radii."""
+    """Return the weight (H, W) of an oval spot, soft over ``edge`` of a radius; ``rough`` (H, W) shifts its outline."""
     stretch = rng.uniform(0.75, 1.33)
     distance = ellipse(shape, at, (radius * stretch, radius / stretch), rng.uniform(0, math.pi))
-    if ragged:
-        distance -= np.float32(ragged) * noise(shape, 1.2 / radius, rng, octaves=3)
+    if rough is not None:
+        distance -= rough
     return fade((1 - distance) / np.float32(edge))
 
 
@@ -108,7 +113,7 @@ def ink(shape: tuple[int, int], strokes: Sequence[Stroke]) -> Floats:
 
 
 def branches(
-    start: Sequence[float], turn: float, length: float, width: float, rng: np.random.Generator, forks: int = 3
+    start: npt.ArrayLike, turn: float, length: float, width: float, rng: np.random.Generator, forks: int = 3
 ) -> list[Stroke]:
     """Return a tree that starts in a direction, radians from downwards, and forks into shorter, thinner branches."""
     bend = turn + rng.normal(0, 0.2)
@@ -122,7 +127,7 @@ def branches(
     return tree
 
 
-def curve(ends: Sequence[Sequence[float]], bend: float, rng: np.random.Generator, count: int = 24) -> Points:
+def curve(ends: Sequence[npt.ArrayLike], bend: float, rng: np.random.Generator, count: int = 24) -> Points:
     """Return points on a smooth curve between two places, that leaves the straight way by about ``bend``."""
     first, last = (np.array(end, float) for end in ends)
     t = np.linspace(0, 1, count)[:, None]

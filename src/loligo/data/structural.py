@@ -16,19 +16,19 @@ from loligo.data.scene import Scene
 from loligo.data.shapes import Floats, Stroke, blob, blurred, curve, ellipse, fade, grid, ink, noise, upsampled, warped
 
 SIZE = (0.03, 0.22)  # radius of a change, uniform in its logarithm
-STRENGTH = (0.12, 0.9)  # change of brightness, part of the contrast, uniform in its logarithm
+STRENGTH = (0.12, 0.7)  # change of brightness, part of the contrast, uniform in its logarithm
 COARSE = 48  # pixels a side that a hole is filled at
 
 
 def opacity(scene: Scene, rng: np.random.Generator) -> Floats:
     """Brighten a spot, smooth or ragged: a mass, a calcification, a haemorrhage."""
-    weight = _spot(scene, rng) * np.float32(_strength(scene, rng))
+    weight = _inside(scene) * _spot(scene, rng) * np.float32(_strength(scene, rng))
     return scene.image + weight * _room(scene.range[1] - scene.image, scene)
 
 
 def lucency(scene: Scene, rng: np.random.Generator) -> Floats:
     """Darken a spot, smooth or ragged: a cyst, a lysis, gas where there should be none."""
-    weight = _spot(scene, rng) * np.float32(_strength(scene, rng))
+    weight = _inside(scene) * _spot(scene, rng) * np.float32(_strength(scene, rng))
     return scene.image - weight * _room(scene.image - scene.range[0], scene)
 
 
@@ -51,13 +51,12 @@ def missing(scene: Scene, rng: np.random.Generator) -> Floats:
 
 def misplaced(scene: Scene, rng: np.random.Generator) -> Floats:
     """Put a part of the image, or of the donor, where it does not belong, with soft edges."""
-    at, source = scene.place(rng), scene.place(rng)
-    weight = _spot(scene, rng, at=at)
+    at, radius, side = scene.place(rng), _size(rng), min(scene.shape)
     taken = scene.donor if rng.random() < 0.5 else scene.image
-    side = min(scene.shape)
-    move = [round((a - b) * side) for a, b in zip(at, source, strict=True)]
-    moved = np.roll(taken, move, (0, 1))
-    return scene.image + weight * (moved - scene.image)
+    margin = min(1.6 * radius, 0.45)  # of a source that is whole
+    source = [min(max(a, margin), n / side - margin) for a, n in zip(scene.place(rng), scene.shape, strict=True)]
+    moved = np.roll(taken, [round((a - b) * side) for a, b in zip(at, source, strict=True)], (0, 1))
+    return scene.image + _spot(scene, rng, at, radius) * (moved - scene.image)
 
 
 def mirrored(scene: Scene, rng: np.random.Generator) -> Floats:
@@ -83,9 +82,8 @@ def foreign(scene: Scene, rng: np.random.Generator) -> Floats:
     """Lay a line, a curve, a ring or a polygon over the image, as sharp as its own edges."""
     at, size = scene.place(rng), 1.5 * _size(rng)
     turn, width = rng.uniform(0, 2 * math.pi), rng.uniform(0.006, 0.03)
-    angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 8)))) if rng.random() < 0.5 else np.linspace(
-        0, 2 * np.pi, 33
-    )  # fmt: skip
+    corners = int(rng.integers(3, 8)) if rng.random() < 0.5 else 32  # a polygon or a ring
+    angles = turn + np.sort(rng.uniform(0, 2 * np.pi, corners)) if corners < 32 else np.linspace(0, 2 * np.pi, corners)
     outline = np.add(at, size / 1.5 * np.stack([np.cos(angles), np.sin(angles)], 1) * rng.uniform(0.6, 1, 2))
     way = np.multiply(size, (math.cos(turn), math.sin(turn)))
     kind = int(rng.integers(4))
@@ -94,8 +92,9 @@ def foreign(scene: Scene, rng: np.random.Generator) -> Floats:
     else:
         strokes = [Stroke(np.concatenate([outline, outline[:2]]), (width, 0)[kind - 2])]
     weight = ndimage.gaussian_filter(ink(scene.shape, strokes), _softness(scene), truncate=3)
-    level = scene.range[0] + scene.contrast * rng.uniform(0.6, 1.1)
-    return scene.image + weight * np.float32(rng.uniform(0.3, 1)) * np.maximum(np.float32(level) - scene.image, 0)
+    lacks = np.maximum(np.float32(scene.range[0] + scene.contrast * rng.uniform(0.6, 1.1)) - scene.image, 0)
+    laid: Floats = scene.image + weight * np.float32(rng.uniform(0.3, 1)) * lacks
+    return laid
 
 
 def deformed(scene: Scene, rng: np.random.Generator) -> Floats:
@@ -118,28 +117,36 @@ def deformed(scene: Scene, rng: np.random.Generator) -> Floats:
 
 def texture(scene: Scene, rng: np.random.Generator) -> Floats:
     """Change the texture of a part: blurred, sharpened, grainy or cloudy."""
-    weight, x = _spot(scene, rng, least=0.06), scene.image
+    weight, x = _spot(scene, rng, radius=max(0.06, _size(rng))), scene.image
     kind = int(rng.integers(4))
     if kind < 2:
         detail = x - blurred(x, rng.uniform(0.01, 0.04))
-        return x + weight * detail * np.float32((-1, rng.uniform(1, 3))[kind])
+        sharper: Floats = x + weight * np.float32((-1, rng.uniform(0.7, 2))[kind]) * detail
+        return sharper
     cells = min(scene.shape) / rng.uniform(1.5, 3) if kind == 2 else rng.uniform(20, 60)
     grain = noise(scene.shape, cells, rng)
-    return x + weight * grain * np.float32(scene.contrast * rng.uniform(0.05, 0.2))
+    return x + weight * grain * np.float32(scene.contrast * rng.uniform(0.02, 0.08))
 
 
 def _spot(
     scene: Scene,
     rng: np.random.Generator,
-    smooth: bool = False,
     at: tuple[float, float] | None = None,
-    least: float = SIZE[0],
+    radius: float | None = None,
+    smooth: bool = False,
 ) -> Floats:
-    """Return the weight (H, W) of a spot in the foreground, smooth or ragged."""
-    at = scene.place(rng) if at is None else at
-    ragged = 0.0 if smooth or rng.random() < 0.4 else rng.uniform(0.1, 0.4)
+    """Return the weight (H, W) of a spot in the foreground, smooth or ragged, of a size and at a place sampled here."""
+    at, radius = scene.place(rng) if at is None else at, _size(rng) if radius is None else radius
+    rough = None
+    if not smooth and rng.random() < 0.6:
+        rough = np.float32(rng.uniform(0.1, 0.3)) * noise(scene.shape, 1.2 / radius, rng, octaves=3)
     edge = rng.uniform(0.1, 0.4) if smooth else math.exp(rng.uniform(math.log(0.1), 0))
-    return blob(scene.shape, at, max(least, _size(rng)), rng, ragged=ragged, edge=edge)
+    return blob(scene.shape, at, radius, rng, edge=edge, rough=rough)
+
+
+def _inside(scene: Scene) -> Floats:
+    """Return a weight (H, W): 1 in the foreground, softly 0 outside."""
+    return blurred(scene.anatomy.foreground.astype(np.float32), 0.015)
 
 
 def _size(rng: np.random.Generator) -> float:

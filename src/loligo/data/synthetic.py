@@ -20,7 +20,7 @@ wherever it falls (theirs overlaps the body).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +72,9 @@ def insert(image: Floats, kind: str, rng: np.random.Generator, donor: Floats | N
     Raises ValueError for an unknown kind, a side below `SMALLEST`, a donor of another shape, and for a kind of
     `WITH_DONOR` without one.
     """
-    _check(image, kind, donor)
+    check(image, kind, donor, KINDS, (3, 2))
+    if donor is None and kind in WITH_DONOR:
+        raise ValueError(f"{kind} interpolates with a second image: give a donor")
     x = image.reshape(-1, *image.shape[-2:])
     other = x if donor is None else donor.reshape(x.shape)
     after, mask = x.copy(), np.zeros(x.shape[1:], bool)
@@ -81,7 +83,7 @@ def insert(image: Floats, kind: str, rng: np.random.Generator, donor: Floats | N
     for _ in range(TRIES):
         box, patch, inside = _KINDS[kind](x, other, rng)
         patch = np.clip(patch, 0, 1)
-        seen, fraction, change = _seen(x[box], patch, inside)
+        seen, fraction, change = visible(x[box], patch, inside)
         if fraction >= CHANGED and change >= least:
             np.copyto(after[box], patch, where=seen)
             mask[box[1:]] = seen
@@ -89,27 +91,26 @@ def insert(image: Floats, kind: str, rng: np.random.Generator, donor: Floats | N
     return after.reshape(image.shape), mask
 
 
-def _check(image: Floats, kind: str, donor: Floats | None) -> None:
-    """Raise ValueError for what `insert` cannot use."""
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
-    if image.ndim not in (2, 3) or min(image.shape[-2:]) < SMALLEST:
-        raise ValueError(f"image has shape {image.shape}; (C, H, W) or (H, W) of {SMALLEST} pixels a side is the least")
-    if donor is None and kind in WITH_DONOR:
-        raise ValueError(f"{kind} interpolates with a second image: give a donor")
+def check(image: Floats, kind: str, donor: Floats | None, kinds: Sequence[str], dimensions: Sequence[int]) -> None:
+    """Raise ValueError for an unknown kind, an image of other dimensions or too small, or a donor of another shape."""
+    if kind not in kinds:
+        raise ValueError(f"kind is {kind!r}; allowed: {', '.join(kinds)}")
+    if image.ndim not in dimensions or min(image.shape[-2:]) < SMALLEST:
+        allowed = " or ".join({3: "(C, H, W)", 2: "(H, W)"}[n] for n in dimensions)
+        raise ValueError(f"image has shape {image.shape}; {allowed} of {SMALLEST} pixels a side is the least")
     if donor is not None and donor.shape != image.shape:
         raise ValueError(f"donor has shape {donor.shape}, the image {image.shape}; resize it")
 
 
-def _seen(before: Floats, patch: Floats, inside: Bools) -> tuple[Bools, float, float]:
+def visible(before: Floats, patch: Floats, inside: Bools) -> tuple[Bools, float, float]:
     """Return where a change (C, h, w) is seen, what part of ``inside`` that is, and how large it is in the mean."""
     step = np.abs(patch - before).max(axis=0)
     seen = inside & (step >= VISIBLE)
     size = max(1, int(inside.sum()))
-    return closed(seen) & inside, float(seen.sum()) / size, float(step[inside].sum()) / size
+    return _closed(seen) & inside, float(seen.sum()) / size, float(step[inside].sum()) / size
 
 
-def closed(mask: Bools) -> Bools:
+def _closed(mask: Bools) -> Bools:
     """Close gaps (H, W) of a pixel or two: grow by one pixel all around, then shrink."""
     mask = np.pad(mask, 2)
     for join in (np.logical_or, np.logical_and):
