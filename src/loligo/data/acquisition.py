@@ -153,7 +153,7 @@ def _ordinary(kind: str, rng: np.random.Generator) -> float:
 
 def _either(factor: float, rng: np.random.Generator) -> float:
     """Return a factor or its inverse."""
-    return float(factor ** rng.choice((-1, 1)))
+    return float(factor ** float(rng.choice((-1, 1))))
 
 
 def _rotation(degrees: float, rng: np.random.Generator) -> Matrix:
@@ -235,8 +235,7 @@ def _noise(image: Floats, deviation: float, rng: np.random.Generator) -> Floats:
     noise = rng.standard_normal(image.shape, np.float32)
     for axis in (0, 1):
         noise = ndimage.correlate1d(noise, [weight, 1, weight], axis, mode="wrap")
-    noisy: Floats = image + noise * (0.5 + image) * np.float32(deviation / (1 + 2 * weight**2))
-    return noisy
+    return image + (noise * (0.5 + image) * (deviation / (1 + 2 * weight**2))).astype(np.float32)
 
 
 def _collimation(image: Floats, width: float, rng: np.random.Generator) -> Floats:
