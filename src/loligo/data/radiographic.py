@@ -283,7 +283,7 @@ def _ring(at: tuple[float, float], radius: float) -> np.ndarray:
 
 def _gap(scene: Scene) -> float:
     """Return the step from lung to soft tissue."""
-    return scene.levels[1] - scene.levels[0]
+    return max(scene.levels[1] - scene.levels[0], 1e-6)
 
 
 def _opaque(scene: Scene, weight: Floats, amount: float, keep: float, x: Floats | None = None) -> Floats:
