@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the ZhangLab set, with train/ and test/")
     parser.add_argument("--image", type=int, default=647, help="which of the normal training images")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("docs/findings.jpg"))
     given = parser.parse_args()
     rows = zhanglab.index(given.data)
