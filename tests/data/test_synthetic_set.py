@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from test_synthetic import picture
 
 from loligo import cli
-from loligo.data import manifest, synthetic, synthetic_set
+from loligo.data import findings, manifest, synthetic, synthetic_set
 
 
 @pytest.fixture
@@ -101,3 +102,20 @@ def test_the_command_makes_a_set_of_a_folder(
     with pytest.raises(SystemExit):
         cli.main(["synthesize", str(tmp_path / "in"), "--kinds", "tumour", "-o", str(tmp_path / "other")])
     assert "there is no kind 'tumour'" in capsys.readouterr().err
+
+
+def test_findings_are_kinds_of_a_set_too_and_help_names_every_kind(
+    rows: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = ["opacity", "misplaced", "nsa", "device"]
+    frame = synthetic_set.write(tmp_path / "set", rows, kinds=kinds)
+    assert frame["kind"].tolist() == ["normal", *kinds] * 2
+    for row in frame[frame["label"] == 1].itertuples():
+        image, origin, mask = pixels(row.path), pixels(row.origin), pixels(row.mask) > 0
+        np.testing.assert_array_equal(image[~mask], origin[~mask])
+        assert (image != origin)[mask].mean() > 0.5
+    synthetic_set.write(tmp_path / "other", rows, kinds=["device"])
+    assert bytes_of(tmp_path / "other").items() < bytes_of(tmp_path / "set").items()
+    with pytest.raises(SystemExit):
+        cli.main(["synthesize", "--help"])
+    assert set(synthetic.KINDS + findings.KINDS) <= set(re.findall(r"\w+", capsys.readouterr().out))

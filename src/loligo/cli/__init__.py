@@ -289,9 +289,15 @@ def experiment(argv: list[str]) -> None:
 def synthesize(argv: list[str]) -> None:
     """insert anomalies with known masks in normal images, to test on: loligo synthesize PATH... -o DIR"""
     parser = new_parser(synthesize, "loligo synthesize PATH... -o DIR [options]")
+    parser.epilog = (
+        "Synthetic anomalies: cutpaste, cutpaste_scar, perlin, nsa, fpi, pii, anatpaste. Simulated findings of chest "
+        "radiographs: consolidation, ground_glass, interstitial, effusion, pneumothorax, nodule, atelectasis, "
+        "cardiomegaly, device; of any image: opacity, lucency, missing, misplaced, mirrored, foreign, deformed, "
+        "texture. For research use: no simulated finding is a disease."
+    )
     parser.add_argument("paths", metavar="PATH", nargs="+", help="manifest, folder or files of normal images")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for images, masks and manifest.csv")
-    parser.add_argument("--kinds", nargs="+", help="each in a copy of each image (default: all)")
+    parser.add_argument("--kinds", nargs="+", help="each in a copy of each image (default: the synthetic anomalies)")
     parser.add_argument("--split", default="test", help="of the manifest, whose normal images are taken")
     parser.add_argument("--seed", type=int, default=0, help="of the anomalies")
     given = parse(parser, argv)

@@ -1,7 +1,7 @@
 """Insert simulated findings with known masks into normal images, to teach a detector what a finding looks like.
 
 ``RADIOGRAPHIC`` ones imitate the signs of a chest radiograph (`loligo.data.radiographic`); ``STRUCTURAL`` ones are what
-may be wrong with any image (`loligo.data.structural`). They imitate a look; they are no disease. For research.
+may be wrong with any image (`loligo.data.structural`). They imitate signs, not diseases: for research alone.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from loligo.data import radiographic, structural, synthetic
 from loligo.data.scene import Anatomy, Bools, Scene, anatomy
 from loligo.data.shapes import Floats
 
-__all__ = ["KINDS", "RADIOGRAPHIC", "STRUCTURAL", "Anatomy", "anatomy", "insert"]
+__all__ = ["FROM_OTHERS", "KINDS", "RADIOGRAPHIC", "STRUCTURAL", "Anatomy", "anatomy", "insert"]
 
 RADIOGRAPHIC: tuple[str, ...] = tuple(radiographic.KINDS)
 """Findings of chest radiographs; placed in the foreground where no lungs are found."""
 STRUCTURAL: tuple[str, ...] = tuple(structural.KINDS)
 """Changes of structure of any image."""
 KINDS = RADIOGRAPHIC + STRUCTURAL
+FROM_OTHERS = ("misplaced",)
+"""Kinds that may take what they insert from another image."""
 
 PLAIN = 0.03
 """Mean change in the mask, as a part of the image's contrast, that a reader sees; if less, another is sampled."""

@@ -142,7 +142,8 @@ def pneumothorax(scene: Scene, rng: np.random.Generator) -> Floats:
     line = scene.within(lung, reach=-0.015, edge=0.02) * fade(1 - away)
     rows, columns = grid(scene.shape)
     out, up = (columns - np.float32(centre[1])) * lung.lateral, np.float32(centre[0]) - rows
-    lateral = fade((out - np.float32(0.1) * up) / np.float32(0.05)) * fade(1 + up / np.float32(0.12))
+    medial = np.float32(0.4 * (right - left)) * (1 - up / np.float32(bottom - top))  # none of it at the apex
+    lateral = fade((out - medial) / np.float32(0.05)) * fade(1 + up / np.float32(0.12))
     dark = np.float32(rng.uniform(0.15, 0.6) * gap) * np.clip((x - scene.range[0]) / np.float32(0.4 * gap), 0, 1)
     detail = np.float32(0.8) * (x - blurred(x, VESSEL))
     changed: Floats = x + lateral * (line * np.float32(rng.uniform(0.25, 0.7) * gap) - rim * (dark + detail))
@@ -283,7 +284,7 @@ def _ring(at: tuple[float, float], radius: float) -> np.ndarray:
 
 def _gap(scene: Scene) -> float:
     """Return the step from lung to soft tissue."""
-    return scene.levels[1] - scene.levels[0]
+    return max(scene.levels[1] - scene.levels[0], 1e-6)
 
 
 def _opaque(scene: Scene, weight: Floats, amount: float, keep: float, x: Floats | None = None) -> Floats:

@@ -25,7 +25,7 @@ LEAST = 0.02
 ROUND = 2
 """Pixels of `SIDE` by which thin ends of a lung, such as gas in the bowel below it, are cut."""
 SPECK = 0.2
-"""Part of the largest part of a lung that another one has at least; else it is none."""
+"""Size of a part of the lungs, by the largest one, below which it is none."""
 GAP = 0.25
 """Least step from lung to soft tissue, as a part of the contrast."""
 
@@ -68,21 +68,22 @@ def _whole(mask: Bools, shape: tuple[int, ...]) -> Bools:
 
 
 def _rounded(mask: Bools) -> Bools:
-    """Return a mask (SIDE, SIDE) without thin ends, specks and jags; a mask of nothing becomes one of all."""
-    padded = ndimage.binary_opening(np.pad(mask, ROUND, "edge"), iterations=ROUND)
-    smooth = ndimage.gaussian_filter(padded.astype(np.float32), 1)[ROUND:-ROUND, ROUND:-ROUND] > 0.5
-    labels, count = ndimage.label(smooth if smooth.any() else mask)
-    if not count:
-        return np.ones_like(mask)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    kept: Bools = np.isin(labels, 1 + np.flatnonzero(sizes >= SPECK * sizes.max()))
-    return kept
+    """Return lungs (SIDE, SIDE) without thin ends, specks and jags."""
+    opened: Bools = ndimage.binary_opening(mask, iterations=ROUND)
+    smooth: Bools = ndimage.gaussian_filter(opened.astype(np.float32), 1) > 0.5
+    labels, count = ndimage.label(smooth)
+    sizes = [int((labels == i).sum()) for i in range(1, count + 1)]
+    for i, size in enumerate(sizes, 1):
+        if size < SPECK * max(sizes):
+            smooth &= labels != i
+    return smooth
 
 
 def _to_chest_wall(mask: Bools, lateral: int) -> Bools:
     """Fill each row of a lung (SIDE, SIDE) out to where any row above reaches: ribs leave gaps, a chest widens down."""
     outwards = mask[:, ::lateral]
-    columns, rows = np.arange(SIDE), outwards.any(1)
+    columns = np.arange(SIDE)
+    rows: Bools = np.asarray(outwards.any(axis=1))
     inner = outwards.argmax(1)
     outer = np.maximum.accumulate(np.where(rows, SIDE - 1 - outwards[:, ::-1].argmax(1), 0))
     filled: Bools = rows[:, None] & (columns >= inner[:, None]) & (columns <= outer[:, None])
@@ -163,14 +164,16 @@ class Scene:
         """The lung in the left half of the image and the other; halves of the foreground where there are none."""
         found = self.anatomy.foreground if self.anatomy.lungs is None else self.anatomy.lungs
         small = resized(found[None].astype(np.float32), (SIDE, SIDE))[0] > 0.5
-        columns, middle = np.arange(SIDE), SIDE // 2
-        if self.anatomy.lungs is None and small.any():
-            middle = round(float(np.average(columns, weights=small.sum(0))))
-        left, right = small & (columns < middle), small & (columns >= middle)
         if self.anatomy.lungs is not None:
-            left, right = _to_chest_wall(_rounded(left), -1), _to_chest_wall(_rounded(right), 1)
+            small, middle = _rounded(small), SIDE // 2
+        else:
+            middle = round(float(np.average(np.arange(SIDE), weights=small.sum(0)))) if small.any() else SIDE // 2
+        halves = np.arange(SIDE) < middle, np.arange(SIDE) >= middle
+        left, right = (small & half if (small & half).any() else np.ones_like(small) & half for half in halves)
+        if self.anatomy.lungs is not None:
+            left, right = _to_chest_wall(left, -1), _to_chest_wall(right, 1)
         high, wide = (n / min(self.shape) / SIDE for n in self.shape)
-        return Lung(_rounded(left), (high, wide), -1), Lung(_rounded(right), (high, wide), 1)
+        return Lung(left, (high, wide), -1), Lung(right, (high, wide), 1)
 
     @cached_property
     def levels(self) -> tuple[float, float]:

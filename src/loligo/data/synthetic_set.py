@@ -1,4 +1,4 @@
-"""Write a test set of synthetic anomalies with true masks, from normal images."""
+"""Write a test set of synthetic anomalies or simulated findings with true masks, from normal images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import PIL.Image
 
 from loligo import io
 from loligo import progress as bars
-from loligo.data import generated, manifest, synthetic
+from loligo.data import findings, generated, manifest, synthetic
 from loligo.data.preprocessing import resized
 from loligo.files import replacing
 from loligo.names import nearest
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 SOURCE = "synthetic"
 NORMAL = "normal"
+KINDS = synthetic.KINDS + findings.KINDS
+"""The kinds that a set may have: synthetic anomalies, then simulated findings."""
+FROM_OTHERS = (*synthetic.FROM_OTHERS, *findings.FROM_OTHERS)
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,6 +40,7 @@ def write(
 ) -> pd.DataFrame:
     """Write each normal image of a manifest's ``split``, and a changed copy of it for each of ``kinds``.
 
+    ``kinds`` may be any of `KINDS`; by default they are the synthetic anomalies.
     Images without a label count as normal. They keep their own size and are written as 8-bit PNG, with masks and
     ``manifest.csv``, all as split test, whose column ``kind`` names the anomaly and ``origin`` the image that it is
     of; it is returned with absolute paths. What a kind takes from another image comes from the next one. The same
@@ -49,8 +53,8 @@ def write(
     """
     generated.check_counts(seed=seed)
     for kind in kinds:
-        if kind not in synthetic.KINDS:
-            raise ValueError(f"there is no kind {kind!r}; {nearest(kind, synthetic.KINDS)}")
+        if kind not in KINDS:
+            raise ValueError(f"there is no kind {kind!r}; {nearest(kind, KINDS)}")
     normal = rows[(rows["split"] == split) & (rows["label"] != 1).fillna(True)].reset_index(drop=True)
     _check(normal, kinds, split)
     folder = folder.resolve()
@@ -69,7 +73,7 @@ def write(
 def _check(normal: pd.DataFrame, kinds: Sequence[str], split: str) -> None:
     """Raise ValueError where there is nothing to generate a set from."""
     if not kinds:
-        raise ValueError(f"no kind is given; allowed: {', '.join(synthetic.KINDS)}")
+        raise ValueError(f"no kind is given; allowed: {', '.join(KINDS)}")
     if normal.empty:
         raise ValueError(f"there are no normal images in split {split}; name another split")
     if len(normal) < 2 and (pairs := [kind for kind in kinds if kind in synthetic.WITH_DONOR]):
@@ -82,10 +86,14 @@ def _write_one(new: Path, normal: pd.DataFrame, i: int, kinds: Sequence[str], se
     donor = resized(_read(normal["path"][(i + 1) % len(normal)])[None], (image.shape[0], image.shape[1]))[0]
     about = {"split": "test", "patient": normal["patient"][i], "source": SOURCE, "origin": normal["path"][i]}
     found = [_saved(new, f"{i:05d}_{NORMAL}", image, None) | about | {"kind": NORMAL}]
+    anatomy = findings.anatomy(image) if set(kinds) & set(findings.KINDS) else None
     for kind in kinds:
-        rng = np.random.default_rng([seed, synthetic.KINDS.index(kind), i])
-        own = len(normal) < 2 or kind not in synthetic.FROM_OTHERS
-        changed, mask = synthetic.insert(image, kind, rng, None if own else donor)
+        rng = np.random.default_rng([seed, KINDS.index(kind), i])
+        other = donor if len(normal) > 1 and kind in FROM_OTHERS else None
+        if kind in findings.KINDS:
+            changed, mask = findings.insert(image, kind, rng, anatomy, other)
+        else:
+            changed, mask = synthetic.insert(image, kind, rng, other)
         if not mask.any():
             log.warning("%s: no %s can be seen in it; it has no such copy", normal["path"][i], kind)
             continue
