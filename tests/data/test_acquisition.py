@@ -126,6 +126,14 @@ def test_as_many_kinds_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == {0, 1, 2, 3, 4, 5}
 
 
+def test_all_kinds_at_once_on_an_image_that_is_no_square() -> None:
+    image = anatomy(1, 96)[0, 0, :, 10:70]
+    for seed in range(10):
+        changed, mask = change(image, rng(seed), count=(12, 12), mask=image > 0.3)
+        assert changed.shape == image.shape and changed.dtype == np.float32 and mask is not None and mask.any()
+        assert 0 <= changed.min() < changed.max() <= 1
+
+
 def test_noise_grows_with_the_value_and_correlates_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
     dark, bright = (np.full((256, 256), value, np.float32) for value in (0.25, 0.75))
     correlations = []

@@ -41,13 +41,13 @@ ORDINARY: dict[str, tuple[float, float]] = {
 }
 """Range of each kind's amount that is ordinary, from least to most, in the order in which `change` applies the kinds.
 
-None was chosen on a test set: the ends are the literature's, brought in where a normal radiograph so changed no longer
-looked like one that is accepted for reading. By kind:
+None was chosen on a test set: the ends are the literature's, brought in where normal radiographs of a training set, so
+changed, no longer looked to us like ones that are accepted for reading. By kind:
 
 - rotation, degrees, either way. Our judgement: a patient who leans. TorchIO's `RandomAffine` has 10 by default.
 - zoom, factor or its inverse. MONAI's `RandZoom` and TorchIO's `RandomAffine` have 0.9 to 1.1.
 - shift, part of the height, any direction. The augmentation of SQUID (Xiang et al., CVPR 2023) has 0.05 an axis.
-- field, largest logarithm of a factor. Our judgement: on film, the heel effect and scatter are a change of tenths.
+- field, largest logarithm of a factor. Our judgement: the heel effect and scatter change displayed values by tenths.
 - contrast, factor about the image's mean. nnU-Net's code (Isensee et al., Nature Methods 2021) has 0.75 to 1.25; a bit
   more is our judgement. From 1.5, lungs go black and the spine white.
 - gamma, exponent or its inverse. nnU-Net has 0.7 to 1.5.
@@ -121,8 +121,7 @@ def change(
         mask = None if mask is None else _warp(mask.astype(np.float32), matrix, order=0, mode="constant") > 0
     for kind, amount in amounts.items():
         if kind == "collimation":
-            hidden, grey = _border(image.shape, amount, rng)
-            image = np.where(hidden, grey, image)
+            image, hidden = _collimation(image, amount, rng)
             mask = None if mask is None else mask & ~hidden
         elif kind not in _GEOMETRY:
             image = np.clip(_CHANGES[kind](image, amount, rng), 0, 1)
@@ -242,19 +241,15 @@ def _noise(image: Floats, deviation: float, rng: np.random.Generator) -> Floats:
     return image + (noise * (0.5 + image) * (deviation / (1 + 2 * weight**2))).astype(np.float32)
 
 
-def _collimation(image: Floats, width: float, rng: np.random.Generator) -> Floats:
-    hidden, grey = _border(image.shape, width, rng)
-    return np.where(hidden, grey, image)
-
-
-def _border(shape: tuple[int, ...], width: float, rng: np.random.Generator) -> tuple[Bools, np.float32]:
-    """Return where a border on one to four sides hides the image, (H, W) bool, and its value: black or dark grey."""
+def _collimation(image: Floats, width: float, rng: np.random.Generator) -> tuple[Floats, Bools]:
+    """Hide the image under a border on one to four sides, black or dark grey; return also where, (H, W) bool."""
+    shape = image.shape
     widths = width * rng.uniform(0.5, 1, 4)
     widths[rng.permutation(4)[rng.integers(1, 5) :]] = 0
     top, bottom, left, right = np.ceil(widths * [shape[0], shape[0], shape[1], shape[1]]).astype(int)
     hidden = np.ones(shape, np.bool_)
     hidden[top : shape[0] - bottom, left : shape[1] - right] = False
-    return hidden, np.float32(rng.uniform(0, 0.3) * rng.integers(2))
+    return np.where(hidden, np.float32(rng.uniform(0, 0.3) * rng.integers(2)), image), hidden
 
 
 def _jpeg(image: Floats, quality: float, rng: np.random.Generator) -> Floats:
@@ -277,6 +272,6 @@ _CHANGES: dict[str, Callable[[Floats, float, np.random.Generator], Floats]] = {
     "sharpen": _sharpen,
     "resample": _resample,
     "noise": _noise,
-    "collimation": _collimation,
+    "collimation": lambda image, width, rng: _collimation(image, width, rng)[0],
     "jpeg": _jpeg,
 }
