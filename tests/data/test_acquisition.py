@@ -77,12 +77,17 @@ def test_geometry_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(4):
         centre = ndimage.center_of_mass(at(monkeypatch, block, seed, shift=0.1))
         assert np.hypot(centre[0] - 50, centre[1] - 50) == pytest.approx(10.1, abs=0.1)
+        row, column = ndimage.center_of_mass(at(monkeypatch, image, seed, rotation=90, shift=0.1))
+        assert min(np.hypot(row - 20, column - 50), np.hypot(row - 80, column - 50)) == pytest.approx(10.1, abs=0.1)
 
 
 def test_what_comes_into_view_is_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     flat = np.full((32, 48), 0.25, np.float32)
     for seed in range(5):
         np.testing.assert_allclose(at(monkeypatch, flat, seed, rotation=6, zoom=1.1, shift=0.05), 0.25, atol=1e-6)
+    for kind in ("zoom", "shift"):
+        np.testing.assert_allclose(corrupt(np.stack([flat] * 4), kind, 5, range(4)), 0.25, atol=1e-6)
+    assert corrupt(flat[None], "rotation", 5, [0]).min() == 0  # as in the committed results
     full = np.ones((32, 48), np.bool_)
     moved = [change(flat, rng(seed), ("shift",), (1, 1), full)[1] for seed in range(20)]
     assert any(mask is not None and not mask.all() for mask in moved)  # nobody looked there
