@@ -15,6 +15,7 @@ import pandas as pd
 
 from experiments.common import RESULTS
 from loligo import NOTICE
+from loligo.data.acquisition import STEPS
 from loligo.files import write_text
 from loligo.reports.benchmark import page, words
 
@@ -147,8 +148,8 @@ def contamination() -> str:
 
 def corruptions() -> str:
     """Return AUC and false alarms of PaDiM by corruption and severity."""
-    kinds = ["noise", "blur", "contrast", "rotation", "jpeg"]
     rows = pd.read_csv(RESULTS / "benchmark_robustness" / "robustness.csv")
+    kinds = [kind for kind in STEPS if kind in set(rows["curve"])]
     rows = rows[rows["curve"].isin(kinds) & (rows["dataset"] == "zhanglab") & (rows["method"] == "padim")]
     wide = rows.pivot_table(index="curve", columns="level", values=["auc", "false_alarms"]).loc[kinds]
     wide.columns = [f"{name} {level:.0f}" for name, level in wide.columns]

@@ -1,4 +1,4 @@
-"""Corruptions, cost, what is kept of a training, and two benchmarks side by side."""
+"""Cost, what is kept of a training, and two benchmarks side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from conftest import anatomy, dataset
 from loligo import methods
 from loligo.benchmark import compare, cost, table_text, work
-from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
 from loligo.calibration import Calibration
 from loligo.cli import main
 from loligo.detector import Detector
@@ -22,32 +21,6 @@ from loligo.methods.contract import Method
 from loligo.runs.run import Run
 from loligo.runs.settings import Settings
 from loligo.types import Scores
-
-IMAGES = anatomy(4, 64)[:, 0]
-
-
-@pytest.mark.parametrize("kind", sorted(STEPS))
-def test_corruptions_are_the_same_by_seed_and_grow(kind: str) -> None:
-    corrupted = [corrupt(IMAGES, kind, severity, range(4)) for severity in SEVERITIES]
-    errors = [float(np.square(x - IMAGES).mean()) for x in corrupted]
-    assert errors == sorted(errors) and errors[0] > 0
-    for x in corrupted:
-        assert x.shape == IMAGES.shape and x.dtype == np.float32 and x.min() >= 0 and x.max() <= 1
-    alone = np.concatenate([corrupt(IMAGES[i : i + 1], kind, 3, [i]) for i in range(4)])
-    np.testing.assert_array_equal(alone, corrupted[2])  # whatever the batch
-    np.testing.assert_array_equal(corrupt(IMAGES, kind, 3, range(4)), corrupted[2])
-    if kind in ("noise", "rotation"):
-        assert any((corrupt(IMAGES, kind, 3, range(4), seed=s) != corrupted[2]).any() for s in (1, 2, 3))
-
-
-def test_corruptions_by_hand() -> None:
-    half = np.full((1, 32, 32), 0.5, np.float32)
-    assert corrupt(half, "noise", 2, [0]).std() == pytest.approx(0.04, rel=0.1)
-    step = np.concatenate([np.zeros((1, 32, 16)), np.ones((1, 32, 16))], 2).astype(np.float32)
-    np.testing.assert_allclose(np.unique(corrupt(step, "contrast", 4, [0])), [0.3, 0.7], atol=1e-6)
-    assert corrupt(step, "blur", 5, [0])[0, 16, 15] > 0.2
-    with pytest.raises(ValueError, match="corruption is 'fog', 1; allowed: noise, blur"):
-        corrupt(half, "fog", 1, [0])
 
 
 class Product(Method):

@@ -19,6 +19,7 @@ from loligo.benchmark.datasets import Data, digest
 from loligo.config import OF_EPOCHS
 from loligo.contamination import RATES, candidates, mixed, training_size
 from loligo.data import manifest
+from loligo.data.acquisition import STEPS
 from loligo.methods.declared import one_pass
 from loligo.runs.scores import ScoreFolder
 from loligo.runs.settings import Settings
@@ -168,3 +169,10 @@ def own_settings(method: str, settings: dict[str, Any]) -> tuple[dict[str, Any],
         elif key in own:
             options[key] = value
     return options, parts["train"], parts["preprocessing"]
+
+
+def to_corrupt(folder: Path) -> list[str]:
+    """Return the kinds of corruption that a cell has no scores of: an earlier version may have scored fewer."""
+    path = folder / "corruptions.csv"
+    known = set(pd.read_csv(path, usecols=["kind"])["kind"]) if path.exists() else set()
+    return [kind for kind in STEPS if kind not in known]

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from loligo import methods
-from loligo.benchmark.cells import CURVES, Cell, Plan, enumerate_cells, plan
+from loligo.benchmark.cells import CURVES, Cell, Plan, enumerate_cells, plan, to_corrupt
 from loligo.benchmark.datasets import Data, read
 from loligo.names import nearest
 
@@ -166,9 +166,9 @@ def _job(cell: Cell, data: Data, asked: Request, out: Path) -> Job:
 
 
 def finished(plan: Plan, corruptions: bool) -> bool:
-    """Say whether a cell was finished, with the scores of corrupted images where they are asked for."""
+    """Say whether a cell was finished, with the scores of images corrupted in every way where they are asked for."""
     done = (plan.folder / "cell.json").exists()
-    return done and (not corruptions or bool(plan.cell.curve) or (plan.folder / "corruptions.csv").exists())
+    return done and (not corruptions or bool(plan.cell.curve) or not to_corrupt(plan.folder))
 
 
 def reason(plan: Plan) -> str:

@@ -22,8 +22,8 @@ import torch
 
 from loligo import api
 from loligo.benchmark import cost
-from loligo.benchmark.cells import Plan
-from loligo.benchmark.corruption import SEVERITIES, STEPS, corrupt
+from loligo.benchmark.cells import Plan, to_corrupt
+from loligo.data.acquisition import SEVERITIES, corrupt
 from loligo.data.dataset import Dataset
 from loligo.detector import Detector
 from loligo.files import write_csv, write_json
@@ -140,8 +140,9 @@ def score(plan: Plan, rows: pd.DataFrame, wanted: Wanted) -> None:
         tables = [_epoch(run, data, path) for path in paths]
         write_csv(pd.concat(tables, ignore_index=True), folder / "epochs.csv")
     shutil.rmtree(kept, ignore_errors=True)
-    if wanted.corruptions and not (folder / "corruptions.csv").exists():
-        write_csv(_corrupted(run, images.load(run, test)), folder / "corruptions.csv")
+    if wanted.corruptions and (kinds := to_corrupt(folder)):
+        found, path = _corrupted(run, images.load(run, test), kinds), folder / "corruptions.csv"
+        write_csv(pd.concat([pd.read_csv(path), found]) if path.exists() else found, path)
 
 
 def payable(paths: list[Path], most: float) -> list[Path]:
@@ -158,10 +159,10 @@ def _epoch(run: Run, data: Dataset, kept: Path) -> pd.DataFrame:
     return pd.read_csv(done)
 
 
-def _corrupted(run: Run, data: Dataset) -> pd.DataFrame:
-    """Score the images corrupted in each way and severity: columns row, kind, severity, score."""
+def _corrupted(run: Run, data: Dataset, kinds: list[str]) -> pd.DataFrame:
+    """Score the images corrupted in each of ``kinds`` and severity: columns row, kind, severity, score."""
     detector, tables = Detector.load(run, run.train.device), []
-    for kind, severity in ((kind, severity) for kind in STEPS for severity in SEVERITIES):
+    for kind, severity in ((kind, severity) for kind in kinds for severity in SEVERITIES):
         found = []
         for start in range(0, len(data), 16):
             indices = range(start, min(start + 16, len(data)))

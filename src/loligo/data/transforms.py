@@ -1,4 +1,9 @@
-"""Change batches at random, from a generator that is passed in and nothing else."""
+"""Change batches at random, from a generator that is passed in and nothing else.
+
+These are the augmentations that trained results were made with, on tensors, where the batch is. `data.acquisition` has
+the wider changes of single arrays: there a zoom interpolates, and contrast and gamma are two kinds, each with a range
+of its own.
+"""
 
 from __future__ import annotations
 

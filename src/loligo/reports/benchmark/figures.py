@@ -23,6 +23,13 @@ TITLES = {
     "contrast": "loss of contrast (severity)",
     "rotation": "rotation (severity)",
     "jpeg": "JPEG (severity)",
+    "zoom": "zoom (severity)",
+    "shift": "shift (severity)",
+    "field": "uneven field (severity)",
+    "gamma": "gamma (severity)",
+    "sharpen": "sharpening (severity)",
+    "resample": "loss of resolution (severity)",
+    "collimation": "collimation (severity)",
 }
 
 
@@ -146,13 +153,14 @@ def false_alarms(table: pd.DataFrame) -> Figure:
 
 @figures.styled
 def robustness(table: pd.DataFrame, curves: list[str], quantity: str, title: str) -> Figure:
-    """Draw a quantity along each of ``curves``, a row a data set: a line a method, the mean of its seeds.
+    """Draw a quantity along each of ``curves``, at most six a row, set after set: a line a method, its seeds' mean.
 
     A band about an AUC is the 95 % interval over the test's cases, in the mean of the seeds, where it is known: not of
     corrupted images.
     """
     sets, marks = sorted(set(table["dataset"])), style(list(table["method"].unique()))
-    figure, panels = figures.panels(len(sets) * len(curves), len(curves), 2.4 if len(curves) > 1 else 5.0, 2.6)
+    columns = min(len(curves), 6)
+    figure, panels = figures.panels(len(sets) * len(curves), columns, 2.4 if len(curves) > 1 else 5.0, 2.6)
     low, high = table["auc_low" if quantity == "auc" else quantity].min(), table[quantity].max()
     span = (min(0.45, low - 0.02), 1.01) if quantity == "auc" else (-0.01, max(0.2, 1.05 * high))
     for axes, (name, curve) in zip(panels, ((s, c) for s in sets for c in curves), strict=True):
@@ -165,7 +173,7 @@ def robustness(table: pd.DataFrame, curves: list[str], quantity: str, title: str
                 band = part.groupby("level")[["auc_low", "auc_high"]].mean()
                 colour = marks[str(method)]["color"]
                 axes.fill_between(x, band["auc_low"], band["auc_high"], color=colour, alpha=0.15, linewidth=0)
-        axes.set(title=name, xlabel=TITLES[curve], ylabel=title if curve == curves[0] else "", ylim=span)
+        axes.set(title=name, xlabel=TITLES[curve], ylabel="" if curves.index(curve) % columns else title, ylim=span)
         if curve == "sizes":
             _logarithmic(axes)
     figure.legend(*_named(marks), loc="outside upper center", ncols=5)

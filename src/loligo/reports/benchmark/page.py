@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from loligo import NOTICE
+from loligo.data.acquisition import STEPS
 from loligo.files import write_csv, write_json, write_text
 from loligo.reports.benchmark import figures as charts
 from loligo.reports.benchmark import words
@@ -101,7 +102,7 @@ def answers(summary: pd.DataFrame) -> list[dict[str, Any]]:
 def draw(found: Benchmark) -> dict[str, Figure | None]:
     """Draw the charts by name; None where there is nothing to draw."""
     curves = list(found.robustness["curve"].unique()) if len(found.robustness) else []
-    corrupted = [curve for curve in ("noise", "blur", "contrast", "rotation", "jpeg") if curve in curves]
+    corrupted = [curve for curve in STEPS if curve in curves]
     drawn: dict[str, Figure | None] = {
         "cost": charts.cost(found.summary) if len(found.summary) else None,
         "ranks": charts.critical_difference(found.ranks, found.critical) if found.ranks else None,
