@@ -58,8 +58,8 @@ class SliceConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
-class FeatureConfig(MethodConfig):
-    """What methods on the features of an ImageNet-pretrained network have."""
+class BackboneConfig(MethodConfig):
+    """What methods on an ImageNet-pretrained network have."""
 
     size: int = 224
     """Height and width of the images that it sees, in pixels."""
@@ -70,8 +70,6 @@ class FeatureConfig(MethodConfig):
     layers: tuple[int, ...] = field(default=(1, 2, 3), metadata=STAGES)
     """Stages whose maps are used: in most CNNs stage i has a stride of 2**(i + 1) pixels, in VGG half of that and in
     ConvNeXt twice; in a ViT they are blocks."""
-    image_score: Pooling = "max"
-    """How a map becomes an image's score: its maximum, its mean, or the mean of its highest hundredth."""
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -90,3 +88,11 @@ class FeatureConfig(MethodConfig):
         if self.size % backbone.step:
             raise ValueError(f"size {self.size} must be a multiple of the patches of {self.backbone}, {backbone.step}")
         return backbone
+
+
+@dataclass(frozen=True)
+class FeatureConfig(BackboneConfig):
+    """What methods have that score an image by its map of a pretrained network's features."""
+
+    image_score: Pooling = "max"
+    """How a map becomes an image's score: its maximum, its mean, or the mean of its highest hundredth."""

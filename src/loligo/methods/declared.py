@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from loligo import methods
-from loligo.methods.configs import FeatureConfig, MethodConfig
+from loligo.methods.configs import BackboneConfig, MethodConfig
 from loligo.names import nearest
 
 NAMES = ("Config", "presets", "training_defaults")
@@ -44,7 +44,7 @@ def read(name: str) -> type[Declared]:
 
 def extra(name: str) -> str:
     """Return the extra of the package that a method needs: that of networks from timm, or none."""
-    return "features" if issubclass(read(name).Config, FeatureConfig) else ""
+    return "features" if issubclass(read(name).Config, BackboneConfig) else ""
 
 
 def one_pass(kind: type) -> bool:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+TINY = 1e-6
+"""Least mean variance that a covariance is regularised by."""
+
 
 class GaussianDensity(nn.Module):
     """Mahalanobis distance of an image's mean feature, of unit length, from those of normal images.
@@ -77,3 +80,70 @@ def shrunk(covariance: Tensor, n: int) -> Tensor:
     weight = torch.where(spread > 0, (power + variance**2) / ((n + 1) * spread), 1).clamp_max(1)
     eye = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
     return (1 - weight) * covariance + weight * variance.clamp_min(1e-12) * eye  # where all samples are the same
+
+
+class Moments:
+    """Sums over normal images at each place, from which a Gaussian comes: how many, of features, of their products."""
+
+    def __init__(self, places: int, features: int, device: torch.device) -> None:
+        shapes: list[tuple[int, ...]] = [(), (places, features), (places, features, features)]
+        self.sums = [torch.zeros(shape, device=device) for shape in shapes]
+
+    def add(self, maps: Tensor) -> None:
+        """Add feature maps (N, D, h, w)."""
+        rows = maps.flatten(2).permute(2, 0, 1)  # (P, N, D)
+        self.sums[0] += rows.shape[1]
+        self.sums[1] += rows.sum(1)
+        self.sums[2].baddbmm_(rows.mT, rows)
+
+    def join(self, other: Moments) -> None:
+        """Add what another has summed up."""
+        for own, more in zip(self.sums, other.sums, strict=True):
+            own += more
+
+    def reduce(self, add: Callable[[Tensor], Tensor]) -> None:
+        """Add up over processes; ``add`` returns the sum of a tensor over them."""
+        self.sums = [add(part) for part in self.sums]
+
+    @property
+    def count(self) -> int:
+        """Return how many images were added."""
+        return int(self.sums[0])
+
+
+class PlaceGaussian(nn.Module):
+    """A Gaussian of features at each of h x w places; how far a place is from it is its Mahalanobis distance."""
+
+    mean: Tensor
+    factor: Tensor
+
+    def __init__(self, features: int, places: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(places, features))
+        self.register_buffer("factor", torch.zeros(places, features, features))
+
+    def moments(self) -> Moments:
+        """Return sums to which nothing was added yet."""
+        return Moments(*self.mean.shape, self.mean.device)
+
+    def fit(self, moments: Moments, regularisation: float) -> None:
+        """Take mean and covariance from sums over two images or more.
+
+        ``regularisation`` is the fraction of a place's mean variance that is added to the diagonal of its covariance.
+        """
+        count, total, outer = moments.sums
+        self.mean.copy_(total / count)
+        for places in torch.split(torch.arange(len(outer), device=outer.device), 64):  # memory for a few at a time
+            mean = self.mean[places]
+            covariance = (outer[places] - count * mean[:, :, None] * mean[:, None]) / (count - 1)
+            diagonal = covariance.diagonal(dim1=1, dim2=2)
+            diagonal += regularisation * diagonal.mean(1, keepdim=True).clamp_min(TINY)
+            lower = torch.linalg.cholesky(covariance)
+            eye = torch.eye(mean.shape[1], device=mean.device)
+            self.factor[places] = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the distance at each place of maps (N, D, h, w) float32, (N, 1, h, w)."""
+        rows = maps.flatten(2).permute(2, 0, 1) - self.mean[:, None]
+        distance = torch.linalg.vector_norm(rows @ self.factor.mT, dim=2)  # (P, N)
+        return distance.mT.reshape(-1, 1, *maps.shape[2:])

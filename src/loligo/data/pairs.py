@@ -1,0 +1,72 @@
+"""Batches of normal images as otherwise acquired, and with simulated findings: what a method is taught by."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loligo.data import acquisition, findings
+from loligo.types import Floats
+
+A, B = TypeVar("A"), TypeVar("B")
+
+
+def numbers(x: Tensor) -> list[int]:
+    """Return a number of each image of (N, C, H, W) that its content alone decides."""
+    return [_number(image) for image in _arrays(x)]
+
+
+def changed(x: Tensor, copy: int) -> Tensor:
+    """Return images (N, 1, H, W) as otherwise acquired; an image's content and ``copy`` alone decide how."""
+
+    def change(image: Floats) -> Floats:
+        return acquisition.change(image, np.random.default_rng([_number(image), copy]))[0]
+
+    return _stacked(_each(change, _arrays(x)), x)
+
+
+def simulated(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return images (N, 1, H, W) and copies with a finding, all as otherwise acquired, and masks, both (2 N, 1, H, W).
+
+    Randomness comes from torch's state. What a finding takes from another image comes from the next of the batch.
+    """
+    images = _arrays(x)
+    seed = int(torch.randint(2**62, ()))
+
+    def make(index: int) -> list[tuple[Floats, Any]]:
+        image, rng = images[index], np.random.default_rng([seed, index])
+        anatomy = findings.anatomy(image)
+        kinds = findings.STRUCTURAL if anatomy.lungs is None else findings.KINDS
+        found, mask = findings.insert(image, str(rng.choice(kinds)), rng, anatomy, images[index - 1])
+        return [acquisition.change(image, rng, mask=np.zeros_like(mask)), acquisition.change(found, rng, mask=mask)]
+
+    made = [pair for pairs in zip(*_each(make, range(len(images))), strict=True) for pair in pairs]
+    return _stacked([image for image, _ in made], x), _stacked([mask for _, mask in made], x)
+
+
+def _each(function: Callable[[A], B], items: Iterable[A]) -> list[B]:
+    """Apply a function to each item, by as many threads as torch uses."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return list(threads.map(function, items))
+
+
+def _stacked(images: list[Any], like: Tensor) -> Tensor:
+    """Return arrays (H, W) as one tensor (N, 1, H, W) float32, where and laid out as images are."""
+    x = torch.from_numpy(np.stack(images).astype(np.float32))[:, None].to(like)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _number(image: Floats) -> int:
+    return zlib.crc32(np.ascontiguousarray(image).tobytes())
+
+
+def _arrays(x: Tensor) -> Floats:
+    """Return images (N, C, H, W) as an array (N, H, W) float32, of their first channel."""
+    array: Floats = x[:, 0].float().cpu().numpy()
+    return array

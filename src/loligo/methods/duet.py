@@ -1,0 +1,243 @@
+"""Duet: what is unlike normal, and what looks like a finding, on one backbone's pass; loligo's own method.
+
+An ImageNet-pretrained backbone describes each place of an image. Two voices judge it. A *density*, one Gaussian a
+place as in PaDiM, says how unlike normal images it is. A *head*, a small convolutional network, says what part of it a
+finding covers: it is trained on normal images with simulated findings (`loligo.data.findings`). The same random
+changes of acquisition (`loligo.data.acquisition`) are applied to normal images and to those with a finding, so that
+the head tells findings from exposure, blur, noise and position; the Gaussian is fitted on changed normals as well. What
+all places of an image share is taken from its features before the Gaussian sees them (their mean over places): another
+scanner changes all of them, a finding some.
+
+With features f(p) at place p, whitened over all normal images to z(p):
+
+    head         h = log mean_p sigmoid(g(z)(p)), g trained by cross-entropy against the covered part of each place
+    density      d = mean_p |L(p) (u(p) - m(p))|, where u(p) = z(p) - mean_q z(q), and L'L the inverse covariance
+    score        (h - mean h) / std h + (d - mean d) / std d
+
+Means and deviations are those of normal images that the Gaussian did not see: a fifth is left out of a first one, which
+is then fitted on all. The map is the sum of both voices' maps, each divided by its deviation there.
+
+One set of options serves all images. Where two lungs are found, the findings are those of chest radiographs and changes
+of structure; elsewhere the latter alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from loligo.data.pairs import changed, numbers, simulated
+from loligo.methods.configs import STAGES, BackboneConfig
+from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
+from loligo.methods.optimisation import Cosine, adamw
+from loligo.nn.density import PlaceGaussian
+from loligo.nn.heat import enlarge
+from loligo.types import Scores
+
+LEFT_OUT = 5
+"""One in so many normal images is left out of the first Gaussian, to standardise by."""
+FLOOR = 1e-4
+"""Variance of a direction by the largest one's, that whitening adds."""
+PRIOR = -2.0
+"""Logit that the head begins at: most places are normal."""
+Extractor = Callable[[Tensor], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class DuetConfig(BackboneConfig):
+    """Options of Duet."""
+
+    size: int = 288
+    """Height and width of the images that it sees, in pixels."""
+    backbone: str = "tf_efficientnet_lite2"
+    """Name of the network in timm."""
+    layers: tuple[int, ...] = field(default=(2, 3, 4), metadata=STAGES)
+    """Stages whose maps are used, brought to the places of the middle one."""
+    dimensions: int = 200
+    """Directions of the largest variance over normal images that features are whitened to."""
+    width: int = 64
+    """Channels of the head."""
+    dropout: float = 0.2
+    """Fraction of features and of the head's channels that a training step leaves out."""
+    copies: int = field(default=3, metadata={"least": 0})
+    """Changed copies of each normal image that the Gaussian sees beside it."""
+    regularisation: float = 0.01
+    """Fraction of a covariance's mean variance that is added to its diagonal; above 0."""
+    sigma: float = 4.0
+    """Pixels of the Gaussian that smooths the map."""
+    learning_rate: float = 2e-3
+    """AdamW's rate, falling to none by a cosine."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dimensions < 1 or self.regularisation <= 0 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"dimensions is {self.dimensions}, regularisation {self.regularisation} and dropout {self.dropout}; "
+                "at least 1, more than 0, and 0 to below 1 are needed"
+            )
+
+
+class Head(nn.Module):
+    """What part of each place a finding covers: a layer a place, what lies around it, and where it lies."""
+
+    exact = True  # small, and what it says must not depend on precision
+
+    def __init__(self, features: int, side: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.drop = nn.Dropout2d(dropout)
+        self.enter, self.leave = nn.Conv2d(features, width, 1), nn.Conv2d(width, 1, 1)
+        self.around = nn.Conv2d(width, width, 3, padding=1)
+        self.place = nn.Parameter(torch.zeros(1, width, side, side))
+        nn.init.constant_(self.leave.bias, PRIOR)  # type: ignore[arg-type]
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map whitened features (N, D, h, w) to logits (N, 1, h, w)."""
+        y = F.gelu(self.enter(self.drop(z)) + self.place)
+        y = y + F.gelu(self.around(y))
+        logits: Tensor = self.leave(self.drop(y))
+        return logits
+
+
+class Duet(Method):
+    """See the module's docstring."""
+
+    Config = DuetConfig
+    least = 2
+    training_defaults: ClassVar = {"epochs": 15, "batch_size": 16, "augment": False}
+    presets: ClassVar = {
+        "fast": {"size": 224, "backbone": "tf_efficientnet_lite0"},
+        "tiny": {"size": 64, "backbone": "tf_efficientnet_lite0", "layers": (1, 2), "dimensions": 24, "width": 32},
+    }
+    config: DuetConfig
+    centre: Tensor
+    whitening: Tensor
+    standard: Tensor
+
+    def __init__(self, config: DuetConfig) -> None:
+        super().__init__(config)
+        self.backbone = config.extractor()
+        self.side = sorted(self.backbone.sides(config.size))[len(config.layers) // 2]
+        given = sum(self.backbone.channels)
+        d = min(config.dimensions, given)
+        self.head = Head(d, self.side, config.width, config.dropout)
+        self.register_buffer("centre", torch.zeros(given))
+        self.register_buffer("whitening", torch.zeros(d, given))
+        self.density = PlaceGaussian(d, self.side**2)
+        self.register_buffer("standard", torch.tensor([0.0, 1.0]).repeat(2, 2, 1))  # see `_standardise`
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Train the head."""
+        optimiser = adamw(weight_decay=self.config.weight_decay)
+        group = Group(("head",), self.config.learning_rate)
+        return (Phase("findings", (Turn("findings", (group,), optimiser, Cosine(0.0, by_step=True)),)),)
+
+    def _features(self, x: Tensor, backbone: Extractor) -> Tensor:
+        """Return the features of all stages at each place, (N, C, h, w) float32."""
+        maps, side = [m.float() for m in backbone(x)], (self.side, self.side)
+        return torch.cat([
+            F.adaptive_avg_pool2d(m, side) if m.shape[2] > self.side else F.interpolate(m, side, mode="bilinear")
+            for m in maps
+        ], 1)  # fmt: skip
+
+    def _whitened(self, x: Tensor, backbone: Extractor) -> Tensor:
+        """Return whitened features (N, D, h, w) float32."""
+        features = self._features(x, backbone)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.conv2d(features - self.centre[:, None, None], self.whitening[:, :, None, None])
+
+    def prepare(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
+        """Measure the mean and the directions of features over normal images and changed copies of them."""
+        sums = torch.zeros(len(self.centre) + 1, len(self.centre) + 1, dtype=torch.float64, device=self.centre.device)
+        for x in reduce.shard(batches):
+            features = self._features(torch.cat([x, changed(x, 0)]), self.backbone.teach).double()
+            rows = F.pad(features.movedim(1, 3).flatten(0, 2), (0, 1), value=1)
+            sums += rows.mT @ rows
+        sums = reduce.sum(sums)
+        sums = sums / sums[-1, -1]
+        self.centre.copy_(sums[-1, :-1])
+        values, vectors = torch.linalg.eigh(sums[:-1, :-1] - sums[-1, :-1].outer(sums[-1, :-1]))
+        kept = slice(-len(self.whitening), None)
+        self.whitening.copy_((vectors[:, kept] / (values[kept] + FLOOR * values[-1]).sqrt()).mT)
+
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
+        """Return the cross-entropy between logits and the part of each place that a simulated finding covers."""
+        images, masks = simulated(x)
+        target = F.adaptive_avg_pool2d(masks, (self.side, self.side))
+        logits = self.head(self._whitened(images, self.backbone.teach)).float()
+        return {"findings": F.binary_cross_entropy_with_logits(logits, target)}
+
+    def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
+        """Fit the Gaussian to normals and changed copies; standardise by those that a first one did not see."""
+        backbone, seen, held = self.backbone.ready(self.centre.device), self.density.moments(), self.density.moments()
+        for x in reduce.shard(batches):
+            out = left_out(x)
+            for moments, part in ((seen, x[~out]), (held, x[out])):
+                if len(part):
+                    moments.add(apart(self._whitened(self._with_copies(part), backbone)))
+        for moments in (seen, held):
+            moments.reduce(reduce.sum)
+        split = seen.count > 1 and held.count > 1
+        if not split:
+            seen.join(held)
+        self.density.fit(seen, self.config.regularisation)
+        sums = torch.zeros(2, 2, 3, dtype=torch.float64, device=self.centre.device)
+        for x in reduce.shard(batches):
+            part = x[left_out(x)] if split else x
+            if len(part):
+                sums += self._sums(self._voices(self._with_copies(part), backbone))
+        self._standardise(reduce.sum(sums))
+        if split:
+            seen.join(held)
+            self.density.fit(seen, self.config.regularisation)
+
+    def _with_copies(self, x: Tensor) -> Tensor:
+        return torch.cat([x, *(changed(x, number) for number in range(1, self.config.copies + 1))])
+
+    def _voices(self, x: Tensor, backbone: Extractor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return of head and density the image scores (N,) and the maps (N, 1, h, w), not standardised."""
+        z = self._whitened(x, backbone)
+        with torch.autocast(x.device.type, enabled=False):
+            logits, distance = self.head(z), self.density(apart(z))
+        mean = F.logsigmoid(logits).flatten(1).logsumexp(1) - math.log(self.side**2)
+        return (mean, logits), (distance.mean((1, 2, 3)), distance)
+
+    @staticmethod
+    def _sums(voices: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        """Return count, sum and sum of squares of each voice's scores and of its map, (2, 2, 3) float64."""
+        return torch.stack([
+            torch.stack([torch.stack([v.new_tensor(v.numel()).double(), v.double().sum(), v.double().square().sum()])
+                         for v in voice]) for voice in voices
+        ])  # fmt: skip
+
+    def _standardise(self, sums: Tensor) -> None:
+        """Keep mean and deviation of each voice's scores and map, (2, 2, 2)."""
+        count, total, squares = sums.unbind(2)
+        mean = total / count
+        deviation = (squares / count - mean**2).clamp_min(0).sqrt()
+        self.standard.copy_(torch.stack([mean, torch.where(deviation > FLOOR, deviation, 1)], 2))
+
+    def forward(self, x: Tensor) -> Scores:
+        """Score by the sum of both voices, each standardised; the map likewise."""
+        voices = self._voices(x, self.backbone)
+        parts = [[(v - self.standard[i, j, 0]) / self.standard[i, j, 1] for j, v in enumerate(voice)]
+                 for i, voice in enumerate(voices)]  # fmt: skip
+        heat = enlarge(parts[0][1] + parts[1][1], self.config.size, self.config.sigma)
+        return Scores(parts[0][0] + parts[1][0], heat)
+
+
+def apart(z: Tensor) -> Tensor:
+    """Take from features (N, D, h, w) what all places of an image share: their mean."""
+    return z - z.mean((2, 3), keepdim=True)
+
+
+def left_out(x: Tensor) -> Tensor:
+    """Say of each image (N, C, H, W) whether it is one of those left out, (N,) bool; its content alone decides."""
+    return torch.tensor([number % LEFT_OUT == 0 for number in numbers(x)], dtype=torch.bool, device=x.device)
