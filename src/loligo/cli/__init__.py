@@ -58,11 +58,11 @@ def index(argv: list[str]) -> None:
 
 
 def train(argv: list[str]) -> None:
-    """learn from normal images: loligo train METHOD --data normals/ --out runs/a"""
+    """learn from normal images: loligo train [METHOD] --data normals/ --out runs/a"""
     from loligo import methods
     from loligo.config import HELD_OUT
 
-    name = leading(train, argv, "METHOD", methods.names())
+    name = leading(train, argv, "METHOD", methods.names(), default=methods.DEFAULT)
     parser = new_parser(train, f"loligo train {name} --data PATH --out RUN [options]")
     parser.add_argument("--data", nargs="+", required=True, help="manifest, folder of normals, or files")
     parser.add_argument("--out", required=True, help="run folder to write; a training cut off there resumes")

@@ -21,12 +21,19 @@ CALIBRATION = ("false_alarm_rate", "held_out", "folds")
 """What it says of its calibration."""
 
 
-def leading(command: Command, argv: list[str], what: str, allowed: list[str], place: str = "first") -> str:
-    """Return the first argument, which must be one of ``allowed``: the others depend on it."""
+def leading(
+    command: Command, argv: list[str], what: str, allowed: list[str], place: str = "first", default: str = ""
+) -> str:
+    """Return the first argument, which must be one of ``allowed``: the others depend on it.
+
+    Where there is a ``default``, it is put in front of options that begin without.
+    """
     complete(argv, allowed)
     if argv[:1] in (["-h"], ["--help"]):
         print(f"{command.__doc__}\n\n{what}: one of {', '.join(allowed)}; --help after it shows its options")
         raise SystemExit(0)
+    if default and argv and argv[0].startswith("-"):
+        argv.insert(0, default)
     if not argv or argv[0].startswith("-"):
         fail(f"the {place} argument is {what}: one of {', '.join(allowed)}")
     if argv[0] not in allowed:

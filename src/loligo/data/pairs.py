@@ -14,7 +14,8 @@ from torch import Tensor
 from loligo.data import acquisition, findings
 from loligo.types import Floats
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 def numbers(x: Tensor) -> list[int]:

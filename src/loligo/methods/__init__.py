@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from loligo.methods.contract import Method
 
 GROUP = "loligo.methods"
+DEFAULT = "duet"
+"""The method that is trained where none is named."""
 log = logging.getLogger(__name__)
 
 

@@ -10,12 +10,13 @@ scanner changes all of them, a finding some.
 
 With features f(p) at place p, whitened over all normal images to z(p):
 
-    head         h = log mean_p sigmoid(g(z)(p)), g trained by cross-entropy against the covered part of each place
-    density      d = mean_p |L(p) (u(p) - m(p))|, where u(p) = z(p) - mean_q z(q), and L'L the inverse covariance
-    score        (h - mean h) / std h + (d - mean d) / std d
+    head         h(p) = logit that g(z)(p) covers, g trained by cross-entropy against the covered part of each place
+    density      d(p) = |L(p) (u(p) - m(p))|, where u(p) = z(p) - mean_q z(q), and L'L the inverse covariance
+    map          s(p) = (h(p) - mean h) / std h + (d(p) - mean d) / std d
+    score        mean of s(p) over the highest places
 
-Means and deviations are those of normal images that the Gaussian did not see: a fifth is left out of a first one, which
-is then fitted on all. The map is the sum of both voices' maps, each divided by its deviation there.
+Means and deviations are those of normal images, and of changed copies of them, that the Gaussian did not see: a fifth
+is left out of a first one, which is then fitted on all.
 
 One set of options serves all images. Where two lungs are found, the findings are those of chest radiographs and changes
 of structure; elsewhere the latter alone.
@@ -69,6 +70,8 @@ class DuetConfig(BackboneConfig):
     """Changed copies of each normal image that the Gaussian sees beside it."""
     regularisation: float = 0.01
     """Fraction of a covariance's mean variance that is added to its diagonal; above 0."""
+    top: float = 0.02
+    """Fraction of the places, those where the map is highest, whose mean is an image's score."""
     sigma: float = 4.0
     """Pixels of the Gaussian that smooths the map."""
     learning_rate: float = 2e-3
@@ -78,10 +81,10 @@ class DuetConfig(BackboneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dimensions < 1 or self.regularisation <= 0 or not 0 <= self.dropout < 1:
+        if self.regularisation <= 0 or not 0 <= self.dropout < 1 or not 0 < self.top <= 1:
             raise ValueError(
-                f"dimensions is {self.dimensions}, regularisation {self.regularisation} and dropout {self.dropout}; "
-                "at least 1, more than 0, and 0 to below 1 are needed"
+                f"regularisation is {self.regularisation}, dropout {self.dropout} and top {self.top}; more than 0, 0 to "
+                "below 1, and above 0 to 1 are needed"
             )
 
 
@@ -119,7 +122,8 @@ class Duet(Method):
     config: DuetConfig
     centre: Tensor
     whitening: Tensor
-    standard: Tensor
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, config: DuetConfig) -> None:
         super().__init__(config)
@@ -131,7 +135,8 @@ class Duet(Method):
         self.register_buffer("centre", torch.zeros(given))
         self.register_buffer("whitening", torch.zeros(d, given))
         self.density = PlaceGaussian(d, self.side**2)
-        self.register_buffer("standard", torch.tensor([0.0, 1.0]).repeat(2, 2, 1))  # see `_standardise`
+        self.register_buffer("mean", torch.zeros(2))
+        self.register_buffer("deviation", torch.ones(2))
 
     def phases(self) -> tuple[Phase, ...]:
         """Train the head."""
@@ -188,12 +193,15 @@ class Duet(Method):
         if not split:
             seen.join(held)
         self.density.fit(seen, self.config.regularisation)
-        sums = torch.zeros(2, 2, 3, dtype=torch.float64, device=self.centre.device)
+        sums = torch.zeros(3, 2, dtype=torch.float64, device=self.centre.device)
         for x in reduce.shard(batches):
             part = x[left_out(x)] if split else x
             if len(part):
-                sums += self._sums(self._voices(self._with_copies(part), backbone))
-        self._standardise(reduce.sum(sums))
+                voices = self._voices(self._with_copies(part), backbone).double().movedim(1, 3).flatten(0, 2)
+                sums += torch.stack([torch.ones_like(voices).sum(0), voices.sum(0), voices.square().sum(0)])
+        count, total, squares = reduce.sum(sums)
+        self.mean.copy_(total / count)
+        self.deviation.copy_((squares / count - (total / count) ** 2).clamp_min(FLOOR).sqrt())
         if split:
             seen.join(held)
             self.density.fit(seen, self.config.regularisation)
@@ -201,36 +209,18 @@ class Duet(Method):
     def _with_copies(self, x: Tensor) -> Tensor:
         return torch.cat([x, *(changed(x, number) for number in range(1, self.config.copies + 1))])
 
-    def _voices(self, x: Tensor, backbone: Extractor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Return of head and density the image scores (N,) and the maps (N, 1, h, w), not standardised."""
+    def _voices(self, x: Tensor, backbone: Extractor) -> Tensor:
+        """Return what head and density say of each place, (N, 2, h, w) float32, not standardised."""
         z = self._whitened(x, backbone)
         with torch.autocast(x.device.type, enabled=False):
-            logits, distance = self.head(z), self.density(apart(z))
-        mean = F.logsigmoid(logits).flatten(1).logsumexp(1) - math.log(self.side**2)
-        return (mean, logits), (distance.mean((1, 2, 3)), distance)
-
-    @staticmethod
-    def _sums(voices: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-        """Return count, sum and sum of squares of each voice's scores and of its map, (2, 2, 3) float64."""
-        return torch.stack([
-            torch.stack([torch.stack([v.new_tensor(v.numel()).double(), v.double().sum(), v.double().square().sum()])
-                         for v in voice]) for voice in voices
-        ])  # fmt: skip
-
-    def _standardise(self, sums: Tensor) -> None:
-        """Keep mean and deviation of each voice's scores and map, (2, 2, 2)."""
-        count, total, squares = sums.unbind(2)
-        mean = total / count
-        deviation = (squares / count - mean**2).clamp_min(0).sqrt()
-        self.standard.copy_(torch.stack([mean, torch.where(deviation > FLOOR, deviation, 1)], 2))
+            return torch.cat([self.head(z), self.density(apart(z))], 1)
 
     def forward(self, x: Tensor) -> Scores:
-        """Score by the sum of both voices, each standardised; the map likewise."""
+        """Score by the highest places of the map, the sum of both voices."""
         voices = self._voices(x, self.backbone)
-        parts = [[(v - self.standard[i, j, 0]) / self.standard[i, j, 1] for j, v in enumerate(voice)]
-                 for i, voice in enumerate(voices)]  # fmt: skip
-        heat = enlarge(parts[0][1] + parts[1][1], self.config.size, self.config.sigma)
-        return Scores(parts[0][0] + parts[1][0], heat)
+        both = ((voices - self.mean[:, None, None]) / self.deviation[:, None, None]).sum(1, keepdim=True)
+        top = both.flatten(1).topk(math.ceil(self.config.top * self.side**2), 1).values.mean(1)
+        return Scores(top, enlarge(both, self.config.size, self.config.sigma))
 
 
 def apart(z: Tensor) -> Tensor:

