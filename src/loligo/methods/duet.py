@@ -83,7 +83,7 @@ class DuetConfig(BackboneConfig):
         super().__post_init__()
         if self.regularisation <= 0 or not 0 <= self.dropout < 1 or not 0 < self.top <= 1:
             raise ValueError(
-                f"regularisation is {self.regularisation}, dropout {self.dropout} and top {self.top}; more than 0, 0 to "
+                f"regularisation is {self.regularisation}, dropout {self.dropout}, top {self.top}; more than 0, 0 to "
                 "below 1, and above 0 to 1 are needed"
             )
 
