@@ -17,6 +17,7 @@ import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from experiments.common import RESULTS
+from loligo.data import acquisition
 from loligo.data.transforms import stretch
 from loligo.detector import Detector
 from loligo.evaluation import results
@@ -26,12 +27,21 @@ from loligo.training.cost import commit
 TABLE = RESULTS / "exposure.csv"
 
 
+def ordinary(x: torch.Tensor, kind: str) -> torch.Tensor:
+    """Change images (N, 1, H, W) by one kind of acquisition, each by its own ordinary amount."""
+    changed = [
+        acquisition.change(image, np.random.default_rng(i), (kind,), (1, 1))[0] for i, image in enumerate(x[:, 0].numpy())
+    ]
+    return torch.from_numpy(np.stack(changed))[:, None]
+
+
 CHANGES = {
     "none": lambda x: x,
     **{f"gamma {g:.2f}": lambda x, g=g: x**g for g in (2 / 3, 0.8, 1.25, 1.5)},
     **{f"contrast {f}": lambda x, f=f: stretch(x, f).clamp(0, 1) for f in (0.8, 1.2)},
     **{f"brightness {f}": lambda x, f=f: (x * f).clamp(0, 1) for f in (0.8, 1.2)},
     **{f"blur {s}": lambda x, s=s: gaussian_blur(x, [7, 7], [s, s]) for s in (0.5, 0.7)},
+    **{f"ordinary {kind}": lambda x, kind=kind: ordinary(x, kind) for kind in acquisition.KINDS},
 }
 
 
