@@ -160,10 +160,14 @@ class Duet(Method):
 
     def prepare(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Measure the mean and the directions of features over normal images and changed copies of them."""
+        teach = self.backbone.teach
+        self._whiten((self._features(torch.cat([x, changed(x, 0)]), teach) for x in reduce.shard(batches)), reduce)
+
+    def _whiten(self, maps: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
+        """Take the mean and the directions from features (N, C, h, w)."""
         sums = torch.zeros(len(self.centre) + 1, len(self.centre) + 1, dtype=torch.float64, device=self.centre.device)
-        for x in reduce.shard(batches):
-            features = self._features(torch.cat([x, changed(x, 0)]), self.backbone.teach).double()
-            rows = F.pad(features.movedim(1, 3).flatten(0, 2), (0, 1), value=1)
+        for features in maps:
+            rows = F.pad(features.double().movedim(1, 3).flatten(0, 2), (0, 1), value=1)
             sums += rows.mT @ rows
         sums = reduce.sum(sums)
         sums = sums / sums[-1, -1]
