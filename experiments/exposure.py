@@ -30,7 +30,8 @@ TABLE = RESULTS / "exposure.csv"
 def ordinary(x: torch.Tensor, kind: str) -> torch.Tensor:
     """Change images (N, 1, H, W) by one kind of acquisition, each by its own ordinary amount."""
     changed = [
-        acquisition.change(image, np.random.default_rng(i), (kind,), (1, 1))[0] for i, image in enumerate(x[:, 0].numpy())
+        acquisition.change(image, np.random.default_rng(i), (kind,), (1, 1))[0]
+        for i, image in enumerate(x[:, 0].numpy())
     ]
     return torch.from_numpy(np.stack(changed))[:, None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import textwrap
 import typing
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ Statistics = Literal["image", "running"]
 FALSE_ALARM_RATE = 0.05
 HELD_OUT = 0.10
 """Fraction of the training patients that is held out to calibrate on."""
-OF_EPOCHS = ("epochs", "augment", "intensity_augmentation", "evaluate_every_epoch")
+OF_EPOCHS = ("epochs", "steps", "augment", "intensity_augmentation", "evaluate_every_epoch")
 """Options of a training that say nothing to a method of one pass."""
 
 
@@ -33,6 +34,8 @@ class TrainConfig:
 
     epochs: int = 60
     """Passes over the training images, divided among the method's phases."""
+    steps: int = field(default=0, metadata={"least": 0})
+    """Steps of the whole training in place of ``epochs``, rounded up to whole ones; 0, or epochs given: those decide."""
     batch_size: int = 16
     """Images a step, at most: an epoch's steps are of equal size."""
     seed: int = field(default=0, metadata={"least": 0})
@@ -53,8 +56,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "devices"):
             check(f"train.{name}", getattr(self, name), int, 1)
+        check("train.steps", self.steps, int, 0)
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"train.seed is {self.seed}; it must lie in 0 to {(1 << 32) - 1}")
+
+    def epochs_on(self, images: int) -> int:
+        """Return the epochs of a training on so many images."""
+        return math.ceil(self.steps / math.ceil(images / self.batch_size)) if self.steps else self.epochs
 
 
 @dataclass(frozen=True)

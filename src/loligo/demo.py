@@ -89,7 +89,8 @@ def _affordable(settings: Any, rows: pd.DataFrame, seconds: float) -> Any:
         return settings
     normals = images.load(settings, rows[rows["split"] == "train"])
     each = epoch_seconds(settings, normals)
-    epochs = max(LEAST, min(settings.train.epochs, int(seconds / each)))
-    if epochs < settings.train.epochs:
-        print(f"an epoch takes {each:.1f} s here: {epochs} epochs in place of {settings.train.epochs}", flush=True)
-    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, epochs=epochs))
+    wanted = settings.train.epochs_on(len(normals))
+    epochs = max(LEAST, min(wanted, int(seconds / each)))
+    if epochs < wanted:
+        print(f"an epoch takes {each:.1f} s here: {epochs} epochs in place of {wanted}", flush=True)
+    return dataclasses.replace(settings, train=dataclasses.replace(settings.train, epochs=epochs, steps=0))

@@ -12,7 +12,7 @@ import pytest
 
 from loligo import methods
 from loligo.methods import declared
-from loligo.methods.configs import FeatureConfig
+from loligo.methods.configs import BackboneConfig
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def test_what_is_declared_is_what_the_class_has(name: str) -> None:
     assert typing.get_type_hints(light.Config) == typing.get_type_hints(real.Config)
     assert light.Config.__doc__ == real.Config.__doc__
     assert declared.one_pass(light) == declared.one_pass(real)
-    assert declared.extra(name) == ("features" if issubclass(real.Config, FeatureConfig) else "")
+    assert declared.extra(name) == ("features" if issubclass(real.Config, BackboneConfig) else "")
 
 
 def test_a_method_of_one_pass_is_one_without_phases() -> None:

@@ -85,7 +85,8 @@ def train(plan: Plan, rows: pd.DataFrame, snapshots: bool) -> None:
     epochs = {"epochs": _affordable(plan, rows)} if plan.budget else {}
     run = Run.new(plan.run, _settings(plan, **epochs))
     if not run.trained:
-        api.train_run(run, rows, callback=_Keep(plan.folder / "snapshots", run) if snapshots else None)
+        keep = _Keep(plan.folder / "snapshots", run, int((rows["split"] == "train").sum()))
+        api.train_run(run, rows, callback=keep if snapshots else None)
 
 
 def _settings(plan: Plan, **train: int) -> Settings:
@@ -96,9 +97,9 @@ def _settings(plan: Plan, **train: int) -> Settings:
 class _Keep:
     """Write the model after some of the epochs."""
 
-    def __init__(self, folder: Path, run: Run) -> None:
+    def __init__(self, folder: Path, run: Run, images: int) -> None:
         self.folder, self.run = folder, run
-        *before, last = epochs_of(run.new_model().phases(), run.train.epochs) or [0]
+        *before, last = epochs_of(run.new_model().phases(), run.train.epochs_on(images)) or [0]
         self.before, self.last = sum(before), sum(before) + last
         self.every = math.ceil(last / SNAPSHOTS)
 

@@ -62,7 +62,7 @@ def defaults(kind: Any, preset: str | None, where: str) -> tuple[Options, Option
     given = kind.presets.get(preset or "", {})
     options = {key: value for key, value in given.items() if not key.startswith("train.")}
     train = {key.removeprefix("train."): value for key, value in given.items() if key.startswith("train.")}
-    return options, kind.training_defaults | train
+    return options, kind.training_defaults | ({"steps": 0} if "epochs" in train else {}) | train
 
 
 @functools.cache

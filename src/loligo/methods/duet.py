@@ -70,7 +70,7 @@ class DuetConfig(BackboneConfig):
     """Changed copies of each normal image that the Gaussian sees beside it."""
     regularisation: float = 0.01
     """Fraction of a covariance's mean variance that is added to its diagonal; above 0."""
-    top: float = 0.02
+    top: float = 0.05
     """Fraction of the places, those where the map is highest, whose mean is an image's score."""
     sigma: float = 4.0
     """Pixels of the Gaussian that smooths the map."""
@@ -114,10 +114,13 @@ class Duet(Method):
 
     Config = DuetConfig
     least = 2
-    training_defaults: ClassVar = {"epochs": 15, "batch_size": 16, "augment": False}
+    training_defaults: ClassVar = {"steps": 1800, "batch_size": 16, "augment": False}
     presets: ClassVar = {
         "fast": {"size": 224, "backbone": "tf_efficientnet_lite0"},
-        "tiny": {"size": 64, "backbone": "tf_efficientnet_lite0", "layers": (1, 2), "dimensions": 24, "width": 32},
+        "tiny": {
+            **{"size": 64, "backbone": "tf_efficientnet_lite0", "layers": (1, 2), "dimensions": 24, "width": 32},
+            "train.epochs": 12,
+        },
     }
     config: DuetConfig
     centre: Tensor

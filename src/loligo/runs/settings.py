@@ -66,6 +66,7 @@ class Settings:
         if astray := (set(options or ()) - set(_fields(kind.Config))) & set(_fields(TrainConfig)):
             raise ValueError(misplaced(method, min(astray)))
         if not isinstance(train, TrainConfig):
+            own_train |= {"steps": 0} if "epochs" in (train or {}) else {}
             train = build(TrainConfig, own_train | (train or {}), "train")
         if not isinstance(preprocessing, PreprocessingConfig):
             preprocessing = build(PreprocessingConfig, preprocessing or {}, "preprocessing")

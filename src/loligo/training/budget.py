@@ -20,7 +20,7 @@ def epoch_seconds(settings: Settings, normals: Dataset) -> float:
     phases = model.phases()
     total = sum(phase.fraction for phase in phases)
     twice = math.ceil(2 * total / min(phase.fraction for phase in phases))  # the first time warms up
-    config = dataclasses.replace(settings.train, epochs=min(twice, 4 * len(phases)))
+    config = dataclasses.replace(settings.train, epochs=min(twice, 4 * len(phases)), steps=0)
     history = loop.fit(model, some, config, progress=False)
     speeds = history.groupby("phase")["images_per_s"].last()
     return float(sum(phase.fraction / total * len(normals) / speeds[phase.name] for phase in phases))

@@ -92,7 +92,7 @@ class Loop:
         self.method, self.data, self.config, self.device, self.dtype = method, data, config, device, dtype
         self.reduce, self.progress = reduce, progress
         self.phases = method.phases()
-        self.plan = list(schedule.plan(self.phases, config.epochs))
+        self.plan = list(schedule.plan(self.phases, config.epochs_on(len(data))))
         self.done = 0
         self.history: list[dict[str, object]] = []
         self.optimisers = [[TurnOptimiser(method, turn) for turn in phase.turns] for phase in self.phases]
