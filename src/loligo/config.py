@@ -35,7 +35,7 @@ class TrainConfig:
     epochs: int = 60
     """Passes over the training images, divided among the method's phases."""
     steps: int = field(default=0, metadata={"least": 0})
-    """Steps of the whole training in place of ``epochs``, rounded up to whole ones; 0, or epochs given: those decide."""
+    """Steps of the whole training in place of ``epochs``, rounded up to whole ones; 0, or epochs given: they decide."""
     batch_size: int = 16
     """Images a step, at most: an epoch's steps are of equal size."""
     seed: int = field(default=0, metadata={"least": 0})

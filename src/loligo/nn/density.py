@@ -94,7 +94,8 @@ class Moments:
         rows = maps.flatten(2).permute(2, 0, 1)  # (P, N, D)
         self.sums[0] += rows.shape[1]
         self.sums[1] += rows.sum(1)
-        self.sums[2].baddbmm_(rows.mT, rows)
+        with torch.autocast(maps.device.type, enabled=False):  # sums in bfloat16 would have no Cholesky factor
+            self.sums[2].baddbmm_(rows.mT, rows)
 
     def join(self, other: Moments) -> None:
         """Add what another has summed up."""
