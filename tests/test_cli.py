@@ -72,7 +72,7 @@ def test_the_help_of_a_training_takes_less_than_a_second_and_shows_no_python() -
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1
     for sign in ("<class", "Literal", "tuple[", "null", "--method CONFIG", "type:"):
         assert sign not in out
-    assert "--method.layers N,..." in out and "(default: 1,2,3)" in out and "good at: START HERE" in out
+    assert "--method.layers N,..." in out and "(default: 1,2,3)" in out and "good at: radiographs of one view" in out
     assert "--train.seed" in out and "--train.epochs" not in out  # it learns in one pass
 
 

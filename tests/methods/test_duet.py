@@ -14,7 +14,8 @@ from loligo.data import acquisition
 from loligo.methods.duet import LEFT_OUT, Duet, DuetConfig, apart, left_out
 from loligo.training.loop import fit
 
-IMAGES = torch.from_numpy(anatomy(60, 64))
+DATA = dataset(anatomy(60, 64))
+IMAGES = DATA.batch(np.arange(60))  # as a training sees them: content decides how they are changed
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def duet() -> Duet:
     torch.manual_seed(0)
     options = {k: v for k, v in Duet.presets["tiny"].items() if not k.startswith("train.")}
     method = Duet(build(DuetConfig, options))
-    fit(method, dataset(IMAGES.numpy()), TrainConfig(12, batch_size=8, augment=False, device="cpu"), progress=False)
+    fit(method, DATA, TrainConfig(12, batch_size=8, augment=False, precision="float32", device="cpu"), progress=False)
     return method.eval()
 
 
@@ -65,7 +66,8 @@ def test_the_score_is_the_mean_of_the_highest_places_of_both_voices_sum(duet: Du
     with torch.no_grad():
         z = whitened(duet, x)
         head, distance = duet.head(z).flatten(1), duet.density(apart(z)).flatten(1)
-        both = (head - duet.mean[0]) / duet.deviation[0] + (distance - duet.mean[1]) / duet.deviation[1]
+        both = (head - duet.mean[0]) / duet.deviation[0]
+        both = both + duet.body.flatten() * (distance - duet.mean[1]) / duet.deviation[1]
         count = int(np.ceil(duet.config.top * both.shape[1]))
         torch.testing.assert_close(duet(x).image, both.sort(1).values[:, -count:].mean(1))
 
@@ -94,6 +96,15 @@ def test_the_head_finds_what_was_inserted_also_under_another_acquisition(duet: D
         inside = (logits * where).sum((1, 2, 3)) / where.sum((1, 2, 3))
         outside = (logits * ~where).sum((1, 2, 3)) / (~where).sum((1, 2, 3))
         assert float((inside > outside).float().mean()) > 0.8
+
+
+def test_what_surrounds_the_body_does_not_count_in_the_density(duet: Duet) -> None:
+    framed = F.pad(IMAGES[:, :, 16:48, 16:48], [16] * 4)
+    other = copy.deepcopy(duet)
+    with torch.no_grad():
+        other.fit(list(framed.split(20)))
+    assert float(other.body[0].max()) < 0.2 < 0.8 < float(other.body[7:9, 7:9].min())
+    assert 0 <= float(duet.body.min()) <= float(duet.body.max()) <= 1
 
 
 def test_fit_is_the_same_whatever_the_batches(duet: Duet) -> None:

@@ -32,6 +32,11 @@ def changed(x: Tensor, copy: int) -> Tensor:
     return _stacked(_each(change, _arrays(x)), x)
 
 
+def foregrounds(x: Tensor) -> Tensor:
+    """Return where each image (N, 1, H, W) holds more than background, (N, 1, H, W) float32 of 0 and 1."""
+    return _stacked(_each(lambda image: findings.anatomy(image).foreground, _arrays(x)), x)
+
+
 def simulated(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return images (N, 1, H, W) and copies with a finding, all as otherwise acquired, and masks, both (2 N, 1, H, W).
 

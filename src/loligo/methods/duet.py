@@ -12,8 +12,10 @@ With features f(p) at place p, whitened over all normal images to z(p):
 
     head         h(p) = logit that g(z)(p) covers, g trained by cross-entropy against the covered part of each place
     density      d(p) = |L(p) (u(p) - m(p))|, where u(p) = z(p) - mean_q z(q), and L'L the inverse covariance
-    map          s(p) = (h(p) - mean h) / std h + (d(p) - mean d) / std d
+    map          s(p) = (h(p) - mean h) / std h + b(p) (d(p) - mean d) / std d
     score        mean of s(p) over the highest places
+
+b(p) is the part of p that lies in the foreground, as a mean over normal images: what surrounds a body is no finding.
 
 Means and deviations are those of normal images, and of changed copies of them, that the Gaussian did not see: a fifth
 is left out of a first one, which is then fitted on all.
@@ -33,7 +35,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.data.pairs import changed, numbers, simulated
+from loligo.data.pairs import changed, foregrounds, numbers, simulated
 from loligo.methods.configs import STAGES, BackboneConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine, adamw
@@ -125,6 +127,7 @@ class Duet(Method):
     config: DuetConfig
     centre: Tensor
     whitening: Tensor
+    body: Tensor
     mean: Tensor
     deviation: Tensor
 
@@ -138,6 +141,7 @@ class Duet(Method):
         self.register_buffer("centre", torch.zeros(given))
         self.register_buffer("whitening", torch.zeros(d, given))
         self.density = PlaceGaussian(d, self.side**2)
+        self.register_buffer("body", torch.ones(self.side, self.side))
         self.register_buffer("mean", torch.zeros(2))
         self.register_buffer("deviation", torch.ones(2))
 
@@ -189,13 +193,16 @@ class Duet(Method):
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Fit the Gaussian to normals and changed copies; standardise by those that a first one did not see."""
         backbone, seen, held = self.backbone.ready(self.centre.device), self.density.moments(), self.density.moments()
+        self.body.zero_()
         for x in reduce.shard(batches):
             out = left_out(x)
+            self.body += F.adaptive_avg_pool2d(foregrounds(x), self.body.shape).sum((0, 1))
             for moments, part in ((seen, x[~out]), (held, x[out])):
                 if len(part):
                     moments.add(apart(self._whitened(self._with_copies(part), backbone)))
         for moments in (seen, held):
             moments.reduce(reduce.sum)
+        self.body.copy_(reduce.sum(self.body) / (seen.count + held.count) * (1 + self.config.copies))
         split = seen.count > 1 and held.count > 1
         if not split:
             seen.join(held)
@@ -225,7 +232,8 @@ class Duet(Method):
     def forward(self, x: Tensor) -> Scores:
         """Score by the highest places of the map, the sum of both voices."""
         voices = self._voices(x, self.backbone)
-        both = ((voices - self.mean[:, None, None]) / self.deviation[:, None, None]).sum(1, keepdim=True)
+        head, density = ((voices - self.mean[:, None, None]) / self.deviation[:, None, None]).split(1, 1)
+        both = head + self.body * density
         top = both.flatten(1).topk(math.ceil(self.config.top * self.side**2), 1).values.mean(1)
         return Scores(top, enlarge(both, self.config.size, self.config.sigma))
 
