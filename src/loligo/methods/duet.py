@@ -196,7 +196,7 @@ class Duet(Method):
         self.body.zero_()
         for x in reduce.shard(batches):
             out = left_out(x)
-            self.body += F.adaptive_avg_pool2d(foregrounds(x), self.body.shape).sum((0, 1))
+            self.body += F.adaptive_avg_pool2d(foregrounds(x), (self.side, self.side)).sum((0, 1))
             for moments, part in ((seen, x[~out]), (held, x[out])):
                 if len(part):
                     moments.add(apart(self._whitened(self._with_copies(part), backbone)))
@@ -232,7 +232,7 @@ class Duet(Method):
     def forward(self, x: Tensor) -> Scores:
         """Score by the highest places of the map, the sum of both voices."""
         voices = self._voices(x, self.backbone)
-        head, density = ((voices - self.mean[:, None, None]) / self.deviation[:, None, None]).split(1, 1)
+        head, density = torch.split((voices - self.mean[:, None, None]) / self.deviation[:, None, None], 1, 1)
         both = head + self.body * density
         top = both.flatten(1).topk(math.ceil(self.config.top * self.side**2), 1).values.mean(1)
         return Scores(top, enlarge(both, self.config.size, self.config.sigma))
