@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from conftest import anatomy, write_images
-from loligo import cli
+from loligo import cli, methods
 from loligo.cli import main
 from loligo.cli.options import new_parser
 from loligo.cli.parser import parse
@@ -72,7 +72,7 @@ def test_the_help_of_a_training_takes_less_than_a_second_and_shows_no_python() -
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1
     for sign in ("<class", "Literal", "tuple[", "null", "--method CONFIG", "type:"):
         assert sign not in out
-    assert "--method.layers N,..." in out and "(default: 1,2,3)" in out and "good at: radiographs of one view" in out
+    assert "--method.layers N,..." in out and "(default: 1,2,3)" in out and "good at: START HERE" in out
     assert "--train.seed" in out and "--train.epochs" not in out  # it learns in one pass
 
 
@@ -321,3 +321,18 @@ def test_index_writes_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["methods"])
     assert {"squid", "ae", "gaussian"} <= set(capsys.readouterr().out.split())
+
+
+def test_where_no_method_is_named_it_is_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+
+    def train(method: str, *_: object, **__: object) -> None:
+        named.append(method)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("loligo.api.train", train)
+    write_images(tmp_path, anatomy(2, 16))
+    for first in ([], ["padim"]):
+        with pytest.raises(SystemExit):
+            cli.main(["train", *first, "--data", str(tmp_path), "--out", str(tmp_path / "run")])
+    assert named == [methods.DEFAULT, "padim"]
