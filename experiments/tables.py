@@ -203,7 +203,7 @@ def brains() -> str:
 
 
 def exposure() -> str:
-    """Return the false alarms of held-out normals: unchanged, in the mean of ten changes, under the worst ordinary one."""
+    """Return false alarms of held-out normals: unchanged, in the mean of ten changes, under the worst ordinary one."""
     rows = csv("exposure.csv")
     kind = rows["change"].where(rows["change"] == "none", rows["change"].str.startswith("ordinary").map(str))
     found = rows.groupby(["run", kind], sort=False)["flagged"].agg(["mean", "max"]).unstack()

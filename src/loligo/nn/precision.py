@@ -94,8 +94,8 @@ def accelerate() -> None:
 
     Both hold for the whole process, so that no other function of the package does it; the command line does. Denormals
     make the training of SQUID thrice as slow. By default glibc gives tensors of more than some MB back to the system
-    and asks for them anew, a page fault every 4 KiB: half of the time of Duet's training. Those up to 512 MiB then stay in
-    the heap, of which up to 2 GiB is kept when free.
+    and asks for them anew, a page fault every 4 KiB: a third of the time of Duet's training. Those up to 512 MiB then
+    stay in the heap, of which up to 2 GiB is kept when free.
     """
     torch.set_flush_denormal(True)
     with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems and C libraries: nothing to set
