@@ -34,8 +34,6 @@ class TrainConfig:
 
     epochs: int = 60
     """Passes over the training images, divided among the method's phases."""
-    steps: int = field(default=0, metadata={"least": 0})
-    """Steps of the whole training in place of ``epochs``, rounded up to whole ones; 0, or epochs given: they decide."""
     batch_size: int = 16
     """Images a step, at most: an epoch's steps are of equal size."""
     seed: int = field(default=0, metadata={"least": 0})
@@ -52,6 +50,8 @@ class TrainConfig:
     """Where it is trained: auto, cpu, cuda, mps, or another accelerator of PyTorch."""
     devices: int = 1
     """Processes, each with a device of its own, that share every batch."""
+    steps: int = field(default=0, metadata={"least": 0})
+    """Steps of the whole training in place of ``epochs``, rounded up to whole ones; 0, or epochs given: they decide."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "devices"):

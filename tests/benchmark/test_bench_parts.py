@@ -86,7 +86,7 @@ def test_models_of_the_last_phase_are_kept_alone(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Run, "save_model", lambda self, model, path: saved.append(path.stem))
     for name, epochs in {"vqvae_restoration": range(31, 61), "ae": range(3, 61, 3), "gaussian": ()}.items():
         run = Run.new(tmp_path, Settings.of(name, "tiny"))  # 60 epochs
-        keep, model = work._Keep(tmp_path, run), run.new_model()
+        keep, model = work._Keep(tmp_path, run, 100), run.new_model()
         for epoch in range(1, 61) if epochs else ():
             keep(model, epoch)
         assert [int(stem) for stem in saved] == [e for e in epochs if name == "ae" or (e - 30) % 2 == 0], name
