@@ -62,7 +62,7 @@ class Setting:
 
     duet: dict[str, Any] = field(default_factory=dict)
     """Options of Duet."""
-    epochs: int = Duet.training_defaults["epochs"]
+    epochs: int = 15
     batch_size: int = Duet.training_defaults["batch_size"]
     """Normal images of a step; as many with a finding come beside them."""
     context: int = 1

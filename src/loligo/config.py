@@ -78,6 +78,11 @@ class PreprocessingConfig:
     which it was mapped before."""
 
 
+def replaced(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a training with those that are given in place; epochs that are given stand for steps."""
+    return own | ({"steps": 0} if "epochs" in given else {}) | given
+
+
 def size_in_bytes(text: str) -> int:
     """Return the bytes that a text such as ``2GiB``, ``500MB`` or ``4096`` means; ValueError where it means none."""
     units = {"": 1, "B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "TB": 1000**4}

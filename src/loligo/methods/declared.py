@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from loligo import methods
+from loligo.config import replaced
 from loligo.methods.configs import BackboneConfig, MethodConfig
 from loligo.names import nearest
 
@@ -62,7 +63,7 @@ def defaults(kind: Any, preset: str | None, where: str) -> tuple[Options, Option
     given = kind.presets.get(preset or "", {})
     options = {key: value for key, value in given.items() if not key.startswith("train.")}
     train = {key.removeprefix("train."): value for key, value in given.items() if key.startswith("train.")}
-    return options, kind.training_defaults | ({"steps": 0} if "epochs" in train else {}) | train
+    return options, replaced(kind.training_defaults, train)
 
 
 @functools.cache

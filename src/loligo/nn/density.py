@@ -1,4 +1,4 @@
-"""One Gaussian of whole images' features, and which places of an image its distance comes from."""
+"""Gaussians of features: one of whole images, with what each place adds to its distance; and one a place."""
 
 from __future__ import annotations
 

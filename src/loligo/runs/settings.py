@@ -9,7 +9,7 @@ from typing import Any, Self
 from loligo import methods
 from loligo.config import FALSE_ALARM_RATE as FALSE_ALARM_RATE
 from loligo.config import HELD_OUT as HELD_OUT
-from loligo.config import OF_EPOCHS, PreprocessingConfig, TrainConfig, build, one_line
+from loligo.config import OF_EPOCHS, PreprocessingConfig, TrainConfig, build, one_line, replaced
 from loligo.data.preprocessing import Preprocessing
 from loligo.methods.configs import MethodConfig, SliceConfig
 from loligo.methods.contract import Method
@@ -66,8 +66,7 @@ class Settings:
         if astray := (set(options or ()) - set(_fields(kind.Config))) & set(_fields(TrainConfig)):
             raise ValueError(misplaced(method, min(astray)))
         if not isinstance(train, TrainConfig):
-            own_train |= {"steps": 0} if "epochs" in (train or {}) else {}
-            train = build(TrainConfig, own_train | (train or {}), "train")
+            train = build(TrainConfig, replaced(own_train, train or {}), "train")
         if not isinstance(preprocessing, PreprocessingConfig):
             preprocessing = build(PreprocessingConfig, preprocessing or {}, "preprocessing")
         return Settings(
