@@ -32,6 +32,7 @@ from experiments.common import RESULTS
 from experiments.views import MARKED, SOURCES, Indices, Views, batches, criterion
 from loligo.evaluation import results
 from loligo.methods.contract import ALONE, Group
+from loligo.methods.declared import defaults
 from loligo.methods.duet import LEFT_OUT, Duet, DuetConfig, apart
 from loligo.methods.optimisation import Clock
 from loligo.nn.density import PlaceGaussian
@@ -102,7 +103,7 @@ SETTINGS: dict[str, Setting] = {
     "regularisation_0.1": Setting(duet={"regularisation": 0.1}),
     # from places to a score
     "top_0.01": Setting(duet={"top": 0.01}),
-    "top_0.05": Setting(duet={"top": 0.05}),
+    "top_0.02": Setting(duet={"top": 0.02}),
     "top_0.1": Setting(duet={"top": 0.1}),
     "top_0.25": Setting(duet={"top": 0.25}),
     "mean": Setting(duet={"top": 1.0}),
@@ -361,7 +362,7 @@ def measure(source: str, folder: Path, names: list[str], given: argparse.Namespa
 
 def configured(setting: Setting, preset: str) -> DuetConfig:
     """Return the options of Duet: a preset's, and over them the setting's."""
-    return DuetConfig(**(Duet.presets.get(preset, {}) | setting.duet))
+    return DuetConfig(**(defaults(Duet, preset or None, "duet")[0] | setting.duet))
 
 
 def network(config: DuetConfig) -> tuple[object, ...]:
