@@ -14,6 +14,8 @@ from torch import Tensor
 from loligo.data import acquisition, findings
 from loligo.types import Floats
 
+DEVICES = 0.2
+"""Rate of chest radiographs that a support device is laid over, whether there is a finding or none."""
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -32,15 +34,11 @@ def changed(x: Tensor, copy: int) -> Tensor:
     return _stacked(_each(change, _arrays(x)), x)
 
 
-def foregrounds(x: Tensor) -> Tensor:
-    """Return where each image (N, 1, H, W) holds more than background, (N, 1, H, W) float32 of 0 and 1."""
-    return _stacked(_each(lambda image: findings.anatomy(image).foreground, _arrays(x)), x)
-
-
 def simulated(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return images (N, 1, H, W) and copies with a finding, all as otherwise acquired, and masks, both (2 N, 1, H, W).
 
-    Randomness comes from torch's state. What a finding takes from another image comes from the next of the batch.
+    Randomness comes from torch's state. A support device is laid over some chest radiographs before, over the normal
+    image and its copy alike: it is no disease. What a finding takes from another image is the next of the batch.
     """
     images = _arrays(x)
     seed = int(torch.randint(2**62, ()))
@@ -48,8 +46,9 @@ def simulated(x: Tensor) -> tuple[Tensor, Tensor]:
     def make(index: int) -> list[tuple[Floats, Any]]:
         image, rng = images[index], np.random.default_rng([seed, index])
         anatomy = findings.anatomy(image)
-        kinds = findings.STRUCTURAL if anatomy.lungs is None else findings.KINDS
-        found, mask = findings.insert(image, str(rng.choice(kinds)), rng, anatomy, images[index - 1])
+        if anatomy.lungs is not None and rng.random() < DEVICES:
+            image = findings.insert(image, "device", rng, anatomy)[0]
+        found, mask = findings.insert(image, findings.sample(anatomy, rng), rng, anatomy, images[index - 1])
         return [acquisition.change(image, rng, mask=np.zeros_like(mask)), acquisition.change(found, rng, mask=mask)]
 
     made = [pair for pairs in zip(*_each(make, range(len(images))), strict=True) for pair in pairs]

@@ -75,6 +75,16 @@ def ground_glass(scene: Scene, rng: np.random.Generator) -> Floats:
     return _opaque(scene, weight, rng.uniform(0.15, 0.55), keep=rng.uniform(0.8, 1))
 
 
+def edema(scene: Scene, rng: np.random.Generator) -> Floats:
+    """Let fluid into both lungs: vessels lose their sharp outline, and a haze lies about the hila or over all."""
+    weight, least = np.zeros(scene.shape, np.float32), np.float32(rng.uniform(0.1, 0.9))
+    for lung in scene.lungs:
+        near = fade(np.float32(1.8) - ellipse(scene.shape, lung.hilum, (0.3, 0.2)))
+        weight = np.maximum(weight, np.maximum(near, least) * scene.within(lung, reach=0.01, edge=0.06))
+    soft = scene.image + weight * (blurred(scene.image, rng.uniform(0.003, 0.009)) - scene.image)
+    return _opaque(scene, weight, rng.uniform(0.1, 0.5), keep=rng.uniform(0.7, 1), x=soft)
+
+
 def interstitial(scene: Scene, rng: np.random.Generator) -> Floats:
     """Thicken the interstitium: a net of lines, small nodules or streaks from the hilum, mostly of both lungs."""
     kind, zone, strokes = int(rng.integers(3)), np.zeros(scene.shape, np.float32), []
@@ -322,6 +332,7 @@ def _tree(lung: Lung, rng: np.random.Generator, width: float) -> list[Stroke]:
 KINDS: dict[str, Callable[[Scene, np.random.Generator], Floats]] = {
     "consolidation": consolidation,
     "ground_glass": ground_glass,
+    "edema": edema,
     "interstitial": interstitial,
     "effusion": effusion,
     "pneumothorax": pneumothorax,

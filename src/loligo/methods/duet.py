@@ -1,32 +1,30 @@
 """Duet: what is unlike normal, and what looks like a finding, on one backbone's pass; loligo's own method.
 
-An ImageNet-pretrained backbone describes each place of an image. Two voices judge it. A *density*, one Gaussian a
-place as in PaDiM, says how unlike normal images it is. A *head*, a small convolutional network, says what part of it a
-finding covers: it is trained on normal images with simulated findings (`loligo.data.findings`). The same random
-changes of acquisition (`loligo.data.acquisition`) are applied to normal images and to those with a finding, so that
-the head tells findings from exposure, blur, noise and position; the Gaussian is fitted on changed normals as well. What
-all places of an image share is taken from its features before the Gaussian sees them (their mean over places): another
-scanner changes all of them, a finding some.
+An ImageNet-pretrained backbone describes each place of an image. A *density*, one Gaussian a place as in PaDiM,
+measures how unlike normal images it is. A *head*, a small convolutional network, predicts what part of it a finding
+covers: it is trained on normal images with simulated findings (`loligo.data.findings`). The same random changes of
+acquisition (`loligo.data.acquisition`) are applied to normal images and to those with a finding, so that the head tells
+findings from exposure, blur, noise and position; the Gaussian is fitted on changed normals as well. The features of an
+image are brought to mean 0 and deviation 1 over its places first: another scanner or another patient changes all places
+alike, a finding some.
 
 With features f(p) at place p, whitened over all normal images to z(p):
 
-    head         h(p) = logit that g(z)(p) covers, g trained by cross-entropy against the covered part of each place
-    density      d(p) = |L(p) (u(p) - m(p))|, where u(p) = z(p) - mean_q z(q), and L'L the inverse covariance
-    map          s(p) = (h(p) - mean h) / std h + b(p) (d(p) - mean d) / std d
-    score        mean of s(p) over the highest places
-
-b(p) is the part of p that lies in the foreground, as a mean over normal images: what surrounds a body is no finding.
+    features     u(p) = (z(p) - mean_q z(q)) / (std_q z(q) + 0.1)
+    head         h(p) = logit that g(u)(p) covers, g trained by cross-entropy against the covered part of each place
+    density      d(p) = |L(p) (u(p) - m(p))|, where m(p) is the mean and L'L the inverse covariance
+    score        standardised mean_p sigmoid(h(p)) + standardised mean_p d(p)
+    map          standardised h(p) + standardised d(p)
 
 Means and deviations are those of normal images, and of changed copies of them, that the Gaussian did not see: a fifth
 is left out of a first one, which is then fitted on all.
 
-One set of options serves all images. Where two lungs are found, the findings are those of chest radiographs and changes
-of structure; elsewhere the latter alone.
+One set of options serves all images. Where two lungs are found, the findings are those of chest radiographs, each as
+often as it is met; elsewhere they are changes of structure.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -35,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.data.pairs import changed, foregrounds, numbers, simulated
+from loligo.data.pairs import changed, numbers, simulated
 from loligo.methods.configs import STAGES, BackboneConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine, adamw
@@ -47,6 +45,8 @@ LEFT_OUT = 5
 """One in so many normal images is left out of the first Gaussian, to standardise by."""
 FLOOR = 1e-4
 """Variance of a direction by the largest one's, that whitening adds."""
+LEAST = 0.1
+"""Added to the deviation over an image's places, in deviations over normal images: a blank image has none."""
 PRIOR = -2.0
 """Logit that the head begins at: most places are normal."""
 Extractor = Callable[[Tensor], list[Tensor]]
@@ -61,7 +61,7 @@ class DuetConfig(BackboneConfig):
     backbone: str = "tf_efficientnet_lite2"
     """Name of the network in timm."""
     layers: tuple[int, ...] = field(default=(2, 3, 4), metadata=STAGES)
-    """Stages whose maps are used, brought to the places of the middle one."""
+    """Stages whose maps are used, averaged to the places of the coarsest one."""
     dimensions: int = 200
     """Directions of the largest variance over normal images that features are whitened to."""
     width: int = 64
@@ -72,8 +72,6 @@ class DuetConfig(BackboneConfig):
     """Changed copies of each normal image that the Gaussian sees beside it."""
     regularisation: float = 0.01
     """Fraction of a covariance's mean variance that is added to its diagonal; above 0."""
-    top: float = 0.05
-    """Fraction of the places, those where the map is highest, whose mean is an image's score."""
     sigma: float = 4.0
     """Pixels of the Gaussian that smooths the map."""
     learning_rate: float = 2e-3
@@ -83,10 +81,10 @@ class DuetConfig(BackboneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.regularisation <= 0 or not 0 <= self.dropout < 1 or not 0 < self.top <= 1:
+        if self.regularisation <= 0 or not 0 <= self.dropout < 1:
             raise ValueError(
-                f"regularisation is {self.regularisation}, dropout {self.dropout}, top {self.top}; more than 0, 0 to "
-                "below 1, and above 0 to 1 are needed"
+                f"regularisation is {self.regularisation}, dropout {self.dropout}; more than 0, and 0 to below 1 are "
+                "needed"
             )
 
 
@@ -127,23 +125,24 @@ class Duet(Method):
     config: DuetConfig
     centre: Tensor
     whitening: Tensor
-    body: Tensor
-    mean: Tensor
-    deviation: Tensor
+    places_mean: Tensor
+    places_deviation: Tensor
+    images_mean: Tensor
+    images_deviation: Tensor
 
     def __init__(self, config: DuetConfig) -> None:
         super().__init__(config)
         self.backbone = config.extractor()
-        self.side = sorted(self.backbone.sides(config.size))[len(config.layers) // 2]
+        self.side = min(self.backbone.sides(config.size))
         given = sum(self.backbone.channels)
         d = min(config.dimensions, given)
         self.head = Head(d, self.side, config.width, config.dropout)
         self.register_buffer("centre", torch.zeros(given))
         self.register_buffer("whitening", torch.zeros(d, given))
         self.density = PlaceGaussian(d, self.side**2)
-        self.register_buffer("body", torch.ones(self.side, self.side))
-        self.register_buffer("mean", torch.zeros(2))
-        self.register_buffer("deviation", torch.ones(2))
+        for name in ("places", "images"):
+            self.register_buffer(f"{name}_mean", torch.zeros(2))
+            self.register_buffer(f"{name}_deviation", torch.ones(2))
 
     def phases(self) -> tuple[Phase, ...]:
         """Train the head."""
@@ -153,17 +152,14 @@ class Duet(Method):
 
     def _features(self, x: Tensor, backbone: Extractor) -> Tensor:
         """Return the features of all stages at each place, (N, C, h, w) float32."""
-        maps, side = [m.float() for m in backbone(x)], (self.side, self.side)
-        return torch.cat([
-            F.adaptive_avg_pool2d(m, side) if m.shape[2] > self.side else F.interpolate(m, side, mode="bilinear")
-            for m in maps
-        ], 1)  # fmt: skip
+        return torch.cat([F.adaptive_avg_pool2d(m.float(), self.side) for m in backbone(x)], 1)
 
-    def _whitened(self, x: Tensor, backbone: Extractor) -> Tensor:
-        """Return whitened features (N, D, h, w) float32."""
+    def _described(self, x: Tensor, backbone: Extractor) -> Tensor:
+        """Return features (N, D, h, w) float32, whitened over normals, then standardised over an image's places."""
         features = self._features(x, backbone)
         with torch.autocast(x.device.type, enabled=False):
-            return F.conv2d(features - self.centre[:, None, None], self.whitening[:, :, None, None])
+            z = F.conv2d(features - self.centre[:, None, None], self.whitening[:, :, None, None])
+        return standardised(z)
 
     def prepare(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Measure the mean and the directions of features over normal images and changed copies of them."""
@@ -186,36 +182,25 @@ class Duet(Method):
     def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
         """Return the cross-entropy between logits and the part of each place that a simulated finding covers."""
         images, masks = simulated(x)
-        target = F.adaptive_avg_pool2d(masks, (self.side, self.side))
-        logits = self.head(self._whitened(images, self.backbone.teach)).float()
+        target = F.adaptive_avg_pool2d(masks, self.side)
+        logits = self.head(self._described(images, self.backbone.teach)).float()
         return {"findings": F.binary_cross_entropy_with_logits(logits, target)}
 
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Fit the Gaussian to normals and changed copies; standardise by those that a first one did not see."""
         backbone, seen, held = self.backbone.ready(self.centre.device), self.density.moments(), self.density.moments()
-        self.body.zero_()
         for x in reduce.shard(batches):
             out = left_out(x)
-            self.body += F.adaptive_avg_pool2d(foregrounds(x), (self.side, self.side)).sum((0, 1))
             for moments, part in ((seen, x[~out]), (held, x[out])):
                 if len(part):
-                    moments.add(apart(self._whitened(self._with_copies(part), backbone)))
+                    moments.add(self._described(self._with_copies(part), backbone))
         for moments in (seen, held):
             moments.reduce(reduce.sum)
-        self.body.copy_(reduce.sum(self.body) / (seen.count + held.count) * (1 + self.config.copies))
         split = seen.count > 1 and held.count > 1
         if not split:
             seen.join(held)
         self.density.fit(seen, self.config.regularisation)
-        sums = torch.zeros(3, 2, dtype=torch.float64, device=self.centre.device)
-        for x in reduce.shard(batches):
-            part = x[left_out(x)] if split else x
-            if len(part):
-                voices = self._voices(self._with_copies(part), backbone).double().movedim(1, 3).flatten(0, 2)
-                sums += torch.stack([torch.ones_like(voices).sum(0), voices.sum(0), voices.square().sum(0)])
-        count, total, squares = reduce.sum(sums)
-        self.mean.copy_(total / count)
-        self.deviation.copy_((squares / count - (total / count) ** 2).clamp_min(FLOOR).sqrt())
+        self._standardise((x[left_out(x)] if split else x for x in reduce.shard(batches)), backbone, reduce)
         if split:
             seen.join(held)
             self.density.fit(seen, self.config.regularisation)
@@ -223,24 +208,45 @@ class Duet(Method):
     def _with_copies(self, x: Tensor) -> Tensor:
         return torch.cat([x, *(changed(x, number) for number in range(1, self.config.copies + 1))])
 
-    def _voices(self, x: Tensor, backbone: Extractor) -> Tensor:
-        """Return what head and density say of each place, (N, 2, h, w) float32, not standardised."""
-        z = self._whitened(x, backbone)
+    def _standardise(self, batches: Iterable[Tensor], backbone: Extractor, reduce: Reduce) -> None:
+        """Measure mean and deviation of both maps' places and of both scores."""
+        sums = torch.zeros(2, 3, 2, dtype=torch.float64, device=self.centre.device)
+        for x in batches:
+            if len(x):
+                maps = self._maps(self._with_copies(x), backbone)
+                for total, rows in zip(sums, (maps.movedim(1, 3).flatten(0, 2), pooled(maps)), strict=True):
+                    v = rows.double()
+                    total += torch.stack([torch.ones_like(v).sum(0), v.sum(0), v.square().sum(0)])
+        count, total, squares = reduce.sum(sums).unbind(1)
+        mean = total / count
+        deviation = (squares / count - mean**2).clamp_min(FLOOR**2).sqrt()
+        self.places_mean.copy_(mean[0]), self.images_mean.copy_(mean[1])
+        self.places_deviation.copy_(deviation[0]), self.images_deviation.copy_(deviation[1])
+
+    def _maps(self, x: Tensor, backbone: Extractor) -> Tensor:
+        """Return the head's logit and the distance from normal of each place, (N, 2, h, w) float32."""
+        u = self._described(x, backbone)
         with torch.autocast(x.device.type, enabled=False):
-            return torch.cat([self.head(z), self.density(apart(z))], 1)
+            return torch.cat([self.head(u), self.density(u)], 1)
 
     def forward(self, x: Tensor) -> Scores:
-        """Score by the highest places of the map, the sum of both voices."""
-        voices = self._voices(x, self.backbone)
-        head, density = torch.split((voices - self.mean[:, None, None]) / self.deviation[:, None, None], 1, 1)
-        both = head + self.body * density
-        top = both.flatten(1).topk(math.ceil(self.config.top * self.side**2), 1).values.mean(1)
-        return Scores(top, enlarge(both, self.config.size, self.config.sigma))
+        """Score by the sum of both, each standardised; the map is the sum of both maps."""
+        maps = self._maps(x, self.backbone)
+        scores = (pooled(maps) - self.images_mean) / self.images_deviation
+        heat = (maps - self.places_mean[:, None, None]) / self.places_deviation[:, None, None]
+        return Scores(scores.sum(1), enlarge(heat.sum(1, keepdim=True), self.config.size, self.config.sigma))
 
 
-def apart(z: Tensor) -> Tensor:
-    """Take from features (N, D, h, w) what all places of an image share: their mean."""
-    return z - z.mean((2, 3), keepdim=True)
+def pooled(maps: Tensor) -> Tensor:
+    """Return the mean probability of a finding and the mean distance, (N, 2), of maps (N, 2, h, w)."""
+    logits, distances = maps.unbind(1)
+    return torch.stack([logits.sigmoid().mean((1, 2)), distances.mean((1, 2))], 1)
+
+
+def standardised(z: Tensor) -> Tensor:
+    """Bring features (N, D, h, w) to mean 0 and deviation 1 over the places of each image."""
+    centred = z - z.mean((2, 3), keepdim=True)
+    return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + LEAST)
 
 
 def left_out(x: Tensor) -> Tensor:
