@@ -13,7 +13,7 @@ from loligo.data import radiographic, structural, synthetic
 from loligo.data.scene import Anatomy, Bools, Scene, anatomy
 from loligo.data.shapes import Floats
 
-__all__ = ["FREQUENCY", "FROM_OTHERS", "KINDS", "RADIOGRAPHIC", "STRUCTURAL", "Anatomy", "anatomy", "insert", "sample"]
+__all__ = ["FROM_OTHERS", "KINDS", "OPACITIES", "RADIOGRAPHIC", "STRUCTURAL", "Anatomy", "anatomy", "insert", "sample"]
 
 RADIOGRAPHIC: tuple[str, ...] = tuple(radiographic.KINDS)
 """Findings of chest radiographs; placed in the foreground where no lungs are found."""
@@ -23,20 +23,8 @@ KINDS = RADIOGRAPHIC + STRUCTURAL
 FROM_OTHERS = ("misplaced",)
 """Kinds that may take what they insert from another image."""
 
-FREQUENCY = {
-    "effusion": 16.7,
-    "nodule": 12.1,
-    "atelectasis": 11.6,
-    "consolidation": 11.1,
-    "edema": 7.3,
-    "interstitial": 6.7,
-    "pneumothorax": 5.3,
-    "ground_glass": 5.0,
-    "cardiomegaly": 2.8,
-}
-"""Thousands of images with a finding among the 112,120 of ChestX-ray14 (Wang et al., CVPR 2017): pleural thickening
-counts as effusion, mass as nodule, pneumonia as consolidation, fibrosis as interstitial; infiltration is divided evenly
-among consolidation, edema, interstitial and ground glass."""
+OPACITIES = ("consolidation", "ground_glass", "edema", "interstitial", "effusion")
+"""Findings that make lung opaque: what `sample` takes for a chest radiograph."""
 PLAIN = 0.03
 """Mean change in the mask, as a part of the image's contrast, that a reader sees; if less, another is sampled."""
 LEAST = 0.0004
@@ -73,11 +61,8 @@ def insert(
 
 
 def sample(anatomy: Anatomy, rng: np.random.Generator) -> str:
-    """Sample a kind: a disease by its `FREQUENCY` where two lungs were found, else one of `STRUCTURAL`."""
-    if anatomy.lungs is None:
-        return str(rng.choice(STRUCTURAL))
-    counts = np.array(list(FREQUENCY.values()))
-    return str(rng.choice(list(FREQUENCY), p=counts / counts.sum()))
+    """Sample a kind: one of `OPACITIES` where two lungs were found, else one of `STRUCTURAL`."""
+    return str(rng.choice(STRUCTURAL if anatomy.lungs is None else OPACITIES))
 
 
 anatomy_of = anatomy
