@@ -4,9 +4,9 @@ An ImageNet-pretrained backbone describes each place of an image. A *density*, o
 measures how unlike normal images it is. A *head*, a small convolutional network, predicts what part of it a finding
 covers: it is trained on normal images with simulated findings (`loligo.data.findings`). The same random changes of
 acquisition (`loligo.data.acquisition`) are applied to normal images and to those with a finding, so that the head tells
-findings from exposure, blur, noise and position; the Gaussian is fitted on changed normals as well. Features that it sees
-are brought to mean 0 and deviation 1 over the places of each image first: another scanner or another patient changes
-all places alike, a finding some.
+findings from exposure, blur, noise and position; the Gaussian is fitted on changed normals as well. Features that it
+sees are brought to mean 0 and deviation 1 over the places of each image first: another scanner or another patient
+changes all places alike, a finding some.
 
 With features f(p) at place p, whitened over all normal images to z(p):
 
