@@ -29,7 +29,7 @@ def duet() -> Duet:
 
 @torch.no_grad()
 def described(duet: Duet, x: torch.Tensor) -> torch.Tensor:
-    return standardised(duet._described(x, duet.backbone))
+    return duet._described(x, duet.backbone)
 
 
 def test_features_are_whitened_over_normal_images(duet: Duet) -> None:
@@ -64,11 +64,11 @@ def test_the_density_is_the_mahalanobis_distance_from_normals_and_their_changed_
             assert found[i, place] == pytest.approx(expected, rel=0.02)
 
 
-def test_the_score_is_the_sum_of_mean_probability_and_mean_distance_each_standardised(duet: Duet) -> None:
+def test_the_score_is_the_sum_of_log_mean_probability_and_mean_distance_each_standardised(duet: Duet) -> None:
     x = torch.from_numpy(swapped(anatomy(4, 64, seed=3)))
     with torch.no_grad():
-        z = duet._described(x, duet.backbone)
-        head, distance = duet.head(z).sigmoid().flatten(1).mean(1), duet.density(standardised(z)).flatten(1).mean(1)
+        u = described(duet, x)
+        head, distance = duet.head(u).sigmoid().flatten(1).mean(1).log(), duet.density(u).flatten(1).mean(1)
         expected = (head - duet.images_mean[0]) / duet.images_deviation[0]
         expected = expected + (distance - duet.images_mean[1]) / duet.images_deviation[1]
         torch.testing.assert_close(duet(x).image, expected, rtol=1e-4, atol=1e-4)
@@ -94,9 +94,7 @@ def test_the_head_finds_what_was_inserted_also_under_another_acquisition(duet: D
     changed = [acquisition.change(image[0], np.random.default_rng(i))[0] for i, image in enumerate(found)]
     for images in (found, np.stack(changed)[:, None]):
         with torch.no_grad():
-            logits = F.interpolate(
-                duet.head(duet._described(torch.from_numpy(images), duet.backbone)), (64, 64), mode="bilinear"
-            )
+            logits = F.interpolate(duet.head(described(duet, torch.from_numpy(images))), (64, 64), mode="bilinear")
         inside = (logits * where).sum((1, 2, 3)) / where.sum((1, 2, 3))
         outside = (logits * ~where).sum((1, 2, 3)) / (~where).sum((1, 2, 3))
         assert float((inside > outside).float().mean()) > 0.8

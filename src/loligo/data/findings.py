@@ -13,7 +13,7 @@ from loligo.data import radiographic, structural, synthetic
 from loligo.data.scene import Anatomy, Bools, Scene, anatomy
 from loligo.data.shapes import Floats
 
-__all__ = ["FROM_OTHERS", "KINDS", "OPACITIES", "RADIOGRAPHIC", "STRUCTURAL", "Anatomy", "anatomy", "insert", "sample"]
+__all__ = ["FROM_OTHERS", "KINDS", "RADIOGRAPHIC", "STRUCTURAL", "Anatomy", "anatomy", "insert", "taught"]
 
 RADIOGRAPHIC: tuple[str, ...] = tuple(radiographic.KINDS)
 """Findings of chest radiographs; placed in the foreground where no lungs are found."""
@@ -23,8 +23,6 @@ KINDS = RADIOGRAPHIC + STRUCTURAL
 FROM_OTHERS = ("misplaced",)
 """Kinds that may take what they insert from another image."""
 
-OPACITIES = ("consolidation", "ground_glass", "edema", "interstitial", "effusion")
-"""Findings that make lung opaque: what `sample` takes for a chest radiograph."""
 PLAIN = 0.03
 """Mean change in the mask, as a part of the image's contrast, that a reader sees; if less, another is sampled."""
 LEAST = 0.0004
@@ -60,9 +58,9 @@ def insert(
     return image.copy(), np.zeros(image.shape, bool)
 
 
-def sample(anatomy: Anatomy, rng: np.random.Generator) -> str:
-    """Sample a kind: one of `OPACITIES` where two lungs were found, else one of `STRUCTURAL`."""
-    return str(rng.choice(STRUCTURAL if anatomy.lungs is None else OPACITIES))
+def taught(anatomy: Anatomy) -> tuple[str, ...]:
+    """Return the kinds that a detector learns from: all but devices where two lungs were found, else `STRUCTURAL`."""
+    return STRUCTURAL if anatomy.lungs is None else tuple(kind for kind in KINDS if kind != "device")
 
 
 anatomy_of = anatomy

@@ -48,7 +48,7 @@ def simulated(x: Tensor) -> tuple[Tensor, Tensor]:
         anatomy = findings.anatomy(image)
         if anatomy.lungs is not None and rng.random() < DEVICES:
             image = findings.insert(image, "device", rng, anatomy)[0]
-        found, mask = findings.insert(image, findings.sample(anatomy, rng), rng, anatomy, images[index - 1])
+        found, mask = findings.insert(image, str(rng.choice(findings.taught(anatomy))), rng, anatomy, images[index - 1])
         return [acquisition.change(image, rng, mask=np.zeros_like(mask)), acquisition.change(found, rng, mask=mask)]
 
     made = [pair for pairs in zip(*_each(make, range(len(images))), strict=True) for pair in pairs]

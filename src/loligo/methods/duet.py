@@ -4,27 +4,28 @@ An ImageNet-pretrained backbone describes each place of an image. A *density*, o
 measures how unlike normal images it is. A *head*, a small convolutional network, predicts what part of it a finding
 covers: it is trained on normal images with simulated findings (`loligo.data.findings`). The same random changes of
 acquisition (`loligo.data.acquisition`) are applied to normal images and to those with a finding, so that the head tells
-findings from exposure, blur, noise and position; the Gaussian is fitted on changed normals as well. Features that it
-sees are brought to mean 0 and deviation 1 over the places of each image first: another scanner or another patient
-changes all places alike, a finding some.
+findings from exposure, blur, noise and position; the Gaussian is fitted on changed normals as well. Features are first
+brought to mean 0 and deviation 1 over the places of each image: another scanner or another patient changes all places
+alike, a finding some.
 
 With features f(p) at place p, whitened over all normal images to z(p):
 
-    head         h(p) = g(z)(p), a logit, trained by cross-entropy against the part of p that a finding covers
-    density      d(p) = |L(p) (u(p) - m(p))|, where u(p) = (z(p) - mean_q z(q)) / (std_q z(q) + 0.1), with the mean m(p)
-                 and the inverse covariance L(p)'L(p) of normal images
-    score        standardised mean_p sigmoid(h(p)) + standardised mean_p d(p)
+    features     u(p) = (z(p) - mean_q z(q)) / (std_q z(q) + 0.1)
+    head         h(p) = g(u)(p), a logit, trained by cross-entropy against the part of p that a finding covers
+    density      d(p) = |L(p) (u(p) - m(p))|, with the mean m(p) and the inverse covariance L(p)'L(p) of normal images
+    score        standardised log mean_p sigmoid(h(p)) + standardised mean_p d(p)
     map          standardised h(p) + standardised d(p)
 
 Means and deviations are those of normal images, and of changed copies of them, that the Gaussian did not see: a fifth
 is left out of a first one, which is then fitted on all.
 
-One set of options serves all images. Where two lungs are found, the findings are opacities of the lung; elsewhere
-they are changes of structure.
+One set of options serves all images. Where two lungs are found, the findings are those of chest radiographs and
+changes of structure; elsewhere the latter alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -114,7 +115,7 @@ class Duet(Method):
 
     Config = DuetConfig
     least = 2
-    training_defaults: ClassVar = {"steps": 1100, "batch_size": 16, "augment": False}
+    training_defaults: ClassVar = {"steps": 1800, "batch_size": 16, "augment": False}
     presets: ClassVar = {
         "fast": {"size": 224, "backbone": "tf_efficientnet_lite0"},
         "tiny": {
@@ -155,8 +156,8 @@ class Duet(Method):
         return torch.cat([F.adaptive_avg_pool2d(m.float(), self.side) for m in backbone(x)], 1)
 
     def _described(self, x: Tensor, backbone: Extractor) -> Tensor:
-        """Return whitened features (N, D, h, w) float32."""
-        return self._whitened(self._features(x, backbone))
+        """Return features (N, D, h, w) float32, whitened over normals, then standardised over an image's places."""
+        return standardised(self._whitened(self._features(x, backbone)))
 
     def _whitened(self, features: Tensor) -> Tensor:
         """Bring features (N, C, h, w) to (N, D, h, w) float32, of mean 0 and unit covariance over normal images."""
@@ -195,7 +196,7 @@ class Duet(Method):
             out = left_out(x)
             for moments, part in ((seen, x[~out]), (held, x[out])):
                 if len(part):
-                    moments.add(standardised(self._described(self._with_copies(part), backbone)))
+                    moments.add(self._described(self._with_copies(part), backbone))
         for moments in (seen, held):
             moments.reduce(reduce.sum)
         split = seen.count > 1 and held.count > 1
@@ -227,9 +228,9 @@ class Duet(Method):
 
     def _maps(self, x: Tensor, backbone: Extractor) -> Tensor:
         """Return the head's logit and the distance from normal of each place, (N, 2, h, w) float32."""
-        z = self._described(x, backbone)
+        u = self._described(x, backbone)
         with torch.autocast(x.device.type, enabled=False):
-            return torch.cat([self.head(z), self.density(standardised(z))], 1)
+            return torch.cat([self.head(u), self.density(u)], 1)
 
     def forward(self, x: Tensor) -> Scores:
         """Score by the sum of both, each standardised; the map is the sum of both maps."""
@@ -240,9 +241,10 @@ class Duet(Method):
 
 
 def pooled(maps: Tensor) -> Tensor:
-    """Return the mean probability of a finding and the mean distance, (N, 2), of maps (N, 2, h, w)."""
-    logits, distances = maps.unbind(1)
-    return torch.stack([logits.sigmoid().mean((1, 2)), distances.mean((1, 2))], 1)
+    """Return the logarithm of the mean probability of a finding and the mean distance, (N, 2), of maps (N, 2, h, w)."""
+    logits, distances = maps.flatten(2).unbind(1)
+    log_mean = F.logsigmoid(logits).logsumexp(1) - math.log(logits.shape[1])
+    return torch.stack([log_mean, distances.mean(1)], 1)
 
 
 def standardised(z: Tensor) -> Tensor:
