@@ -18,6 +18,9 @@ FULL_RANGE = 0
 NO_WINDOW = "no_window"
 """Name of the warning that a file has no VOI LUT or window, so that its full range is taken."""
 
+LARGEST = 1e9
+"""Largest slope, its inverse, and intercept."""
+
 _Array = npt.NDArray[np.float64]
 _INVERSE = {"IDENTITY": False, "INVERSE": True}
 
@@ -78,11 +81,13 @@ def _modality(header: Header, stored: npt.NDArray[np.int64]) -> _Range:
 
 
 def rescale(values: Values) -> tuple[float, float]:
-    """Return slope and intercept, 1 and 0 where there are none; raise for a slope of 0."""
+    """Return slope and intercept, 1 and 0 where there are none; raise for a slope that leaves no image."""
     slope = next(iter(values.numbers("RescaleSlope")), 1.0)
-    if slope == 0:
-        raise values.refuse(f"its {tag('RescaleSlope')} is 0, which leaves no image")
-    return slope, next(iter(values.numbers("RescaleIntercept")), 0.0)
+    intercept = next(iter(values.numbers("RescaleIntercept")), 0.0)
+    if not 1 / LARGEST <= abs(slope) <= LARGEST or abs(intercept) > LARGEST:
+        shown = f"{tag('RescaleSlope')} is {slope:g}, its {tag('RescaleIntercept')} {intercept:g}"
+        raise values.refuse(f"its {shown}; {1 / LARGEST:g} to {LARGEST:g}, and at most {LARGEST:g}, are allowed")
+    return slope, intercept
 
 
 def _windows(header: Header) -> tuple[tuple[float, ...], tuple[float, ...]]:

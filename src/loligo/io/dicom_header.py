@@ -15,7 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
@@ -48,8 +48,7 @@ _CHUNK = 1 << 20
 def tag(keyword: str) -> str:
     """Name an element as a message does, such as Modality (0008,0060)."""
     number = tag_for_keyword(keyword) or 0
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", keyword)
-    return f"{words} ({number >> 16:04X},{number & 0xFFFF:04X})"
+    return f"{dictionary_description(number)} ({number >> 16:04X},{number & 0xFFFF:04X})"
 
 
 class Values:

@@ -114,7 +114,7 @@ def frame(header: Header, layout: Layout, index: int = 0) -> npt.NDArray[np.int3
     size than the header says, and a transfer syntax whose decoder is not installed.
     """
     plugin = _plugin(header)
-    data = header.dataset.get("PixelData")
+    data = next(iter(header.each("PixelData")), None)
     if not isinstance(data, bytes) or not data:
         raise header.refuse(f"has no {tag('PixelData')}, or none that is whole")
     if header.syntax.is_encapsulated:
@@ -178,8 +178,8 @@ def _compressed(header: Header, layout: Layout, index: int, data: bytes, plugin:
 
 def _frame(header: Header, layout: Layout, index: int, data: bytes) -> bytes:
     """Return the bytes of a compressed frame."""
-    tables = [header.dataset.get(word) for word in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
-    offsets = (tables[0], tables[1]) if tables[0] and tables[1] else None
+    tables = [*header.each("ExtendedOffsetTable"), *header.each("ExtendedOffsetTableLengths")]
+    offsets = (tables[0], tables[1]) if len(tables) == 2 else None
     return get_frame(data, index, number_of_frames=layout.frames, extended_offsets=offsets)
 
 

@@ -22,7 +22,7 @@ from loligo.types import Volume, VolumeHeader
 
 MAX_SLICES = 4096
 """Files that a series may have."""
-EVEN = 0.1
+EVEN = 0.2
 """Part of their distance by which slices may lie beside an even grid: positions are rounded in headers."""
 SAME = 1e-3
 """Largest difference of direction cosines, or of spacings as a part of themselves, that counts as none."""
@@ -127,8 +127,8 @@ def _of_file(header: Header, frames: int) -> Iterator[_Slice]:
         return
     if len(each) != frames:
         raise header.refuse(
-            f"has {frames} frames {tag('NumberOfFrames')} and says where {len(each)} of them lie"
-            f" {tag('PerFrameFunctionalGroupsSequence')}; a film is not read, each frame of a volume needs its place"
+            f"its {tag('NumberOfFrames')} is {frames}, and {tag('PerFrameFunctionalGroupsSequence')} says where"
+            f" {len(each)} of them lie; a film is not read, and each frame of a volume needs its place"
         )
     shared = header.item("SharedFunctionalGroupsSequence")
     for index, own in enumerate(each):
@@ -209,7 +209,10 @@ def _place(path: Path, slices: Sequence[_Slice]) -> VolumeHeader:
     header.set_data_dtype(np.float32)
     header.set_data_shape((columns, rows, len(slices)))
     header.set_sform(affine, _SCANNER)
-    header.set_qform(affine, _SCANNER)
+    try:
+        header.set_qform(affine, _SCANNER)
+    except Exception as error:  # nibabel's, where numbers are so far apart that they make no grid
+        raise UnreadableImage(path, "its spacing and directions make no grid") from error
     header.set_xyzt_units("mm")
     return nifti_header.place(path, header)
 
