@@ -43,6 +43,7 @@ _KEYWORDS = """
 _TAGS: list[BaseTag | int] = [tag_for_keyword(word) or 0 for word in _KEYWORDS.split()]
 _PIXELS = 0x7FE00001  # where the tables of frames and the pixels begin
 _CHUNK = 1 << 20
+_SMALL, _DENSE = 2**26, 200  # bytes that any file may become, and times its own that a larger one may
 
 
 def tag(keyword: str) -> str:
@@ -184,10 +185,11 @@ def _guessed(stream: BinaryIO) -> tuple[bool, bool]:
 def _inflated(path: Path, stream: BinaryIO) -> bytes:
     """Inflate what is left of a stream, up to a bound."""
     inflate, found = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
+    most = min(MAX_INFLATED, max(_SMALL, _DENSE * path.stat().st_size))
     for chunk in iter(lambda: stream.read(_CHUNK), b""):
-        found += inflate.decompress(chunk, MAX_INFLATED + 1 - len(found))
-        if len(found) > MAX_INFLATED:
-            raise UnreadableImage(path, f"inflates to more than {MAX_INFLATED:,} bytes; save it uncompressed")
+        found += inflate.decompress(chunk, most + 1 - len(found))
+        if len(found) > most:
+            raise UnreadableImage(path, f"inflates to more than {most:,} bytes; save it uncompressed")
     return bytes(found)
 
 

@@ -18,6 +18,7 @@ from nibabel.nifti1 import Nifti1Header
 from loligo.io import dicom_grey, dicom_header, dicom_kind, dicom_pixels, nifti, nifti_header
 from loligo.io.content import UnreadableImage
 from loligo.io.dicom_header import Header, Values, tag
+from loligo.io.nifti_header import SPACINGS
 from loligo.types import Volume, VolumeHeader
 
 MAX_SLICES = 4096
@@ -30,6 +31,7 @@ SAME = 1e-3
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _SCANNER = 1  # NIfTI's code of a form that leads to the scanner's own space
 _FLOATS = 20  # bytes a voxel, as of NIfTI
+_FARTHEST = 1e5  # mm from the scanner's centre
 _MAX_SIDE = 32_767  # voxels that NIfTI's header holds
 
 
@@ -199,20 +201,25 @@ def _place(path: Path, slices: Sequence[_Slice]) -> VolumeHeader:
     """Return where the voxels lie, as the NIfTI file that holds the slices in their order would say."""
     first = slices[0]
     rows, columns = first.header.whole("Rows"), first.header.whole("Columns")
+    step = _step(path, slices)
+    sides = (*first.spacing, float(np.linalg.norm(step)))
+    if not SPACINGS[0] <= min(sides) <= max(sides) <= SPACINGS[1] or np.abs(first.position).max() > _FARTHEST:
+        raise UnreadableImage(
+            path,
+            f"has a spacing of {nifti_header.in_mm(sides)}, {np.abs(first.position).max():.3g} mm from the scanner's centre;"
+            f" {SPACINGS[0]:g} to {SPACINGS[1]:g} mm, at most {_FARTHEST:g} mm from it, are allowed",
+        )
     affine = np.eye(4)
     affine[:3, 0] = first.directions[0] * first.spacing[1]
     affine[:3, 1] = first.directions[1] * first.spacing[0]
-    affine[:3, 2] = _step(path, slices)
+    affine[:3, 2] = step
     affine[:3, 3] = first.position
     affine[:3] *= _LPS_TO_RAS[:, None]
     header = Nifti1Header()
     header.set_data_dtype(np.float32)
     header.set_data_shape((columns, rows, len(slices)))
     header.set_sform(affine, _SCANNER)
-    try:
-        header.set_qform(affine, _SCANNER)
-    except Exception as error:  # nibabel's, where numbers are so far apart that they make no grid
-        raise UnreadableImage(path, "its spacing and directions make no grid") from error
+    header.set_qform(affine, _SCANNER)
     header.set_xyzt_units("mm")
     return nifti_header.place(path, header)
 
