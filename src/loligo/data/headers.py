@@ -56,7 +56,7 @@ def add(rows: pd.DataFrame, every: bool = True) -> pd.DataFrame:
 def _of(path: str) -> DicomKind | None:
     """Return what the header of a file says; None where it is not DICOM, or cannot be opened by its name in a table."""
     try:
-        return io.dicom(Path(path))
+        return io.about(Path(path))
     except io.UnreadableImage:
         return None
 
@@ -98,7 +98,7 @@ def _make(path: Path) -> None:
 
 def modalities(path: Path) -> tuple[str, ...]:
     """Return the modality of a DICOM file and those that are one with it, such as CR and DX; none for other files."""
-    found = io.dicom(path)
+    found = io.about(path)
     if not found or not found.acquisition:
         return ()
     own = found.acquisition.modality

@@ -135,7 +135,7 @@ def sift(paths: Iterable[Path]) -> tuple[list[Path], pd.DataFrame]:
     series: set[tuple[Path, str]] = set()
     for path in paths:
         try:
-            if io.kind(path) == "volume" and (found := io.dicom(path)) and found.series:
+            if io.kind(path) == "volume" and (found := io.about(path)) and found.series:
                 if (path.parent, found.series) in series:
                     continue
                 series.add((path.parent, found.series))

@@ -26,8 +26,8 @@ __all__ = [
     "Kind",
     "Reader",
     "UnreadableImage",
+    "about",
     "describe",
-    "dicom",
     "files",
     "kind",
     "load",
@@ -186,7 +186,7 @@ def files(path: Path) -> tuple[Path, ...]:
     return found
 
 
-def dicom(path: Path) -> DicomKind | None:
+def about(path: Path) -> DicomKind | None:
     """Return what a DICOM header says; None for other files. Raises ``UnreadableImage`` where it cannot be opened."""
     if not sniff_dicom(content.head(path)):
         return None

@@ -10,6 +10,7 @@ import math
 import re
 import warnings
 import zlib
+from collections.abc import MutableSequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -68,7 +69,7 @@ class Values:
             value = self.dataset.get(keyword)
             if value is None or value == "":
                 return []
-            return [value] if isinstance(value, str | bytes) or not hasattr(value, "__iter__") else list(value)
+            return list(value) if isinstance(value, MutableSequence) else [value]  # a name has letters, not values
         except Exception as error:  # pydicom converts late, and raises what a broken value happens to cause
             raise self.refuse(f"its {tag(keyword)} cannot be read ({type(error).__name__})") from None
 

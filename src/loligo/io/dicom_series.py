@@ -206,8 +206,8 @@ def _place(path: Path, slices: Sequence[_Slice]) -> VolumeHeader:
     if not SPACINGS[0] <= min(sides) <= max(sides) <= SPACINGS[1] or np.abs(first.position).max() > _FARTHEST:
         raise UnreadableImage(
             path,
-            f"has a spacing of {nifti_header.in_mm(sides)}, {np.abs(first.position).max():.3g} mm from the scanner's centre;"
-            f" {SPACINGS[0]:g} to {SPACINGS[1]:g} mm, at most {_FARTHEST:g} mm from it, are allowed",
+            f"has a spacing of {nifti_header.in_mm(sides)}, {np.abs(first.position).max():.3g} mm from the scanner's"
+            f" centre; {SPACINGS[0]:g} to {SPACINGS[1]:g} mm, at most {_FARTHEST:g} mm from it, are allowed",
         )
     affine = np.eye(4)
     affine[:3, 0] = first.directions[0] * first.spacing[1]
