@@ -65,9 +65,7 @@ def test_check_names_what_is_wrong(columns, message):
 def test_check_names_ten_overlapping_patients_and_counts_the_rest():
     n = 13
     rows = {"path": [f"{i}" for i in range(2 * n)], "split": ["train"] * n + ["test"] * n}
-    with pytest.raises(
-        ValueError, match=r"13 patient\(s\).*: 0, 1, 10, .* and 3 more, the first with 0 and 13; keep each in one"
-    ):
+    with pytest.raises(ValueError, match=r"13 patient\(s\).*: 0, 1, 10, .* and 3 more, .* 0 and 13; keep each in one"):
         manifest.check(pd.DataFrame(rows | {"patient": [*map(str, range(n))] * 2}))
 
 
@@ -304,7 +302,7 @@ def test_a_manifest_that_is_no_file_does_not_hang(tmp_path):
 
 def test_patients_are_the_same_however_they_are_typed():
     assert list(manifest.check(frame(patient=[7.0, None]))["patient"]) == ["7", ""]
-    with pytest.raises(ValueError, match="stand in more than one split: 7, the first with /d/a.png and /d/b.png; keep"):
+    with pytest.raises(ValueError, match=r"more than one split: 7, the first with /d/a\.png and /d/b\.png; keep"):
         manifest.check(frame(patient=[7.0, " 7"]))
 
 
