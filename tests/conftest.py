@@ -30,6 +30,7 @@ def _few_threads() -> None:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOLIGO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("LOLIGO_PATIENT_KEY", str(tmp_path_factory.getbasetemp() / "key" / "patients.key"))
 
 
 def anatomy(count: int, size: int = 32, seed: int = 0) -> np.ndarray:

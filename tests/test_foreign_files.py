@@ -21,7 +21,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     (folder / "case.dcm").write_bytes(bytes(128) + b"DICM")
     made = api.train("gaussian", folder, folder / "run", preset="tiny")
     rejected = pd.read_csv(made.folder / "rejected.csv")
-    assert rejected["reason"].str.startswith("its content is DICOM").all() and len(rejected) == 1
+    assert rejected["reason"].str.startswith("is DICOM that holds nothing").all() and len(rejected) == 1
     return made
 
 

@@ -16,7 +16,7 @@ from loligo import __version__, cross_calibration, io, scoring
 from loligo import calibration as calibrations
 from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
-from loligo.data import checks, copies, inputs, manifest
+from loligo.data import checks, copies, headers, inputs, manifest
 from loligo.data.dataset import AllRejected, no_rejections, refuse_mixed
 from loligo.data.decode import shared_spacing
 from loligo.data.places import AS_NAMED, Layout
@@ -110,6 +110,12 @@ def train_run(
     if calibration is not None:
         extra, unread = _listing(calibration, "train", strict)
         rows, rejected = _joined(rows, extra), pd.concat([rejected, unread], ignore_index=True)
+    if modalities := headers.shared_modalities(rows.loc[rows["split"].isin(("train", "calibration")), "path"]):
+        run.about["data"]["modalities"] = list(modalities)
+        rows, others = headers.only(rows, modalities)
+        rejected = pd.concat([rejected, others], ignore_index=True)
+        if strict and len(others):
+            raise ValueError(f"{others['path'][0]}: {others['reason'][0]}")
     rows, folds = _planned(run, rows)
     with _leaving_nothing(run):
         if run.train.devices > 1 and not processes.inside():

@@ -76,6 +76,9 @@ class PreprocessingConfig:
     window: WindowName = "brain"
     """What of a volume becomes black and white: z-scores of each brain, the soft tissue of a CT in HU, or 0 and 1, to
     which it was mapped before."""
+    voi: int = field(default=1, metadata={"least": 0})
+    """Which VOI LUT or window of a DICOM radiograph becomes black and white: 1 the first of its file, 2 the second and
+    so on, 0 the full range that its header allows; a file without any has that, too, and the warning no_window."""
 
 
 def replaced(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -156,7 +156,8 @@ class Detector:
     def _about_data(self) -> dict[str, Any]:
         about = dict(self.settings.about["data"]) if isinstance(self.settings, Run) else {}
         spacing = {"spacing": list(self.preprocessing.spacing)} if self.preprocessing.spacing else {}
-        return about | spacing | {"false_alarm_rate": self.calibration.false_alarm_rate}
+        modalities = {"modalities": list(self.preprocessing.modalities)} if self.preprocessing.modalities else {}
+        return about | spacing | modalities | {"false_alarm_rate": self.calibration.false_alarm_rate}
 
     @property
     def calibration(self) -> Calibration:

@@ -126,7 +126,10 @@ def _original(data: Dataset, row: int, prediction: Prediction, shown: Geometry) 
     """
     geometry = prediction.geometry
     with contextlib.suppress(OSError, ValueError, MemoryError):
-        if geometry.source and (image := io.read(geometry.source)).geometry.shape == geometry.shape:
+        if (
+            geometry.source
+            and (image := io.read(geometry.source, data.preprocessing.voi)).geometry.shape == geometry.shape
+        ):
             pixels: Floats = resized(image.pixels[:1], shown.shape)[0]
             return pixels
     return prediction.restore(data.batch([row])[0, 0].numpy(), shown)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,27 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class Acquisition:
+    """How an image was taken, as far as its DICOM header says so; what it does not say is empty or None."""
+
+    modality: str
+    """Such as CR, DX, MG, CT or MR."""
+    view: str = ""
+    """Such as PA, AP, LL, CC or MLO."""
+    laterality: str = ""
+    """R, L, U (unpaired) or B (both)."""
+    body_part: str = ""
+    """Such as CHEST."""
+    age: float | None = None
+    """The patient's, in years; 90 for all who are older, of whom there are few enough to be recognised."""
+    manufacturer: str = ""
+    """Of the device."""
+    spacing_at: Literal["", "body", "detector"] = ""
+    """Where the spacing of a projection holds: in the body, to which it was calibrated, or at the detector, which
+    shows the body larger than it is."""
+
+
+@dataclass(frozen=True)
 class Image:
     """One image with where it came from and what its numbers mean."""
 
@@ -57,6 +78,10 @@ class Image:
     """(row, column) distance of pixel centres in mm; None where the file does not say."""
     orientation: tuple[str, str] | None = None
     """Where rows and columns run to in the patient; see `Geometry`."""
+    acquisition: Acquisition | None = None
+    """How it was taken; None where its file has no such header."""
+    remarks: tuple[str, ...] = ()
+    """Names of warnings that its file gives cause to; see `loligo.data.checks.WARNINGS`."""
 
     @property
     def geometry(self) -> Geometry:
@@ -67,13 +92,15 @@ class Image:
 
 @dataclass(frozen=True)
 class VolumeHeader:
-    """What a NIfTI file says of its voxels, without them: all that is needed to write others onto its grid.
+    """What a NIfTI file or a DICOM series says of its voxels, without them: enough to write others onto its grid.
+
+    A series counts as the NIfTI file that holds its slices one behind the other.
 
     World coordinates are in mm and run to the patient's right, front and head (RAS+).
     """
 
     source: Path
-    """The file that it was read from."""
+    """The file that it was read from; of a DICOM series, one of its files."""
     shape: tuple[int, int, int]
     """(X, Y, Z) voxels to the right, to the front and up, as `Volume.voxels` has them."""
     affine: npt.NDArray[np.float64]
@@ -94,6 +121,8 @@ class Volume(VolumeHeader):
 
     voxels: npt.NDArray[np.float32]
     """(X, Y, Z) float32 in the file's own units, its scaling applied."""
+    acquisition: Acquisition | None = None
+    """How it was taken; None where its file has no such header."""
 
     @property
     def geometry(self) -> VolumeHeader:

@@ -337,7 +337,7 @@ def test_bad_files_are_set_apart_with_their_reason(rows, tmp_path):
         assert list(data.rows["label"]) == [0, 2, 4]
         assert list(data.rows.index) == [0, 1, 2]
         assert list(data.rejected["path"]) == [str(tmp_path / "1.png"), str(tmp_path / "3.png")]
-        assert data.rejected["reason"][0].startswith("its content is text or CSV, not PNG")
+        assert data.rejected["reason"][0].startswith("its content is text or CSV, not DICOM, PNG")
         assert "No such file" in data.rejected["reason"][1]
         with pytest.raises(ValueError, match=r"^[^ ]*1\.png: its content is text or CSV"):
             load(rows, tmp_path, strict=True)

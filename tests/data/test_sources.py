@@ -8,6 +8,7 @@ import pandas as pd
 import PIL.Image
 import pytest
 
+import dicom_files
 from loligo.data import inputs, sources
 from loligo.data.sources import chexpert, covidx, folder, zhanglab
 
@@ -334,6 +335,8 @@ def write_each_source(root):
     write_covidx(root / "covidx", [f"{i} {i}.png normal" for i in range(40)], ["x a.png positive"])
     (root / "chexpert").mkdir()
     write_chexpert(root / "chexpert", [film(i, No_Finding=1) for i in range(40)])
+    for i in range(20):
+        dicom_files.write(root / "dicom" / f"{i}", np.full((8, 8), i, np.uint16), PatientID=str(i))
     (root / "mood" / "brain" / "brain_train").mkdir(parents=True)
     for i in range(20):
         header = gzip.compress((348).to_bytes(4, "little") + bytes([i]))

@@ -158,7 +158,7 @@ def test_limit_lies_below_pillows_own(tmp_path, side, recwarn):
 
 def test_broken_files_are_refused(tmp_path):
     (tmp_path / "text.png").write_text("not an image")
-    refuse(tmp_path / "text.png", "its content is text or CSV, not PNG, JPEG, BMP, TIFF or NIfTI; leave it out")
+    refuse(tmp_path / "text.png", "its content is text or CSV, not DICOM, PNG, JPEG, BMP, TIFF or NIfTI; leave it out")
     (tmp_path / "zero.jpg").touch()
     refuse(tmp_path / "zero.jpg", "it is empty, 0 bytes")
     refuse(tmp_path / "absent.png", "No such file")

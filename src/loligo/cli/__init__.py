@@ -34,7 +34,7 @@ from loligo.names import nearest
 
 
 def index(argv: list[str]) -> None:
-    """write a manifest of a folder of images: loligo index folder|zhanglab|chexpert|covidx|mood DIR -o manifest.csv"""
+    """write a manifest of a folder of images: loligo index folder|dicom|zhanglab|chexpert|covidx|mood DIR -o M.csv"""
     from loligo.data import manifest, sources
 
     name = leading(index, argv, "SOURCE", sorted(sources.SOURCES))
@@ -42,7 +42,7 @@ def index(argv: list[str]) -> None:
     parser.add_argument("root", metavar="DIR", type=Path, help="folder that holds the images")
     parser.add_argument("-o", "--out", type=Path, required=True, help="manifest to write: .csv or .parquet")
     function = sources.SOURCES[name]
-    of_folder = {"normal", "abnormal", "masks", "patient"} if name == "folder" else set()
+    of_folder = {"normal", "abnormal", "masks", "patient"} if name in ("folder", "dicom") else set()
     parser.add_function_arguments(function, skip={"root"} | of_folder)
     if of_folder:
         add_layout(parser)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def _one(i: int, image: Given, preprocessing: Preprocessing) -> Decoded:
 def _image(image: Any) -> Image:
     """Return an array (H, W), or an image whose values are checked."""
     if isinstance(image, Image):
-        return Image(grey(np.asarray(image.pixels)), image.source, image.spacing, image.orientation)
+        return replace(image, pixels=grey(np.asarray(image.pixels)))
     values = np.asarray(image)
     if values.ndim != 2 or not values.size:
         raise ValueError(f"its shape is {values.shape}; give (H, W) of a pixel or more, or a stack (N, H, W) by itself")

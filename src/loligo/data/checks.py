@@ -36,6 +36,8 @@ _SAYS = {
     "tiny": f"has fewer than 1/{TINY} of the pixels a side that the network sees",
     "narrow_range": "uses less than half of its file's range, as 12-bit numbers in a 16-bit file do, and is dark to the"
     " method; save it scaled to the full range, as all that is trained on and scored",
+    "no_window": "has no VOI LUT or window in its DICOM header: black and white are the ends of the range that it may"
+    " store",
     "other_range": "is much brighter, darker or paler than the training images, as one of another bit depth or window",
     "inverted": "looks like the negative of the training images: black and white may be exchanged",
     "unlike_training": "is less like any training image than those are like each other; it may show something else",
@@ -55,7 +57,7 @@ def found(image: Image | Volume, levels: npt.NDArray[np.uint16], size: int) -> N
     low, high = np.percentile(pixels, TAILS)
     blank = bool(high - low < BLANK)
     side = sorted(image.geometry.shape)[-2]  # of a volume's slices, whatever their direction
-    return ordered(
+    seen = (
         name
         for name, is_so in (
             ("blank", blank),
@@ -64,6 +66,7 @@ def found(image: Image | Volume, levels: npt.NDArray[np.uint16], size: int) -> N
         )
         if is_so
     )
+    return ordered(seen, image.remarks if isinstance(image, Image) else ())
 
 
 def tissue(levels: npt.NDArray[np.uint16]) -> tuple[bool, ...]:

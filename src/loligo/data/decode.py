@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loligo import io
-from loligo.data import checks
+from loligo.data import checks, headers
 from loligo.data.preprocessing import Levels, Preprocessing
 from loligo.types import Geometry, Image, Volume, VolumeHeader
 
@@ -66,8 +66,9 @@ def decode(path: Path, preprocessing: Preprocessing) -> Decoded:
     """
     try:
         reader = io.reader(path)
+        headers.refuse_other(path, preprocessing.modalities)
         with _MEMORY.taken(reader.weigh(path)):
-            return prepared(reader.read(path), preprocessing)
+            return prepared(reader.read(path, preprocessing.voi), preprocessing)
     except MemoryError as error:
         raise io.UnreadableImage(path, "there is not enough memory to decode it; make it smaller") from error
 
@@ -91,14 +92,14 @@ def shared_spacing(paths: Iterable[str]) -> tuple[float, ...]:
 
     It is empty where the first file that can be read is an image. Loading says what is wrong with the others.
     """
-    headers = []
+    found = []
     for path in paths:
         with contextlib.suppress(ValueError):
             if io.kind(Path(path)) == "image":
                 break
-            from loligo.io import nifti  # here: it imports slowly, and images need it not
-
-            headers.append(nifti.read_header(Path(path)))
-    if not headers:
+            found.append(io.read_header(Path(path)))
+    if not found:
         return ()
-    return nifti.check_spacing(headers)
+    from loligo.io import nifti  # here: it imports slowly, and images need it not
+
+    return nifti.check_spacing(found)

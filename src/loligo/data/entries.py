@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loligo import io
+from loligo.data import headers
 from loligo.data.checks import Names
 from loligo.data.decode import Decoded, decode
 from loligo.data.preprocessing import Levels, Preprocessing
@@ -65,14 +66,23 @@ class Entry(NamedTuple):
 
 
 def wanted(source: str, preprocessing: Preprocessing, folder: Path) -> Wanted:
-    """Name a file's entry by all that decides its content; raises ``UnreadableImage`` where it cannot be opened."""
+    """Name a file's entry by all that decides its content.
+
+    Raises ``UnreadableImage`` where it cannot be opened, and for DICOM of another modality than those allowed.
+    """
+    headers.refuse_other(Path(source), preprocessing.modalities)
     p, content = preprocessing, content_hash(Path(source))
-    said = f"{FORMAT_VERSION} {p.size} {p.aspect} {p.axis} {p.window} {p.spacing} {content}"
+    said = f"{FORMAT_VERSION} {p.size} {p.aspect} {p.axis} {p.window} {p.spacing} {p.voi} {content}"
     return Wanted(source, content, folder / hashlib.sha256(said.encode()).hexdigest()[:40])
 
 
 def content_hash(path: Path) -> str:
-    """Hash a file's content; raises ``UnreadableImage`` where it cannot be read."""
+    """Hash a file's content, or that of all files of its DICOM series; raises ``UnreadableImage`` for one not read."""
+    found = [_hash(one) for one in io.files(path)]
+    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
     with io.opened(path) as stream:
         try:
             whole = hashlib.sha256()

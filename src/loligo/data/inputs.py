@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from loligo.data import manifest, patients
+from loligo.data import headers, manifest, patients
 from loligo.data.dataset import no_rejections
 from loligo.data.manifest import Listing
 from loligo.data.places import AS_NAMED, Found, Layout, Place
@@ -38,7 +38,7 @@ def resolve(
     given = as_list(data)
     if "" in given:
         raise ValueError("a path is empty; give a manifest, a folder or image files")
-    paths = [Path(path) for path in given]
+    paths = [path.parent if is_directory(path) else path for path in map(Path, given)]
     if absent := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(
             f"{', '.join(map(str, absent[:10]))}: no such file or folder; give a manifest, a folder or image files"
@@ -58,6 +58,11 @@ def resolve(
     return _files(paths, loose, layout.patient)
 
 
+def is_directory(path: Path) -> bool:
+    """Tell the DICOMDIR of a folder, which stands for it."""
+    return path.name.upper() == "DICOMDIR" and path.is_file()
+
+
 def _refuse(layout: Layout, what: str) -> None:
     """Raise where a user says of ``what`` is no folder what only sub-folders can tell."""
     if layout.normal or layout.abnormal or layout.masks or layout.patient:
@@ -72,4 +77,4 @@ def _files(paths: Sequence[Path], split: str, patient: str) -> Listing:
     rows = pd.DataFrame({"path": [manifest.writable(path) for path in kept], "split": split})
     if patient:
         rows["patient"] = patients.of([Found(path, (path.parent.name,), Place()) for path in kept], patient)
-    return Listing(manifest.check(rows), rejected)
+    return Listing(manifest.check(headers.add(rows, not patient)), rejected)

@@ -127,12 +127,18 @@ def check(frame: pd.DataFrame, split: str = "") -> pd.DataFrame:
 def sift(paths: Iterable[Path]) -> tuple[list[Path], pd.DataFrame]:
     """Return the files that a reader takes, by their content, and a table of the others: columns path, reason.
 
+    The first file of a DICOM series in a folder stands for all of them.
+
     Raises ``AllRejected`` where there are files and none is left.
     """
     kept, rejected = [], []
+    series: set[tuple[Path, str]] = set()
     for path in paths:
         try:
-            io.kind(path)
+            if io.kind(path) == "volume" and (found := io.about(path)) and found.series:
+                if (path.parent, found.series) in series:
+                    continue
+                series.add((path.parent, found.series))
             kept.append(path)
         except io.UnreadableImage as error:
             rejected.append((path, str(error).removeprefix(f"{path}: ")))
@@ -191,7 +197,8 @@ def _log(rejected: pd.DataFrame) -> None:
     if len(rejected):
         kinds = Counter(io.describe(Path(path)) for path in rejected["path"])
         said = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-        log.warning("%d files were passed over: %s; the first is %s", len(rejected), said, rejected["path"][0])
+        first = f"{rejected['path'][0]}: {rejected['reason'][0]}"
+        log.warning("%d files were passed over: %s; the first is %s", len(rejected), said, first)
 
 
 def trained_on(rows: pd.DataFrame) -> set[tuple[str, Path]]:
@@ -277,4 +284,8 @@ def _check_patients(frame: pd.DataFrame) -> None:
     known = frame[frame["patient"] != ""]
     splits = known.groupby("patient")["split"].nunique()
     if len(shared := splits.index[splits > 1]):
-        raise ValueError(f"{len(shared)} patient(s) stand in more than one split: {some(shared)}; keep each in one")
+        files = known.loc[known["patient"] == shared[0]].drop_duplicates("split")["path"].head(2)
+        raise ValueError(
+            f"{len(shared)} patient(s) stand in more than one split: {some(shared)}, the first with"
+            f" {' and '.join(files)}; keep each in one"
+        )

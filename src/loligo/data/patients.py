@@ -37,7 +37,14 @@ def notes(images: Sequence[Found], rows: pd.DataFrame, how: str) -> list[str]:
     known = rows.loc[rows["patient"] != "", "patient"]
     if len(known):
         rest = f"; {len(rows) - len(known)} images are of no known one" if len(known) < len(rows) else ""
-        return [f"{known.nunique()} patients are told by {how or 'their folders'}, each kept in one split{rest}"]
+        source = how or ("their DICOM headers" if "modality" in rows else "their folders")
+        told = [f"{known.nunique()} patients are told by {source}, each kept in one split{rest}"]
+        if "modality" in rows and not how and known.nunique() == 1 and len(rows) > 1:
+            told.append(
+                "all images have one Patient ID (0010,0020); where that was blanked, say whose they are: --patient"
+                " folder, or a pattern such as --patient '(.*)' where each is of another one"
+            )
+        return told
     folders = {image.parts for image in images if _folder(image, True)}
     if len(folders) < _MANY:
         return []

@@ -42,6 +42,10 @@ class Preprocessing:
     """Give each slice's position, from -0.5 to 0.5, as a channel of its own."""
     spacing: tuple[float, ...] | None = None
     """Distance of voxels along X, Y, Z in mm that a volume must have; None takes any."""
+    voi: int = 1
+    """Number of the VOI LUT or window of a DICOM radiograph; 0 is its full range."""
+    modalities: tuple[str, ...] = ()
+    """Those that a DICOM file may have; empty takes any."""
 
     def __post_init__(self) -> None:
         if self.size < 1:

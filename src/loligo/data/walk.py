@@ -16,7 +16,10 @@ _PAGES = ("scoring.json", "metrics.json", "report.html", "benchmark.json", "benc
 _RESULTS = {*_FILES, *_WEIGHTS, *_PAGES, "maps", "figures", "scores", "sample", "pixel"}
 """What a run, a scoring and a report write; only beside a table or configuration of theirs is it taken for that."""
 _HIDDEN = frozenset(
-    ("thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "lost+found")
+    (
+        *("dicomdir", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin"),
+        *("system volume information", "lost+found"),
+    )
 )
 
 
@@ -62,7 +65,7 @@ def walk(root: Path) -> Walk:
 
 
 def is_hidden(path: Path) -> bool:
-    """Tell files and folders that are none of ours by their name: hidden ones, and those that systems leave."""
+    """Tell files and folders that are none of ours by their name: hidden ones, those that systems leave, lists."""
     return path.name.startswith((".", "__MACOSX")) or path.name.lower() in _HIDDEN
 
 

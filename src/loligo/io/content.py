@@ -15,9 +15,6 @@ UNPACK = "unpack it"
 LEAVE_OUT = "leave it out"
 
 _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (  # where, what stands there, whose it is, what to do
-    (128, b"DICM", "DICOM", CONVERT),
-    (0, b"\x08\x00\x05\x00", "DICOM without a preamble", CONVERT),
-    (0, b"\x08\x00\x08\x00", "DICOM without a preamble", CONVERT),
     (0, b"%PDF", "PDF", LEAVE_OUT),
     (0, b"GIF8", "GIF", CONVERT),
     (8, b"WEBP", "WebP", CONVERT),

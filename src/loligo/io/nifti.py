@@ -49,7 +49,7 @@ def read(path: Path) -> Volume:
         raise UnreadableImage(
             path, f"{wrong:,} of {stored.size:,} voxels are NaN, infinite or beyond float32; give each a number"
         )
-    return Volume(**vars(where), voxels=_upright(stored, where))
+    return Volume(**vars(where), voxels=upright(stored, where))
 
 
 def weigh(path: Path) -> int:
@@ -83,7 +83,7 @@ def read_mask(path: Path, like: VolumeHeader) -> npt.NDArray[np.bool_]:
         raise UnreadableImage(path, f"lies up to {apart:.3g} mm beside its image {like.source}; save it on that grid")
     refuse_claim(path, header, mask=True)
     marked = _stored(path, header) > 0
-    return np.asarray(_upright(marked, mask))
+    return np.asarray(upright(marked, mask))
 
 
 def write(path: Path, voxels: npt.NDArray[Any], like: VolumeHeader) -> None:
@@ -160,7 +160,7 @@ def _stored(path: Path, header: Nifti1Header) -> npt.NDArray[np.float32]:
         raise UnreadableImage(path, f"its voxels cannot be decoded ({reason(error)})") from error
 
 
-def _upright(stored: npt.NDArray[T], where: VolumeHeader) -> npt.NDArray[T]:
+def upright(stored: npt.NDArray[T], where: VolumeHeader) -> npt.NDArray[T]:
     """Return voxels of the file's own shape and order of axes as (X, Y, Z) in RAS+ order."""
     turned = apply_orientation(stored.reshape(where.file_shape[:3]), _turn(where.file_axes))
     return np.ascontiguousarray(turned)

@@ -123,6 +123,11 @@ class Run(Settings):
         return tuple(self.about["data"].get("spacing", ()))
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that DICOM files must have: those of its training images, where these were DICOM."""
+        return tuple(self.about["data"].get("modalities", ()))
+
+    @property
     def begun(self) -> bool:
         """Say whether a training has kept something here: what an epoch, the model or the calibration made."""
         return any(path.is_file() for path in (self.files.checkpoint, self.files.model, self.files.calibration))
@@ -212,6 +217,9 @@ def _about(values: dict[str, Any]) -> dict[str, Any]:
     spacing = about["data"].get("spacing", [])
     if not (isinstance(spacing, list) and len(spacing) in (0, 3) and all(map(_is_length, spacing))):
         raise ValueError(f"data.spacing is {spacing!r}; it must be 3 distances in mm")
+    modalities = about["data"].get("modalities", [])
+    if not (isinstance(modalities, list) and all(isinstance(one, str) for one in modalities)):
+        raise ValueError(f"data.modalities is {modalities!r}; it must be a list such as [CR, DX]")
     if (precision := values.get("precision", "float32")) not in ("bf16", "float32"):
         raise ValueError(f"precision is {precision!r}; it must be bf16 or float32")
     return about | {key: values[key] for key in ("precision", DIGEST) if key in values}

@@ -97,11 +97,25 @@ class Settings:
         """Distance of voxels in mm that volumes must have; empty where it may be any."""
         return ()
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that DICOM files must have; empty where they may have any."""
+        return ()
+
     def preprocess(self) -> Preprocessing:
         """Return how images become what the method sees."""
         config, own = self.preprocessing, self.method_config
         position = isinstance(own, SliceConfig) and own.position
-        return Preprocessing(own.size, config.aspect, config.axis, config.window, position, self.spacing or None)
+        return Preprocessing(
+            own.size,
+            config.aspect,
+            config.axis,
+            config.window,
+            position,
+            self.spacing or None,
+            config.voi,
+            self.modalities,
+        )
 
     def difference(self, other: Self) -> str:
         """Name the first option in which two settings differ; empty where there is none."""

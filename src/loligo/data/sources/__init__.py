@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from loligo.data.sources import chexpert, covidx, folder, mood, zhanglab
+from loligo.data.sources import chexpert, covidx, dicom, folder, mood, zhanglab
 from loligo.names import nearest
 
 SOURCES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "folder": folder.index,
+    "dicom": dicom.index,
     "zhanglab": zhanglab.index,
     "chexpert": chexpert.index,
     "covidx": covidx.index,

@@ -18,7 +18,7 @@ from typing import Literal
 import pandas as pd
 
 from loligo.config import HELD_OUT
-from loligo.data import folder_names, manifest, patients
+from loligo.data import folder_names, headers, manifest, patients
 from loligo.data.manifest import Listing
 from loligo.data.mask_names import Pairs, match
 from loligo.data.places import AS_NAMED, Found, Layout, Places
@@ -172,6 +172,7 @@ def _rows(images: Sequence[Found], loose: str, layout: Layout, pairs: Pairs) -> 
         rows.append((manifest.writable(image.path), split, label, manifest.writable(mask) if mask else ""))
     table = pd.DataFrame(rows, columns=["path", "split", "label", "mask"])
     table["patient"] = patients.of(images, layout.patient)
+    table = headers.add(table, not layout.patient)
     sick = set(table.loc[(table["label"] == 1) & (table["split"] == "validation"), "patient"]) - {""}
     table.loc[table["split"].isin(LEARN) & table["patient"].isin(sick), "split"] = "validation"
     return table.assign(source="folder")

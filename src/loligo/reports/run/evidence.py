@@ -51,6 +51,12 @@ class Evidence:
         """Name the method; empty where config.yaml is missing."""
         return str((self.config or {}).get("method", ""))
 
+    @property
+    def voi(self) -> int:
+        """Return the number of the VOI LUT or window by which the run shows DICOM radiographs."""
+        found = ((self.config or {}).get("preprocessing") or {}).get("voi", 1)
+        return found if isinstance(found, int) else 1
+
     def with_label(self, label: int | None) -> pd.DataFrame:
         """Return the rows labelled 0 or 1, or with None those without label."""
         column = self.scores["label"]

@@ -63,7 +63,7 @@ def groups(evidence: Evidence, colours: Calibration, page: Path) -> list[Group]:
             continue
         cards = [_card(evidence, row, page) for _, row in rows.iterrows()]
         shown = zip(cards[:PICTURED], rows.head(PICTURED).iterrows(), strict=True)
-        pictured = tuple(replace(card, pictures=_pictures(evidence.folder, row, colours)) for card, (_, row) in shown)
+        pictured = tuple(replace(card, pictures=_pictures(evidence, row, colours)) for card, (_, row) in shown)
         found.append(Group(title, meaning, pictured, tuple(cards[PICTURED:])))
     return found
 
@@ -124,11 +124,12 @@ def _links(folder: ScoreFolder, row: pd.Series[Any], page: Path) -> Iterator[tup
             yield column, quote(Path(os.path.relpath(path, page.parent)).as_posix())
 
 
-def _pictures(folder: ScoreFolder, row: pd.Series[Any], colours: Calibration) -> tuple[Picture, ...]:
+def _pictures(evidence: Evidence, row: pd.Series[Any], colours: Calibration) -> tuple[Picture, ...]:
     """Return the pictures of an image or of a volume."""
+    folder = evidence.folder
     image, mask = Path(row["path"]), Path(row["mask"]) if row["mask"] else None
     heat, made, overlay = (
         folder.artefact(row[key]) if row[key] else None for key in ("map", "reconstruction", "overlay")
     )
     draw = slices.pictures if is_volume(image, heat) else pictures
-    return draw(Sources(image, made, heat, mask, overlay), colours)
+    return draw(Sources(image, made, heat, mask, overlay, evidence.voi), colours)

@@ -35,13 +35,15 @@ class Sources:
     map: Path | None
     mask: Path | None
     overlay: Path | None = None
+    voi: int = 1
+    """Number of the VOI LUT or window of a DICOM radiograph."""
 
 
 def pictures(files: Sources, colours: Calibration) -> tuple[Picture, ...]:
     """Return the pictures that there are, heat by the colours of a calibration; one that cannot be made says why."""
     name = files.image.name
     try:
-        grey = thumbnail(io.read(files.image).pixels)
+        grey = thumbnail(io.read(files.image, files.voi).pixels)
     except Exception as error:  # whatever a decoder raises on a broken file: it must not cost the report
         missing = Picture("input", "", f"cannot be read: {reason(error, files.image)}")
         return (missing, *(_written(files.overlay, name) if files.overlay else ()))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from loligo import io
 from loligo.calibration import Calibration
 from loligo.io import regions
 from loligo.reports.common import planes
 from loligo.reports.common.pictures import SIDE, Picture, reason, uri
 from loligo.reports.run.pictures import Sources
+from loligo.types import Volume
 
 
 def pictures(files: Sources, colours: Calibration) -> tuple[Picture, ...]:
@@ -18,7 +22,7 @@ def pictures(files: Sources, colours: Calibration) -> tuple[Picture, ...]:
 
     name = files.image.name
     try:
-        volume = nifti.read(files.image)
+        volume = _volume(files.image)
         heat = colours.heat(regions.smooth(nifti.read(files.map).voxels)) if files.map else None
         mask = nifti.read_mask(files.mask, volume) if files.mask else None
         if heat is not None and heat.shape != volume.shape:
@@ -39,3 +43,9 @@ def pictures(files: Sources, colours: Calibration) -> tuple[Picture, ...]:
     alts = [f"heat over {name}, {plane.title}{marked}" for plane in shown]
     pairs = zip(shown, alts, strict=True)
     return (*found, *(Picture(f"heat, {plane.axis}", uri(plane.marked, "JPEG"), alt) for plane, alt in pairs))
+
+
+def _volume(path: Path) -> Volume:
+    if not isinstance(volume := io.load(path), Volume):
+        raise io.UnreadableImage(path, "is an image where a volume is needed")
+    return volume

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from loligo import io
-from loligo.data import manifest
+from loligo.data import headers, manifest
 from loligo.data.arrays import from_images
 from loligo.data.neighbours import Neighbours, Training
 from loligo.detector import Detector
@@ -69,7 +69,9 @@ class Examiner:
 
         Raises ValueError, which names the file, where it cannot be read, or its score or map is not a number.
         """
-        image, detector = io.load(path), self.detector
+        detector, voi = self.detector, self.detector.preprocessing.voi
+        headers.refuse_other(path, detector.preprocessing.modalities)
+        image = io.load(path, voi)
         data = detector.checked(from_images([image], detector.preprocessing))
         (prediction,) = detector.predictions(data)
         if prediction.network_map is not None and not np.isfinite(prediction.network_map).all():
@@ -85,7 +87,7 @@ class Examiner:
             map=prediction.map,
             reconstruction=prediction.reconstruction,
             neighbours=near,
-            normals=tuple(io.read(one) for one in near.paths) if near else (),
+            normals=tuple(io.read(one, voi) for one in near.paths) if near else (),
             warnings=prediction.warnings,
         )
 

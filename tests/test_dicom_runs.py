@@ -1,0 +1,193 @@
+"""DICOM through the verbs: mixed folders, what is rejected, maps on the images' own grids, and no patient written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from pydicom import uid
+
+from conftest import anatomy
+from dicom_files import NAME, PATIENT, ROOT, series, write
+from loligo import api, io
+from loligo.cli import main
+from loligo.data import cache
+from loligo.data.preprocessing import Preprocessing
+from loligo.detector import Detector
+from loligo.io import nifti
+from loligo.runs.run import Run
+
+SECRETS = (NAME, PATIENT, ROOT, "PLANTED", "19531224")
+
+
+def stored(seed: int, shape: tuple[int, int] = (40, 24)) -> np.ndarray:
+    """Return a radiograph that is not square, 12 bits."""
+    image = anatomy(1, 40, seed)[0, 0][: shape[0], : shape[1]]
+    return (image * 4095).round().astype(np.uint16)
+
+
+def normals(folder: Path, count: int = 24) -> None:
+    for i in range(count):
+        tags = {"PatientID": f"{PATIENT}{i // 2}", "PatientBirthDate": "19531224", "ViewPosition": "PA"}
+        tags |= {"WindowCenter": [2048, 1000], "WindowWidth": [4096, 500], "StudyDescription": NAME}
+        tags |= {"PhotometricInterpretation": "MONOCHROME1"} if i % 2 else {}
+        image = stored(i)
+        write(folder / f"site{i % 2}" / f"IM{i}", 4095 - image if i % 2 else image, **tags)
+
+
+def others(folder: Path) -> None:
+    """Write what a study holds beside radiographs."""
+    write(folder / "report", stored(0), storage=uid.ComprehensiveSRStorage, Modality="SR")
+    write(folder / "state", stored(0), storage=uid.GrayscaleSoftcopyPresentationStateStorage, Modality="PR")
+    write(folder / "capture", stored(0), storage=uid.SecondaryCaptureImageStorage, Modality="OT")
+    write(folder / "mammogram", stored(0), storage=uid.DigitalMammographyXRayImageStorageForPresentation, Modality="MG")
+    series(folder / "ct", np.zeros((3, 8, 8), np.int16))
+    series(folder / "scout", np.zeros((1, 8, 8), np.int16), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+
+
+REASONS = {
+    "report": "its SOP Class UID (0008,0016) is Comprehensive SR Storage (Modality SR)",
+    "state": "is Grayscale Softcopy Presentation State Storage",
+    "capture": "is Secondary Capture Image Storage (Modality OT)",
+    "mammogram": "its Modality (0008,0060) is MG; CR and DX, as of most training images, are allowed",
+    "ct/IM0001": "its Modality (0008,0060) is CT; CR and DX",
+    "scout/IM0001": "its Image Type (0008,0008) says LOCALIZER",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("dicom")
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> Run:
+    normals(place / "in")
+    others(place / "in")
+    return api.train("gaussian", place / "in", place / "run", preset="tiny", preprocessing={"voi": 1})
+
+
+def rejected(path: Path, root: Path) -> dict[str, str]:
+    table = pd.read_csv(path)
+    return {
+        Path(one).relative_to(root).as_posix(): why for one, why in zip(table["path"], table["reason"], strict=True)
+    }
+
+
+def test_a_mixed_folder_trains_on_its_radiographs_alone(run: Run, place: Path) -> None:
+    found = rejected(run.files.rejected, place / "in")
+    assert found.keys() == REASONS.keys()
+    assert all(REASONS[name] in why and "allowed" in why for name, why in found.items())
+    table = run.manifest()
+    assert len(table) == 24 and table["patient"].nunique() == 12 and set(table["view"]) == {"PA"}
+    assert (table.groupby("patient")["split"].nunique() == 1).all()
+    config = yaml.safe_load(run.files.config.read_text())
+    assert config["preprocessing"]["voi"] == 1 and config["data"]["modalities"] == ["CR", "DX"]
+
+
+def test_what_a_run_is_given_later_must_be_of_its_modality(run: Run, place: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    for i in range(3):
+        write(new / f"a{i}", stored(90 + i), Modality="DX", WindowCenter=2048, WindowWidth=4096)
+    write(new / "plain", stored(95))
+    others(new)
+    table = api.score(run, new, tmp_path / "out")
+    assert sorted(Path(path).name for path in table["path"]) == ["a0", "a1", "a2", "plain"]
+    assert rejected(tmp_path / "out" / "rejected.csv", new).keys() == REASONS.keys()
+    warnings = {Path(path).name: names for path, names in zip(table["path"], table["warnings"], strict=True)}
+    assert "no_window" in warnings["plain"] and "no_window" not in warnings["a0"]
+    with pytest.raises(ValueError, match=r"mammogram: its Modality \(0008,0060\) is MG; CR and DX"):
+        Detector.load(run).predict([new / "mammogram"])
+    with pytest.raises(ValueError, match=r"mammogram: its Modality \(0008,0060\) is MG; CR and DX"):
+        api.sheet(run, new / "mammogram", tmp_path / "a.html")
+
+
+def test_a_map_lies_on_the_pixels_of_a_dicom_that_is_not_square(run: Run, tmp_path: Path) -> None:
+    """Within half a pixel of the file, or of the network's grid where that is coarser."""
+    detector = Detector.load(run)
+    plain = stored(91)
+    bright = plain.copy()
+    bright[8:12, 14:18] = 4095
+    paths = [write(tmp_path / f"{i}", image) for i, image in enumerate((plain, bright, 4095 - bright))]
+    write(paths[2], 4095 - bright, PhotometricInterpretation="MONOCHROME1")
+    maps = [one.map for one in detector.predict(paths)]
+    assert all(heat is not None and heat.shape == plain.shape for heat in maps)
+    np.testing.assert_allclose(maps[1], maps[2], rtol=1e-4, atol=1e-4)
+    heat = np.maximum(maps[1] - maps[0], 0)
+    weights = np.where(heat > heat.max() / 2, heat, 0)
+    centre = [(weights * grid).sum() / weights.sum() for grid in np.indices(heat.shape)]
+    coarse = np.maximum(0.5, 0.5 * np.array(plain.shape) / detector.preprocessing.size)
+    assert (np.abs(np.array(centre) - (9.5, 15.5)) <= coarse + 0.5).all()
+
+
+def test_the_window_of_a_run_decides_what_it_sees(run: Run, place: Path, tmp_path: Path) -> None:
+    second = api.train("gaussian", place / "in", tmp_path / "run", preset="tiny", preprocessing={"voi": 2})
+    path = place / "in" / "site0" / "IM0"
+    assert Run.load(second.folder).preprocessing.voi == 2
+    one, two = (cache.load(pd.DataFrame({"path": [str(path)]}), r.preprocess()).pixels[[0]] for r in (run, second))
+    assert not np.array_equal(one, two)
+    with pytest.raises(ValueError, match="no number 3"):
+        cache.load(pd.DataFrame({"path": [str(path)]}), Preprocessing(16, voi=3))
+
+
+def test_volumes_of_a_series_are_trained_on_and_scored_on_their_grid(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    directions, step = (0.8, 0.6, 0, 0, 0, -1), tuple(2.0 * np.cross((0.8, 0.6, 0), (0, 0, -1)))
+    for i in range(8):
+        voxels = (anatomy(5, 16, i)[:, 0] * 2400 + random.normal(0, 1, (5, 16, 16))).astype(np.int16)
+        series(tmp_path / "in" / f"scan{i}", voxels, directions=directions, step=step, PatientID=f"{PATIENT}{i}")
+    run = api.train("gaussian", tmp_path / "in", tmp_path / "run", preset="tiny", preprocessing={"window": "ct"})
+    assert len(run.manifest()) == 8 and run.about["data"]["modalities"] == ["CT"]
+    table = api.score(run, tmp_path / "in" / "scan0", tmp_path / "out")
+    heat = nifti.read(tmp_path / "out" / table["map"][0])
+    source = io.read_header(Path(table["path"][0]))
+    np.testing.assert_allclose(heat.affine, source.affine, atol=1e-5)
+    assert heat.shape == source.shape
+    assert api.report(tmp_path / "out").is_file()
+    assert api.sheet(run, table["path"][0], tmp_path / "sheet.html").is_file()
+
+
+def written(folders: list[Path]) -> Iterator[tuple[Path, bytes]]:
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                yield path, path.read_bytes()
+
+
+def test_no_patient_stands_in_anything_that_is_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Names, ids, dates of birth and UIDs stand in good, rejected and broken files; then all output is searched."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("LOLIGO_CACHE", str(tmp_path / "cache"))
+    data, out = tmp_path / "in", tmp_path / "out"
+    normals(data)
+    others(data)
+    for name, place, value in (
+        ("broken", b"\x28\0\x10\0US", b"\x28\0\x10\0PN"),
+        ("uid", b"\x28\0\x11\0US", b"\x28\0\x11\0UI"),
+    ):
+        whole = write(data / name, stored(0)).read_bytes()
+        (data / name).write_bytes(whole.replace(place, value))
+    whole = write(data / "cut", stored(0)).read_bytes()
+    (data / "cut").write_bytes(whole[: len(whole) // 2])
+    main(["index", "dicom", str(data), "-o", str(out / "m.csv")])
+    main(["train", "gaussian", "--preset", "tiny", "--data", str(data), "--out", str(out / "run")])
+    main(["score", str(out / "run"), str(data), "--out", str(out / "scores")])
+    main(["report", str(out / "scores")])
+    main(["sheet", str(out / "run"), str(data / "site0" / "IM0"), "-o", str(out / "sheet.html")])
+    said = capfd.readouterr()
+    everything = [*written([out, tmp_path / "cache"]), (Path("log"), (said.out + said.err + caplog.text).encode())]
+    assert len(everything) > 40
+    for secret in SECRETS:
+        for path, content in everything:
+            assert secret.encode() not in content and secret.encode() not in path.name.encode(), (secret, path)
