@@ -29,9 +29,11 @@ higher than a normal image of the calibration, from which they are apart, and ho
 CONFIDENCE = 0.95
 """Of the interval of the false-alarm rate."""
 
-FORMS = {"scores": list, "folds": int, "shifted_by": int} | dict.fromkeys(
-    ("false_alarm_rate", "typical_peak", "map_scale"), float
-)
+FORMS: dict[str, type] = {
+    "scores": list,
+    **dict.fromkeys(("folds", "shifted_by"), int),
+    **dict.fromkeys(("false_alarm_rate", "typical_peak", "map_scale"), float),
+}
 """What a file of it holds, for `check_forms`."""
 
 
@@ -50,7 +52,7 @@ class Calibration:
     folds: int = 0
     """Models that scored them, each those that it did not see (`cross_calibration`); 0 where they were held out."""
     shifted_by: int = 0
-    """Normals of another site to whose mean the scores were moved (`shifted`); 0 where they stand as they were found."""
+    """Normals of another site to whose mean the scores were moved (`shifted`); 0 where they stand as found."""
 
     @classmethod
     def of(cls, scores: Floats, peaks: Floats, false_alarm_rate: float, folds: int = 0) -> Calibration:

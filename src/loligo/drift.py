@@ -22,9 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from loligo.config import check_forms, one_line
 from loligo.files import write_json
+
+Values = Sequence[float] | npt.NDArray[np.float64]
 
 ALPHA = 0.01
 """Chance of a false alarm, ever."""
@@ -91,7 +94,7 @@ class Drift:
     """Of the numbers that break ties, with the count of studies."""
 
     @classmethod
-    def begin(cls, reference: Mapping[str, Sequence[float]], weights: str = "", alpha: float = ALPHA) -> Drift:
+    def begin(cls, reference: Mapping[str, Values], weights: str = "", alpha: float = ALPHA) -> Drift:
         """Begin with the measures of the reference window, each (n,), n at least `LEAST`; see above what it must be.
 
         Raises ValueError for fewer studies, numbers that are not finite, or ``alpha`` outside (0, 1).
@@ -136,7 +139,8 @@ class Drift:
             said = ", ".join(f"{name} has become {way}" for name, way in self.alarms.items())
             return f"drift: {said}; look what has changed, and calibrate again on images of now"
         name, most = max(self.streams.items(), key=lambda one: one[1].wealth)
-        return f"no drift: the evidence is {math.exp(most.wealth):.2g} ({name}); an alarm begins at {math.exp(self.limit):.0f}"
+        evidence, least = math.exp(most.wealth), math.exp(self.limit)
+        return f"no drift: the evidence is {evidence:.2g} at most ({name}); an alarm begins at {least:.0f}"
 
     def save(self, path: Path) -> None:
         """Write JSON, the old file or the new one whatever happens."""
@@ -156,7 +160,7 @@ class Drift:
             raise ValueError(f"{path} is no state of a drift alarm ({one_line(error)}); begin anew") from error
 
 
-def _check(name: str, values: Sequence[float]) -> None:
+def _check(name: str, values: Values) -> None:
     if not np.isfinite(np.asarray(values, np.float64)).all():
         raise ValueError(f"{name} is not a finite number in one of {len(values)} studies")
 

@@ -98,7 +98,7 @@ def _normals(data: str | Path | Sequence[str | Path] | pd.DataFrame, strict: boo
 
 
 def unfit(normals: Dataset, known: pd.DataFrame, reference: Reference | None) -> npt.NDArray[np.object_]:
-    """Return why each image (R,) tells nothing of a site, empty where it does: trained on, standing twice, of something else.
+    """Return why each image (R,) tells nothing of a site, empty where it does: trained on, a copy, or out of scope.
 
     ``known`` is the manifest of the run, by which paths and patients that it trained on are known, ``reference`` what
     it remembers of their contents. Images that the run was calibrated on are new to the method, and do.

@@ -32,8 +32,8 @@ TINY = 4
 """Times that the network's side is longer than a side of an image that is tiny."""
 
 _SAYS = {
-    "out_of_scope": "shows something else than the training images: most of its structure is none that they have, so that"
-    " its score says nothing",
+    "out_of_scope": "shows something else than the training images: most of its structure is none that they have, so"
+    " that its score says nothing",
     "blank": "shows nothing: nearly all of its pixels have one value",
     "tiny": f"has fewer than 1/{TINY} of the pixels a side that the network sees",
     "narrow_range": "uses less than half of its file's range, as 12-bit numbers in a 16-bit file do, and is dark to the"
