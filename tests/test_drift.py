@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import anatomy, dataset, ready, write_images
-from loligo import api, cli, monitoring
+from conftest import anatomy, dataset, write_images
+from loligo import cli, monitoring
 from loligo.data import acquisition
+from loligo.detector import Detector
 from loligo.drift import BETS, JUMP, Drift, Stream
-from loligo.methods.gaussian import Gaussian, GaussianConfig
 
 
 def followed(reference: np.ndarray, stream: np.ndarray, seed: int = 0) -> tuple[Drift, float]:
@@ -100,18 +100,107 @@ def test_an_alarm_stays() -> None:
     assert place < 60 and drift.alarms
 
 
-def test_a_change_of_contrast_is_found_within_100_studies_where_scores_hardly_tell() -> None:
-    model = Gaussian(GaussianConfig(size=32, side=8, components=4)).eval()
-    model.fit(lambda: iter([dataset(anatomy(60)).batch(range(60))])) if False else None
-    detector = _fitted(model)
-    before, after = anatomy(200, seed=5), anatomy(100, seed=6)
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.fit("gaussian", anatomy(40, 64)[:, 0], preset="tiny", train={"precision": "float32"})
+
+
+def studies(measured: dict[str, np.ndarray]) -> list[dict[str, float]]:
+    return [dict(zip(measured, values, strict=True)) for values in np.array(list(measured.values())).T]
+
+
+def test_a_change_of_contrast_is_found_within_100_studies_by_the_images_themselves(detector: Detector) -> None:
+    before, after = anatomy(200, 64, seed=5), anatomy(100, 64, seed=6)
     drift = Drift.begin(monitoring.measure(detector, dataset(before[:100])))
-    for study in _studies(monitoring.measure(detector, dataset(before[100:]))):
+    for study in studies(monitoring.measure(detector, dataset(before[100:]))):
         drift.add(study)
-    assert not drift.alarms
+    assert not drift.alarms and "no drift" in drift.told
     faded = acquisition.corrupt(after[:, 0], "contrast", 2, range(100))[:, None]
-    for number, study in enumerate(_studies(monitoring.measure(detector, dataset(faded))), 1):
+    for study in studies(monitoring.measure(detector, dataset(faded))):
         drift.add(study)
-        if drift.alarms:
-            break
-    assert number < 100 and drift.alarms["contrast"] == "lower"
+    assert drift.alarms["contrast"] == "lower"
+    assert drift.limit == pytest.approx(math.log(400))  # four streams share the chance of a false alarm
+
+
+def test_measures_are_those_of_the_pixels(detector: Detector) -> None:
+    images = anatomy(3, 64, seed=7)
+    found = monitoring.measure(detector, dataset(images))
+    x = dataset(images).batch(range(3)).numpy()[:, 0]
+    np.testing.assert_allclose(found["brightness"], x.mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found["contrast"], x.std((1, 2), ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(found["sharpness"], np.abs(x[:, 1:] - x[:, :-1]).mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found["score"], [one.score for one in detector.predict(x)], rtol=1e-3)
+
+
+def test_what_was_saved_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=90)
+    whole, _ = followed(values[:30], values[30:])
+    part, _ = followed(values[:30], values[30:60])
+    part.save(tmp_path / "drift.json")
+    again = Drift.load(tmp_path / "drift.json")
+    for value in values[60:]:
+        again.add({"score": value})
+    assert again == whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"streams": {}},
+        {"streams": {"score": {"values": [2.0, 1.0]}}},
+        {"streams": {"score": {"values": [1.0], "capital": [1.0]}}},
+        {"streams": {"score": {"values": [1.0]}, "contrast": {"values": []}}},
+        {"streams": {"score": {"values": [math.nan]}}},
+        {"streams": {"score": {"values": [1.0], "other": 1}}},
+        {"streams": {"score": {"values": "abc"}}},
+        {"alpha": 2},
+        {"seed": None},
+        {"nosuch": 1},
+    ],
+)
+def test_a_broken_state_is_named(tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "drift.json"
+    Drift.begin({"score": np.arange(30.0)}).save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=r"drift\.json is no state of a drift alarm .*begin anew"):
+        Drift.load(path)
+
+
+def test_unfit_studies_are_refused_and_nothing_is_added() -> None:
+    with pytest.raises(ValueError, match="19 studies are too few for a reference window; give 20 or more"):
+        Drift.begin({"score": np.arange(19.0)})
+    with pytest.raises(ValueError, match=r"alpha is 1\.0"):
+        Drift.begin({"score": np.arange(20.0)}, alpha=1.0)
+    drift = Drift.begin({"score": np.arange(20.0), "contrast": np.arange(20.0)})
+    with pytest.raises(ValueError, match="the study has no contrast; it has score"):
+        drift.add({"score": 1.0})
+    with pytest.raises(ValueError, match="contrast is not a finite number"):
+        drift.add({"score": 1.0, "contrast": math.nan})
+    assert drift.count == 20
+
+
+def test_the_command_begins_follows_alarms_and_refuses_another_method(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], detector: Detector
+) -> None:
+    detector.save(tmp_path / "run")
+    for name, images in {
+        "first": anatomy(60, 64, seed=5),
+        "same": anatomy(30, 64, seed=6),
+        "faded": 0.5 * anatomy(60, 64, seed=7),
+    }.items():
+        write_images(tmp_path / name, images)
+    state = str(tmp_path / "state" / "drift.json")
+    for name, count in (("first", 60), ("same", 90)):
+        cli.main(["drift", state, str(tmp_path / "run"), str(tmp_path / name)])
+        assert f"{count} studies; no drift" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["drift", state, str(tmp_path / "run"), str(tmp_path / "faded")])
+    assert stop.value.code == 1
+    assert "brightness has become lower" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["drift", state, str(tmp_path / "run"), str(tmp_path / "same"), "--alpha", "0.1"])
+    assert stop.value.code == 2 and "--alpha cannot change what was begun" in capsys.readouterr().err
+    other = Detector.fit("gaussian", anatomy(40, 64, seed=8)[:, 0], preset="tiny").save(tmp_path / "other")
+    with pytest.raises(ValueError, match="follows scores of other weights"):
+        monitoring.follow(state, other, tmp_path / "same")
