@@ -46,7 +46,8 @@ def test_an_image_of_something_else_is_not_scored_and_says_why(
     assert left[["rank", "score", "p_value", "map"]].isna().all(axis=None)
     assert table.loc[table["reason"].isna(), "rank"].tolist() == list(range(1, 14))
     assert len(list((tmp_path / "out" / "maps").glob("*.npy"))) == 13
-    assert set(pd.read_csv(tmp_path / "out" / "rejected.csv")["path"]) == set(left["path"])
+    rejected = pd.read_csv(tmp_path / "out" / "rejected.csv")["path"]
+    assert sorted(Path(path).name for path in rejected) == ["negative000.png", "negative001.png"]
     assert api.report(tmp_path / "out").is_file()
 
 
@@ -64,7 +65,7 @@ def test_it_can_be_scored_all_the_same(run: Run, new: Path, tmp_path: Path) -> N
 
 
 def test_nothing_but_something_else_is_an_error_with_the_reason(run: Run, new: Path) -> None:
-    with pytest.raises(AllRejected, match="all 2 images were rejected, the first: .*negative000.png: not scored"):
+    with pytest.raises(AllRejected, match=r"all 2 images were rejected, the first: .*negative000\.png: not scored"):
         api.score(run, sorted(new.glob("negative*")))
 
 

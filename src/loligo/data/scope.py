@@ -2,7 +2,7 @@
 
 An image is out of scope where most of its structure is none that normal training images have: what remains of its
 signature (`neighbours.signatures`) besides their mean and their `PATTERNS` main patterns. Unlike the distance from the
-nearest training image, that spares gross disease, which is a chest all the same. Measured: docs/lab/2026-12-site.md.
+nearest training image, that spares gross disease, which is a chest all the same. Measured: docs/lab/2026-11-site.md.
 """
 
 from __future__ import annotations
