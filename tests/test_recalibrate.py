@@ -58,15 +58,15 @@ def test_false_alarms_hold_at_the_new_site_and_did_not_before(run: Run, site: Pa
 def test_the_new_run_is_whole_in_itself_and_the_old_one_stays(run: Run, site: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(run.folder, home)
-    before = contents(home)
-    new = loligo.recalibrate(home, site, tmp_path / "b")
-    assert contents(home) == before
+    before, old = contents(home), Run.load(home)
+    new = loligo.recalibrate(old, site, tmp_path / "b")
+    assert contents(home) == before and old.about == Run.load(home).about
     shutil.rmtree(home)
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
     detector = Detector.load(tmp_path / "b")
-    old = Detector.load(run)
+    unchanged = Detector.load(run)
     shown = anatomy(3, 64, seed=5)[:, 0]
-    assert [p.score for p in detector.predict(shown)] == [p.score for p in old.predict(shown)]
+    assert [p.score for p in detector.predict(shown)] == [p.score for p in unchanged.predict(shown)]
     expected = detector.measure(detector.images(manifest.read(new.files.manifest).query("split == 'calibration'")))
     np.testing.assert_array_equal(detector.calibration.scores, np.sort(expected[0]))
     assert (detector.calibration.typical_peak, new.about["data"]["calibration"]) == (np.median(expected[1]), 40)

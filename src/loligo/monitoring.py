@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from loligo.drift import ALPHA, Drift
 from loligo.files import locked
 from loligo.runs.run import DIGEST, Run
 
+log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
 
 MEASURES = ("score", "brightness", "contrast", "sharpness")
@@ -40,8 +42,10 @@ def follow(
     state, run = Path(state), run if isinstance(run, Run) else Run.load(run)
     weights = str(run.about.get(DIGEST, ""))
     detector = Detector.load(run, device)
-    found = inputs.resolve(data, purpose="score")
-    measured = measure(detector, detector.images(found.rows))
+    images = detector.images(inputs.resolve(data, purpose="score").accepted())
+    if len(images.rejected):
+        log.warning("%d images cannot be read, the first: %s", len(images.rejected), ": ".join(images.rejected.iloc[0]))
+    measured = measure(detector, images)
     with locked(state.parent):
         if not state.exists():
             drift = Drift.begin(measured, weights, ALPHA if alpha is None else alpha)

@@ -73,7 +73,8 @@ def recalibrate(
     unread = pd.concat([rejected, normals.rejected, left_out], ignore_index=True)
     with replacing(out) as folder:
         folder.mkdir()
-        _write(replace(run, folder=folder, false_alarm_rate=rate, folds=None), run, new, len(unread))
+        there = replace(run, folder=folder, false_alarm_rate=rate, folds=None, about=dict(run.about))
+        _write(there, run, new, len(unread))
         files = RunFolder(folder)
         manifest.write(_manifest(known, kept.rows), files.manifest)
         files.write_rejected(unread)
