@@ -1,3 +1,5 @@
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta
 
-from loligo.calibration import Calibration, outlook
+from loligo.calibration import Calibration, outlook, q_values
 
 
 def test_p_values_count_normals_at_or_above() -> None:
@@ -156,3 +159,73 @@ def test_what_few_normals_can_tell_is_said(count: int, rate: float, pool: int, s
     found = outlook(count, rate, pool)
     assert said in found and bool(said) == bool(found)
     assert (Calibration.fit(np.arange(count), rate).false_alarm_rate > rate) == bool(said)
+
+
+@pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (50, 0.05), (142, 0.05), (142, 0.2)])
+def test_the_rate_of_a_threshold_lies_in_its_interval_in_95_of_100_calibrations(n: int, rate: float) -> None:
+    random, inside, rates = np.random.default_rng(0), [], []
+    for _ in range(4000):
+        calibration = Calibration.fit(random.random(n), rate)
+        rates.append(1 - calibration.threshold)  # of uniform scores
+        low, high = calibration.interval
+        inside.append(low <= rates[-1] <= high)
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
+    assert np.mean(rates) == pytest.approx(calibration.expected, rel=0.05)
+    k = round(calibration.expected * (n + 1))
+    assert calibration.interval == pytest.approx(beta.interval(0.95, k, n + 1 - k))
+
+
+def test_where_scores_tie_the_rate_lies_lower_than_the_interval_says() -> None:
+    random, above = np.random.default_rng(0), []
+    for _ in range(2000):
+        calibration = Calibration.fit(random.integers(0, 8, 60), 0.2)
+        above.append(np.mean(np.arange(8) >= calibration.threshold) > calibration.interval[1])
+    assert np.mean(above) <= 0.03
+
+
+def test_a_shift_moves_the_scores_to_the_mean_of_a_site_and_its_interval_says_how_sure_that_is() -> None:
+    random, inside = np.random.default_rng(0), []
+    for _ in range(500):
+        own = Calibration.fit(random.normal(size=140)).with_peaks(np.arange(1.0, 9.0))
+        moved = own.shifted(random.normal(3, 1, size=10))
+        low, high = moved.interval
+        true = 1 - 0.5 * (1 + math.erf((moved.threshold - 3) / math.sqrt(2)))
+        inside.append(low <= true <= high)
+    assert np.mean(inside) >= 0.95
+    assert (moved.shifted_by, moved.folds, moved.map_scale, len(moved.scores)) == (10, 0, own.map_scale, 140)
+    np.testing.assert_allclose(moved.scores - own.scores, moved.mean - own.mean)
+    assert moved.interval[1] - moved.interval[0] > own.interval[1] - own.interval[0]
+    assert "moved to the mean of 10 of this site" in moved.told
+    assert moved.at(0.3).shifted_by == 10
+
+
+def test_the_interval_is_told_and_kept_for_readers(tmp_path: Path) -> None:
+    calibration = Calibration.fit(np.arange(39.0), 0.05)
+    low = beta.ppf(0.025, 2, 38)
+    assert (
+        f"flags 5 % of normals like the 39 normals of the calibration (95 % interval {100 * low:.2g} to"
+        in calibration.told
+    )
+    calibration.shifted([1.0, 2.0]).save(tmp_path / "a.json")
+    assert Calibration.load(tmp_path / "a.json").shifted_by == 2
+    assert json.loads((tmp_path / "a.json").read_text())["false_alarm_interval"][0] < low
+
+
+def test_q_values_are_those_of_benjamini_and_hochberg_by_hand() -> None:
+    p = np.array([0.01, 0.8, 0.02, 0.03, 0.5])
+    ordered = np.sort(p)
+    by_hand = [min(5 * ordered[j] / (j + 1) for j in range(i, 5)) for i in range(5)]
+    np.testing.assert_allclose(q_values(p), np.array(by_hand)[np.argsort(np.argsort(p))])
+    assert q_values([]).shape == (0,)
+
+
+def test_false_discoveries_of_worklists_that_share_a_calibration_keep_to_the_rate() -> None:
+    random, proportions, found = np.random.default_rng(0), [], []
+    for _ in range(1500):
+        calibration = Calibration.fit(random.normal(size=200))
+        abnormal = np.arange(50) < 10
+        called = q_values(calibration.p_value(random.normal(size=50) + 4 * abnormal)) <= 0.2
+        proportions.append((called & ~abnormal).sum() / max(called.sum(), 1))
+        found.append(called[abnormal].mean())
+    assert np.mean(proportions) <= 0.2 * 0.8 + 0.01  # at most alpha times the part of normals (Bates et al. 2023)
+    assert np.mean(found) > 0.5

@@ -34,7 +34,9 @@ except AttributeError as error:
     print(error)
 """
     names, error = run(code).splitlines()
-    assert names == "Detector Image Prediction accelerate evaluate list_methods load report score sheet train"
+    assert (
+        names == "Detector Image Prediction accelerate evaluate list_methods load recalibrate report score sheet train"
+    )
     assert error == "module 'loligo' has no attribute 'trian'"
 
 

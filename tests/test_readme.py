@@ -13,7 +13,7 @@ import pytest
 
 from conftest import anatomy, blob, write_images
 from loligo import cli, methods
-from loligo.cli import options
+from loligo.cli import options, site
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -102,6 +102,7 @@ def test_commands_of_page_parse(page: Path, monkeypatch: pytest.MonkeyPatch, tmp
 
     monkeypatch.setattr(cli, "parse", stop)
     monkeypatch.setattr(options, "parse", stop)
+    monkeypatch.setattr(site, "parse", stop)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "squid.yaml").write_text("preset: ensemble\ntrain: {epochs: 10}\n")
     for words in commands(page):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from loligo.detector import Detector
     from loligo.methods import list_methods
     from loligo.nn.precision import accelerate
+    from loligo.recalibration import recalibrate
     from loligo.types import Image, Prediction
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate",
     "list_methods",
     "load",
+    "recalibrate",
     "report",
     "score",
     "sheet",
@@ -49,6 +51,7 @@ _HOMES = {
     "Prediction": "types",
     "accelerate": "nn.precision",
     "list_methods": "methods",
+    "recalibrate": "recalibration",
 }
 
 

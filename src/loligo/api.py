@@ -260,6 +260,8 @@ def score(
     device: str = "auto",
     false_alarm_rate: float | None = None,
     layout: Literal["loligo", "mood"] = "loligo",
+    scope: Literal["checked", "any"] = "checked",
+    q_value: bool = False,
 ) -> pd.DataFrame:
     """Score images with a trained run into a folder of its own; return the table, the most abnormal image first.
 
@@ -267,9 +269,12 @@ def score(
     ``splits`` are scored: all of ``data``, test of the run's own, unless given. The folder is ``out``, or
     ``scores/NAME`` in that of the run, named as the data; nothing is written over. It gets scores.csv, rejected.csv,
     maps/ and the calibration, at another ``false_alarm_rate`` than the run's where one is given; its path is
-    ``table.attrs["folder"]``, and ``["remark"]`` says where the scores as a whole are unlike the calibration's. The
-    ``layout`` mood adds what that challenge's evaluation reads: sample/NAME.txt and pixel/NAME for each volume. Raises
-    `AllRejected` where no image can be used: the folder then holds rejected.csv.
+    ``table.attrs["folder"]``, ``["threshold"]`` says what that flags, and ``["remark"]`` where the scores as a whole
+    are unlike the calibration's. The ``layout`` mood adds what that challenge's evaluation reads: sample/NAME.txt and
+    pixel/NAME for each volume. Images that show something else than the training images are not scored but listed with
+    that reason, unless ``scope`` is any; the run's own test split is scored whole. ``q_value`` adds that column, of
+    all that is scored as one worklist; see `calibration.q_values`. Raises `AllRejected` where no image can be used: the
+    folder then holds rejected.csv.
     """
     _refuse_arrays(data, "loligo.load(run).predict(images)")
     if batch_size < 1:
@@ -287,11 +292,16 @@ def score(
             if layout == "mood":
                 mood.check(rows, maps != "none")
             images = detector.images(rows, strict)
+            others = scoring.not_scored(images) if scope == "checked" and data is not None else no_rejections()
+            if len(others) == len(images.rows):
+                raise AllRejected(pd.concat([others, images.rejected], ignore_index=True))
         except AllRejected as error:
             write_csv(error.rejected, folder.rejected)
             return error
-        table = scoring.score_table(detector, images, folder, maps, batch_size)
-        folder.write_scores(table, pd.concat([rejected, images.rejected], ignore_index=True))
+        table = scoring.score_table(detector, images, folder, maps, batch_size, set(others["path"]))
+        if q_value:
+            table = scoring.with_q_values(table)
+        folder.write_scores(table, pd.concat([rejected, images.rejected, others], ignore_index=True))
         given = [manifest.writable(path) for path in _absolute(data)]
         folder.write_about({"run": run.folder, "loligo": __version__, "data": given, "splits": splits})
         detector.calibration.save(folder.calibration)
@@ -306,7 +316,9 @@ def score(
         log.warning("%s has all reasons", where.rejected)
         raise made
     new = made.loc[~made["warnings"].str.contains("seen_in_training"), "score"]
-    made.attrs.update(folder=str(where.path), remark=detector.calibration.remark(new))
+    made.attrs.update(
+        folder=str(where.path), threshold=detector.calibration.told, remark=detector.calibration.remark(new)
+    )
     return made
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
-from scipy.stats import mannwhitneyu
+from scipy.stats import beta, false_discovery_control, mannwhitneyu, norm
 
 from loligo.config import check_forms, one_line
 from loligo.files import write_json
@@ -26,7 +26,14 @@ FEW, MOST, APART, SURE = 10, 0.5, 0.8, 1e-4
 """Images of which nothing is said as a whole; part of them whose flags are remarkable; chance that one of them scores
 higher than a normal image of the calibration, from which they are apart, and how sure that must be."""
 
-FORMS = {"scores": list, "folds": int} | dict.fromkeys(("false_alarm_rate", "typical_peak", "map_scale"), float)
+CONFIDENCE = 0.95
+"""Of the interval of the false-alarm rate."""
+
+FORMS: dict[str, type] = {
+    "scores": list,
+    **dict.fromkeys(("folds", "shifted_by"), int),
+    **dict.fromkeys(("false_alarm_rate", "typical_peak", "map_scale"), float),
+}
 """What a file of it holds, for `check_forms`."""
 
 
@@ -44,6 +51,8 @@ class Calibration:
     """What at most 1 in 20 of them reach anywhere (`TAIL`): the hottest colour from there; above `typical_peak`."""
     folds: int = 0
     """Models that scored them, each those that it did not see (`cross_calibration`); 0 where they were held out."""
+    shifted_by: int = 0
+    """Normals of another site to whose mean the scores were moved (`shifted`); 0 where they stand as found."""
 
     @classmethod
     def of(cls, scores: Floats, peaks: Floats, false_alarm_rate: float, folds: int = 0) -> Calibration:
@@ -68,8 +77,18 @@ class Calibration:
 
     def at(self, false_alarm_rate: float) -> Calibration:
         """Return the same calibration at another false-alarm rate; nothing needs to be trained or scored for it."""
-        fitted = self.fit(self.scores, false_alarm_rate)
-        return replace(fitted, typical_peak=self.typical_peak, map_scale=self.map_scale, folds=self.folds)
+        return replace(self, false_alarm_rate=self.fit(self.scores, false_alarm_rate).false_alarm_rate)
+
+    def shifted(self, scores: npt.ArrayLike) -> Calibration:
+        """Return this calibration with its scores moved so that their mean is that of ``scores`` (m,).
+
+        For a few normals of another site: p-values go as low as the scores of this calibration allow, not as low as m
+        do. That holds where the other site moves the scores of normals and does not spread them, which no test of so
+        few shows: it is an assumption, and there is no guarantee without it. Copies are to be left out before.
+        """
+        values = self.fit(scores).scores
+        by = len(values)
+        return replace(self, scores=np.sort(self.scores + (values.mean() - self.mean)), folds=0, shifted_by=by)
 
     def with_peaks(self, peaks: npt.ArrayLike) -> Calibration:
         """Return the same calibration with the colours of maps set by the peaks (n,) of normal images' maps."""
@@ -101,10 +120,47 @@ class Calibration:
         It is the next float above a calibration score: at most ``k - 1`` calibration normals lie at or above it, where
         ``k / (n + 1)`` is the largest attainable p-value within the rate (split conformal prediction).
         """
-        n = len(self.scores)
-        allowed = math.floor(self.false_alarm_rate * (n + 1) * (1 + 1e-12)) - 1  # normals at or above the threshold
-        last = self.scores[n - 1 - allowed]
+        last = self.scores[len(self.scores) - self._rank]
         return float(max(np.nextafter(last, np.inf), last + np.finfo(np.float64).tiny))  # no denormal: they are flushed
+
+    @property
+    def _rank(self) -> int:
+        """Return k of the largest p-value k / (n + 1) within the false-alarm rate, at least 1."""
+        return math.floor(self.false_alarm_rate * (len(self.scores) + 1) * (1 + 1e-12))
+
+    @property
+    def expected(self) -> float:
+        """Return the false-alarm rate of the threshold in the mean over calibrations like this one: k / (n + 1)."""
+        return self._rank / (len(self.scores) + 1)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Return between what the threshold's false-alarm rate lies, given just these n normals, with `CONFIDENCE`.
+
+        Of new normals like them it is distributed as Beta(k, n + 1 - k) over calibrations, and is lower where scores
+        tie (Vovk, "Conditional validity of inductive conformal predictors", ACML 2012). Of `shifted` scores each end is
+        that of the threshold moved by as much as the shift may err; of `folds` both are approximate, as their scores
+        depend on each other.
+        """
+        n, found = len(self.scores), []
+        slip = self.std * math.sqrt(1 / self.shifted_by + 1 / n) if self.shifted_by else 0.0
+        for tail in ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2):
+            limit = self.threshold - float(norm.ppf(tail)) * slip
+            more = int((self.scores >= limit).sum() - (self.scores >= self.threshold).sum())
+            rank = min(max(self._rank + more, 1), n)
+            found.append(float(beta.ppf(tail, rank, n + 1 - rank)))
+        return found[0], found[1]
+
+    @property
+    def told(self) -> str:
+        """Say in words what the threshold flags, with the interval: it stands wherever a threshold is shown."""
+        low, high = self.interval
+        like = f"{len(self.scores)} normals of the calibration"
+        like += f", moved to the mean of {self.shifted_by} of this site" if self.shifted_by else ""
+        return (
+            f"flags {100 * self.expected:.2g} % of normals like the {like}"
+            f" ({100 * CONFIDENCE:g} % interval {100 * low:.2g} to {100 * high:.2g} %)"
+        )
 
     def p_value(self, scores: npt.ArrayLike) -> Floats:
         """Return (1 + number of calibration normals at or above the score) / (n + 1), for raw scores (N,)."""
@@ -123,7 +179,10 @@ class Calibration:
         flagged, count = int((values >= self.threshold).sum()), len(values)
         if count < FEW:
             return ""
-        why = "compare view, exposure, bit depth and cropping with the training images, or calibrate on some like these"
+        why = (
+            "compare view, exposure, bit depth and cropping with the training images, or give normals of this site to"
+            " 'loligo recalibrate'"
+        )
         if flagged > MOST * count:
             return f"{flagged} of {count} images are flagged, more than disease explains: {why}"
         found = mannwhitneyu(values, self.scores)
@@ -134,16 +193,18 @@ class Calibration:
         return f"these images as a whole score {way} than the normal ones of the calibration: {why}"
 
     def save(self, path: Path) -> None:
-        """Write JSON; mean, std and threshold stand there for readers, and are computed again on load."""
+        """Write JSON; mean, std, threshold and its interval stand there for readers, and are computed again on load."""
         values = {
             "scores": self.scores.tolist(),
             "false_alarm_rate": self.false_alarm_rate,
             "typical_peak": self.typical_peak,
             "map_scale": self.map_scale,
             "folds": self.folds,
+            "shifted_by": self.shifted_by,
             "mean": self.mean,
             "std": self.std,
             "threshold": self.threshold,
+            "false_alarm_interval": self.interval,
         }
         write_json(values, path)
 
@@ -161,9 +222,25 @@ class Calibration:
             typical, scale = float(values["typical_peak"]), float(values["map_scale"])
             if not -math.inf < typical < scale < math.inf:
                 raise ValueError(f"map_scale is {scale}; it must lie above typical_peak, {typical}")
-            return replace(fitted, typical_peak=typical, map_scale=scale, folds=values.get("folds", 0))
+            counts = {name: values.get(name, 0) for name in ("folds", "shifted_by")}
+            if min(counts.values()) < 0:
+                raise ValueError(f"a count is below 0: {counts}")
+            return replace(fitted, typical_peak=typical, map_scale=scale, **counts)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"{path} is not a calibration ({one_line(error)}); train the run again") from error
+
+
+def q_values(p_values: npt.ArrayLike) -> Floats:
+    """Return for each p-value (N,) of a worklist the least false-discovery rate at which its image is flagged: (N,).
+
+    Of the images with a q-value of at most 0.1, at most 10 % are normal in the mean over worklists, which is not the
+    rate of false alarms among normal images (Benjamini & Hochberg 1995). Conformal p-values of one worklist share their
+    calibration normals and so depend on each other, but positively (PRDS), under which the procedure holds (Bates et
+    al., "Testing for outliers with conformal p-values", Annals of Statistics 2023); that is the mean over calibrations,
+    too. With n calibration normals and N images no q-value of a single hit falls below N / (n + 1).
+    """
+    found: Floats = np.asarray(false_discovery_control(np.asarray(p_values, np.float64), method="bh"), np.float64)
+    return found
 
 
 def outlook(count: int, false_alarm_rate: float, pool: int = 0) -> str:

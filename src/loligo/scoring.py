@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -16,8 +16,8 @@ import pandas as pd
 import PIL.Image
 
 from loligo import io
-from loligo.calibration import Calibration
-from loligo.data import body
+from loligo.calibration import Calibration, q_values
+from loligo.data import body, checks
 from loligo.data.dataset import Dataset
 from loligo.data.preprocessing import resized
 from loligo.detector import Detector
@@ -34,7 +34,7 @@ MAX_NAME = 120
 SHOWN, RECONSTRUCTED = 2048, 512
 """Longest side in pixels of an overlay, and of the picture of a reconstruction; else they have the image's size."""
 COLUMNS = ("map", "reconstruction", "overlay")
-FIRST = ("rank", "path", "p_value", "flag", "anomaly_score", "score", "threshold", "warnings")
+FIRST = ("rank", "path", "p_value", "q_value", "flag", "anomaly_score", "score", "threshold", "warnings")
 """Columns of a table of scores that stand before what a manifest knows."""
 
 
@@ -44,8 +44,9 @@ def score_table(
     folder: ScoreFolder | None = None,
     maps: Maps = "image",
     batch_size: int = 16,
+    without: Container[str] = (),
 ) -> pd.DataFrame:
-    """Return the manifest's rows with what the detector says of each, the most abnormal first.
+    """Return the manifest's rows with what the detector says of each, the most abnormal first, ``without`` some paths.
 
     Columns: rank, path, p_value, flag, anomaly_score, score, threshold, warnings (names, see `data.checks`), what the
     manifest knows, and the names of maps. Where a ``folder`` is given, each image leaves its map in maps/ as ``.npy``
@@ -54,17 +55,35 @@ def score_table(
     """
     known = data.rows.drop(columns=[name for name in FIRST if name in data.rows and name != "path"])
     known[list(COLUMNS)] = ""
-    found = []
+    found = {}
     for row, prediction in enumerate(detector.predictions(data, batch_size, progress=True)):
+        if known["path"][row] in without:
+            continue
         named = "; ".join(prediction.warnings)
-        found.append((prediction.score, prediction.anomaly_score, prediction.p_value, int(prediction.flag), named))
+        found[row] = (prediction.score, prediction.anomaly_score, prediction.p_value, int(prediction.flag), named)
         if folder is None or maps == "none" or prediction.network_map is None:
             continue
         name = map_name(row, str(known["path"][row]))
         for column, file in _save(folder.maps, name, data, row, prediction, maps, detector.calibration):
             known.loc[row, column] = f"{folder.maps.name}/{file}"
-    values = pd.DataFrame(found, columns=["score", "anomaly_score", "p_value", "flag", "warnings"], index=known.index)
-    return ranked(pd.concat([known, values], axis=1).assign(threshold=detector.calibration.threshold))
+    columns = ["score", "anomaly_score", "p_value", "flag", "warnings"]
+    values = pd.DataFrame.from_dict(found, orient="index", columns=columns)
+    return ranked(known.join(values, how="inner").assign(threshold=detector.calibration.threshold))
+
+
+def not_scored(data: Dataset) -> pd.DataFrame:
+    """Return the images of which nothing can be said, which are not to be scored: columns path, reason."""
+    reasons = [checks.why_not_scored(names) for names in data.warnings or ((),) * len(data.rows)]
+    return data.rows[["path"]].assign(reason=reasons).query("reason != ''").reset_index(drop=True)
+
+
+def with_q_values(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the column q_value to a table of scores, which is taken for one worklist.
+
+    What the run was trained on has none: its p-value is not one of a new image.
+    """
+    new = ~table["warnings"].str.contains("seen_in_training")
+    return ranked(table.assign(q_value=pd.Series(q_values(table.loc[new, "p_value"]), table.index[new])))
 
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from loligo.files import write_csv
 from loligo.runs.folder import RunFolder
 
 MAPS = ("map", "reconstruction", "overlay")
-COMPUTED = ("epoch", "rank", "score", "anomaly_score", "p_value", "flag", "threshold", "warnings", *MAPS)
+COMPUTED = ("epoch", "rank", "score", "anomaly_score", "p_value", "q_value", "flag", "threshold", "warnings", *MAPS)
 """Columns of tables of scores that no column of a manifest may replace."""
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 import threadpoolctl
 import torch
 
-from loligo import api
+from loligo import api, scoring
 from loligo.benchmark import cost
 from loligo.benchmark.cells import Plan, to_corrupt
 from loligo.data.acquisition import SEVERITIES, corrupt
@@ -129,7 +129,8 @@ def score(plan: Plan, rows: pd.DataFrame, wanted: Wanted) -> None:
     run, folder = Run.load(plan.run), plan.folder
     test = rows[rows["split"] == "test"].reset_index(drop=True)
     if not plan.scoring.scores.exists():
-        api.score(run, test, plan.scoring.path, maps="network" if wanted.maps else "none", device=run.train.device)
+        maps: scoring.Maps = "network" if wanted.maps else "none"
+        api.score(run, test, plan.scoring.path, maps=maps, device=run.train.device, scope="any")
     if not (folder / "cost.json").exists():
         write_json(cost.measure(run, images.load(run, test)), folder / "cost.json")
     kept = folder / "snapshots"

@@ -30,6 +30,7 @@ from loligo.cli.options import (
     with_file,
 )
 from loligo.cli.parser import complete, fail, parse
+from loligo.cli.site import drift, recalibrate
 from loligo.names import nearest
 
 
@@ -121,6 +122,10 @@ def score(argv: list[str]) -> None:
     add_device(parser)
     add_rate(parser)
     parser.add_argument("--layout", choices=["loligo", "mood"], default="loligo", help="mood: for that challenge too")
+    parser.add_argument(
+        "--scope", choices=["checked", "any"], default="checked", help="any: also images that show something else"
+    )
+    parser.add_argument("--q_value", action="store_true", help="add the false-discovery rate over all images given")
     given = parse(parser, argv)
     api = _api()
     table = api.score(
@@ -134,9 +139,12 @@ def score(argv: list[str]) -> None:
         device=given.device,
         false_alarm_rate=given.false_alarm_rate,
         layout=given.layout,
+        scope=given.scope,
+        q_value=given.q_value,
     )
     folder, flagged = Path(table.attrs["folder"]), int(table["flag"].sum())
     print(f"{folder / 'scores.csv'}: {len(table)} images, {flagged} flagged, the most abnormal first. {NOTICE}")
+    print(f"the threshold {table.attrs['threshold']}")
     print(f"now: loligo report {folder}")
     _tell_rejected(folder)
     if remark := table.attrs["remark"]:
@@ -372,6 +380,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "index": index,
     "train": train,
     "score": score,
+    "recalibrate": recalibrate,
+    "drift": drift,
     "evaluate": evaluate,
     "report": report,
     "sheet": sheet,

@@ -32,6 +32,8 @@ TINY = 4
 """Times that the network's side is longer than a side of an image that is tiny."""
 
 _SAYS = {
+    "out_of_scope": "shows something else than the training images: most of its structure is none that they have, so"
+    " that its score says nothing",
     "blank": "shows nothing: nearly all of its pixels have one value",
     "tiny": f"has fewer than 1/{TINY} of the pixels a side that the network sees",
     "narrow_range": "uses less than half of its file's range, as 12-bit numbers in a 16-bit file do, and is dark to the"
@@ -47,6 +49,8 @@ _SAYS = {
 }
 WARNINGS = {name: f"The image {said}." for name, said in _SAYS.items()}
 """What each warning says, in one sentence, by its name."""
+NOT_SCORED = ("out_of_scope",)
+"""Warnings of images that a scoring does not score: what a rule on a file's header finds is to be one of them, too."""
 _SAMPLED = 1 << 20  # pixels by which a large image is judged
 
 
@@ -82,6 +86,12 @@ def ordered(*warnings: Iterable[str]) -> Names:
     """Return all of some warnings, each once, in the order of `WARNINGS`."""
     given = set().union(*warnings)
     return tuple(name for name in WARNINGS if name in given)
+
+
+def why_not_scored(warnings: Names) -> str:
+    """Return the reason why an image with these warnings is not scored; empty where it is."""
+    said = [_SAYS[name] for name in warnings if name in NOT_SCORED]
+    return f"not scored: it {'; it '.join(said)}" if said else ""
 
 
 def summary(warnings: Sequence[Names], images: str = "training images") -> list[str]:

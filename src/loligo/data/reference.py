@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from loligo.data import neighbours
 from loligo.data.checks import Names, ordered
 from loligo.data.dataset import Dataset
 from loligo.data.neighbours import MOST, SIDE, Measured
+from loligo.data.scope import Scope
 from loligo.files import replacing
 from loligo.types import VolumeHeader
 
@@ -83,6 +85,11 @@ class Reference:
             extents=np.array([lengths.min(0), lengths.max(0)]) if len(lengths) else lengths,
         )
 
+    def with_calibration(self, held_out: Dataset) -> Reference:
+        """Remember other calibration images in place of those; what is usual stays what the training images say."""
+        found = neighbours.measured(held_out, MOST).signatures.astype(np.float16)
+        return replace(self, calibration=found, calibration_contents=_packed(held_out.contents))
+
     def warnings(self, data: Dataset) -> tuple[Names, ...]:
         """Return the warnings of each row, R, that need the training images or the other rows.
 
@@ -95,6 +102,7 @@ class Reference:
         dark, bright = images.tails.T
         (darkest, paler), (dimmer, brightest) = self.tails
         odd = {
+            "out_of_scope": shown & self._scope.excludes(images.signatures),
             "other_range": (dark < darkest) | (dark > paler) | (bright < dimmer) | (bright > brightest),
             "inverted": unlike & (near.negative < np.minimum(NEGATIVE * near.distance, LIKELY * self.usual)),
             "unlike_training": unlike,
@@ -128,6 +136,10 @@ class Reference:
         signatures = self.train.astype(np.float32)
         mean = signatures.mean(axis=0)
         return tuple(("inverted",) if row @ mean < OPPOSED * np.linalg.norm(mean) else () for row in signatures)
+
+    @cached_property
+    def _scope(self) -> Scope:
+        return Scope.of(self.train.astype(np.float32), self.calibration.astype(np.float32))
 
     @property
     def _same(self) -> float:

@@ -60,6 +60,9 @@ def evaluate(scoring: ScoreFolder, false_alarm_rate: float | None = None) -> Met
     if seen := int(test["warnings"].str.contains("seen_in_training").sum()):
         found["seen_note"] = f"{seen} of {len(test)} test images were trained or calibrated on: these metrics mislead"
         log.warning("%s", found["seen_note"])
+    if left := int(scoring.read_rejected()["reason"].str.startswith("not scored").sum()):
+        found["scope_note"] = f"{left} images are out of scope and not among the {len(test)}; --scope any scores them"
+        log.warning("%s", found["scope_note"])
     if kinds := by_kind(test):
         found["kinds"] = kinds
     scoring.write_metrics(found)
@@ -75,9 +78,12 @@ def labelled(table: pd.DataFrame, split: str) -> pd.DataFrame:
 def clean(test: pd.DataFrame, calibration: Calibration) -> Metrics:
     """Measure ranking, and accuracy at the threshold that held-out normals set."""
     found = _measure(test, calibration.threshold)
+    low, high = calibration.interval
     return found | {
         "false_alarm_rate": calibration.false_alarm_rate,
-        "note": "threshold from held-out normals",
+        "false_alarm_rate_low": low,
+        "false_alarm_rate_high": high,
+        "note": f"threshold from held-out normals, which {calibration.told}",
     }
 
 

@@ -27,7 +27,7 @@ UNFINISHED = ".scoring-"
 """How the names of folders begin that are being written."""
 NEAR = 2
 """Folders from the root that a path must have in common with a scoring to be written relative to it."""
-DIGITS = {"p_value": 6, "anomaly_score": 6, "threshold": 7}
+DIGITS = {"p_value": 6, "q_value": 6, "anomaly_score": 6, "threshold": 7}
 """Significant digits of columns; a raw score has 7, so that what lies above a rounded threshold is flagged."""
 
 

@@ -55,6 +55,8 @@ def headline(evidence: Evidence) -> list[str]:
     if rate is not None and not evidence.labelled:
         chance = f"about {rate * len(evidence.scores):.0f} would be flagged by chance"
         said.append(f"If all were normal and like those held out, {chance}.")
+    if evidence.calibration:
+        said.append(f"The threshold {evidence.calibration.told}.")
     clean = (evidence.metrics or {}).get("clean", {})
     if "auc" in clean:
         said.append(
