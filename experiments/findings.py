@@ -19,7 +19,7 @@ from loligo.data import digit_anatomy, findings
 from loligo.data.preprocessing import resized
 from loligo.data.sources import zhanglab
 
-COLUMNS, SIDE = 9, 224
+COLUMNS, SIDE = 7, 224
 
 
 def main() -> None:
