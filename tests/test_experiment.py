@@ -170,7 +170,8 @@ def test_mixed_training_by_its_command(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (
             ["experiment"],
-            "the first argument is DATASET: one of chexpert, covidx, digit_anatomy, folder, mood, toy_brains, zhanglab",
+            "the first argument is DATASET: one of chexpert, covidx, dicom, digit_anatomy, folder, mood, toy_brains, "
+            "zhanglab",
         ),
         (["experiment", "chexprt", "ae"], "did you mean 'chexpert'"),
         (["experiment", "covidx"], "the second argument is METHOD"),

@@ -299,9 +299,9 @@ def synthesize(argv: list[str]) -> None:
     parser = new_parser(synthesize, "loligo synthesize PATH... -o DIR [options]")
     parser.epilog = (
         "Synthetic anomalies: cutpaste, cutpaste_scar, perlin, nsa, fpi, pii, anatpaste. Simulated findings of chest "
-        "radiographs: consolidation, ground_glass, interstitial, effusion, pneumothorax, nodule, atelectasis, "
-        "cardiomegaly, device; of any image: opacity, lucency, missing, misplaced, mirrored, foreign, deformed, "
-        "texture. For research use: no simulated finding is a disease."
+        "radiographs: consolidation, ground_glass, edema, interstitial, effusion, pneumothorax, nodule, "
+        "atelectasis, cardiomegaly, device; of any image: opacity, lucency, missing, misplaced, mirrored, foreign, "
+        "deformed, texture. For research use: no simulated finding is a disease."
     )
     parser.add_argument("paths", metavar="PATH", nargs="+", help="manifest, folder or files of normal images")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for images, masks and manifest.csv")
