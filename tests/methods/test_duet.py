@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.spatial.distance import mahalanobis
+from scipy.stats import multivariate_normal
 
 from conftest import anatomy, dataset, swapped
 from loligo.config import TrainConfig, build
 from loligo.data import acquisition
-from loligo.methods.duet import LEFT_OUT, Duet, DuetConfig, left_out, standardised
+from loligo.data.pairs import LEFT_OUT, left_out, with_finding
+from loligo.methods.duet import COVERED, Duet, DuetConfig, standardised
 from loligo.training.loop import fit
 
 DATA = dataset(anatomy(60, 64))
@@ -50,21 +51,30 @@ def test_features_have_mean_0_and_deviation_1_over_the_places_of_an_image() -> N
     assert not standardised(torch.ones(1, 5, 8, 8)).any()  # a blank image
 
 
-def test_the_density_is_the_mahalanobis_distance_from_normals_and_their_changed_copies(duet: Duet) -> None:
+def test_the_density_is_the_ratio_of_two_gaussians(duet: Duet) -> None:
     with torch.no_grad():
         seen = described(duet, duet._with_copies(IMAGES)).flatten(2).double().numpy()
+        images, masks = with_finding(IMAGES)
+        found = described(duet, images).flatten(2).double().numpy()
+        covered = (F.adaptive_avg_pool2d(masks, duet.side) > COVERED).flatten(1).numpy()
         new = described(duet, torch.from_numpy(anatomy(2, 64, seed=9)))
-        found = duet.density(new).flatten(1).numpy()
+        ratios = duet.density(new).flatten(1).numpy()
+    eye, mean = np.eye(seen.shape[1]), seen.mean(0)
+    departures = (found - mean).transpose(0, 2, 1)[covered]  # (covered places, D)
+    assert len(departures) > 50
+    abnormal = departures.T @ departures / len(departures)
+    abnormal += 0.01 * abnormal.diagonal().mean() * eye
     for place in (0, 5, 40):
-        covariance = np.cov(seen[:, :, place].T)
-        covariance += 0.01 * covariance.diagonal().mean() * np.eye(len(covariance))
-        inverse, mean = np.linalg.inv(covariance), seen[:, :, place].mean(0)
+        normal = np.cov(seen[:, :, place].T)
+        normal += 0.01 * normal.diagonal().mean() * eye
         for i in range(2):
-            expected = mahalanobis(new[i].flatten(1)[:, place].numpy(), mean, inverse)
-            assert found[i, place] == pytest.approx(expected, rel=0.02)
+            at = new[i].flatten(1)[:, place].numpy()
+            log = [multivariate_normal(mean[:, place], c).logpdf(at) for c in (normal, abnormal)]
+            constant = np.linalg.slogdet(abnormal)[1] - np.linalg.slogdet(normal)[1]
+            assert ratios[i, place] == pytest.approx(2 * (log[1] - log[0]) + constant, rel=0.02, abs=0.2)
 
 
-def test_the_score_is_the_sum_of_log_mean_probability_and_mean_distance_each_standardised(duet: Duet) -> None:
+def test_the_score_is_the_sum_of_log_mean_probability_and_mean_ratio_each_standardised(duet: Duet) -> None:
     x = torch.from_numpy(swapped(anatomy(4, 64, seed=3)))
     with torch.no_grad():
         u = described(duet, x)

@@ -14,15 +14,18 @@ from torch import Tensor
 from loligo.data import acquisition, findings
 from loligo.types import Floats
 
+LEFT_OUT = 5
+"""One in so many images is left out."""
 DEVICES = 0.2
 """Rate of chest radiographs that a support device is laid over, whether there is a finding or none."""
 A = TypeVar("A")
 B = TypeVar("B")
 
 
-def numbers(x: Tensor) -> list[int]:
-    """Return a number of each image of (N, C, H, W) that its content alone decides."""
-    return [_number(image) for image in _arrays(x)]
+def left_out(x: Tensor) -> Tensor:
+    """Say of each image (N, C, H, W) whether it is one of those left out, (N,) bool; its content alone decides."""
+    out = [_number(image) % LEFT_OUT == 0 for image in _arrays(x)]
+    return torch.tensor(out, dtype=torch.bool, device=x.device)
 
 
 def changed(x: Tensor, copy: int) -> Tensor:
@@ -44,15 +47,35 @@ def simulated(x: Tensor) -> tuple[Tensor, Tensor]:
     seed = int(torch.randint(2**62, ()))
 
     def make(index: int) -> list[tuple[Floats, Any]]:
-        image, rng = images[index], np.random.default_rng([seed, index])
-        anatomy = findings.anatomy(image)
-        if anatomy.lungs is not None and rng.random() < DEVICES:
-            image = findings.insert(image, "device", rng, anatomy)[0]
-        found, mask = findings.insert(image, str(rng.choice(findings.taught(anatomy))), rng, anatomy, images[index - 1])
+        rng = np.random.default_rng([seed, index])
+        image, found, mask = _inserted(images[index], rng, images[index - 1])
         return [acquisition.change(image, rng, mask=np.zeros_like(mask)), acquisition.change(found, rng, mask=mask)]
 
     made = [pair for pairs in zip(*_each(make, range(len(images))), strict=True) for pair in pairs]
     return _stacked([image for image, _ in made], x), _stacked([mask for _, mask in made], x)
+
+
+def with_finding(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return copies of images (N, 1, H, W) with a finding, as otherwise acquired, and its masks, both (N, 1, H, W).
+
+    An image's content alone decides which finding it is, and all else.
+    """
+
+    def make(image: Floats) -> tuple[Floats, Any]:
+        rng = np.random.default_rng([_number(image)])
+        _, found, mask = _inserted(image, rng)
+        return acquisition.change(found, rng, mask=mask)
+
+    images, masks = zip(*_each(make, _arrays(x)), strict=True)
+    return _stacked(list(images), x), _stacked(list(masks), x)
+
+
+def _inserted(image: Floats, rng: np.random.Generator, donor: Floats | None = None) -> tuple[Floats, Floats, Any]:
+    """Return an image, its copy with a finding, both with a device or without, and the mask (H, W) bool."""
+    anatomy = findings.anatomy(image)
+    if anatomy.lungs is not None and rng.random() < DEVICES:
+        image = findings.insert(image, "device", rng, anatomy)[0]
+    return image, *findings.insert(image, str(rng.choice(findings.taught(anatomy))), rng, anatomy, donor)
 
 
 def _each(function: Callable[[A], B], items: Iterable[A]) -> list[B]:

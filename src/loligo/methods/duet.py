@@ -1,23 +1,23 @@
 """Duet: what is unlike normal, and what looks like a finding, on one backbone's pass; loligo's own method.
 
-An ImageNet-pretrained backbone describes each place of an image. A *density*, one Gaussian a place as in PaDiM,
-measures how unlike normal images it is. A *head*, a small convolutional network, predicts what part of it a finding
-covers: it is trained on normal images with simulated findings (`loligo.data.findings`). The same random changes of
-acquisition (`loligo.data.acquisition`) are applied to normal images and to those with a finding, so that the head tells
-findings from exposure, blur, noise and position; the Gaussian is fitted on changed normals as well. Features are first
-brought to mean 0 and deviation 1 over the places of each image: another scanner or another patient changes all places
-alike, a finding some.
+An ImageNet-pretrained backbone describes each place of an image. A *density* compares two Gaussians there: one of
+normal images, as in PaDiM, and one of findings. A *head*, a small convolutional network, predicts what part of a place
+a finding covers. Both learn from normal images with simulated findings (`loligo.data.findings`), and the same random
+changes of acquisition (`loligo.data.acquisition`) are applied to normal images and to those with a finding: so they
+tell findings from exposure, blur, noise and position. Features are first brought to mean 0 and deviation 1 over the
+places of each image: another scanner or another patient changes all places alike, a finding some.
 
 With features f(p) at place p, whitened over all normal images to z(p):
 
     features     u(p) = (z(p) - mean_q z(q)) / (std_q z(q) + 0.1)
     head         h(p) = g(u)(p), a logit, trained by cross-entropy against the part of p that a finding covers
-    density      d(p) = |L(p) (u(p) - m(p))|, with the mean m(p) and the inverse covariance L(p)'L(p) of normal images
+    density      d(p) = |L(p) (u(p) - m(p))|^2 - |F (u(p) - m(p))|^2, a log-likelihood ratio: m(p) is the mean and
+                 L(p)'L(p) the inverse covariance of normal images; F'F is that of covered places, about m(p)
     score        standardised log mean_p sigmoid(h(p)) + standardised mean_p d(p)
     map          standardised h(p) + standardised d(p)
 
-Means and deviations are those of normal images, and of changed copies of them, that the Gaussian did not see: a fifth
-is left out of a first one, which is then fitted on all.
+Means and deviations are those of normal images, and of changed copies of them, that a first density did not see, a
+fifth; the last one is fitted on all.
 
 One set of options serves all images. Where two lungs are found, the findings are those of chest radiographs and
 changes of structure; elsewhere the latter alone.
@@ -34,22 +34,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loligo.data.pairs import changed, numbers, simulated
+from loligo.data.pairs import changed, left_out, simulated, with_finding
 from loligo.methods.configs import STAGES, BackboneConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine, adamw
-from loligo.nn.density import PlaceGaussian
+from loligo.nn.density import Moments
 from loligo.nn.heat import enlarge
+from loligo.nn.ratio import Covered, LikelihoodRatio
 from loligo.types import Scores
 
-LEFT_OUT = 5
-"""One in so many normal images is left out of the first Gaussian, to standardise by."""
 FLOOR = 1e-4
 """Variance of a direction by the largest one's, that whitening adds."""
 LEAST = 0.1
 """Added to the deviation over an image's places, in deviations over normal images: a blank image has none."""
 PRIOR = -2.0
 """Logit that the head begins at: most places are normal."""
+COVERED = 0.5
+"""Part of a place that a finding covers from which on its features count as those of findings."""
 Extractor = Callable[[Tensor], list[Tensor]]
 
 
@@ -140,7 +141,7 @@ class Duet(Method):
         self.head = Head(d, self.side, config.width, config.dropout)
         self.register_buffer("centre", torch.zeros(given))
         self.register_buffer("whitening", torch.zeros(d, given))
-        self.density = PlaceGaussian(d, self.side**2)
+        self.density = LikelihoodRatio(d, self.side**2)
         for name in ("places", "images"):
             self.register_buffer(f"{name}_mean", torch.zeros(2))
             self.register_buffer(f"{name}_deviation", torch.ones(2))
@@ -190,23 +191,30 @@ class Duet(Method):
         return {"findings": F.binary_cross_entropy_with_logits(logits, target)}
 
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
-        """Fit the Gaussian to normals and changed copies; standardise by those that a first one did not see."""
+        """Fit the ratio to normals, changed copies and findings; standardise by normals that a first did not see."""
         backbone, seen, held = self.backbone.ready(self.centre.device), self.density.moments(), self.density.moments()
+        covered = Covered(self.side**2, len(self.whitening), self.centre.device)
         for x in reduce.shard(batches):
             out = left_out(x)
             for moments, part in ((seen, x[~out]), (held, x[out])):
                 if len(part):
                     moments.add(self._described(self._with_copies(part), backbone))
-        for moments in (seen, held):
-            moments.reduce(reduce.sum)
+            found, masks = with_finding(x)
+            covered.add(self._described(found, backbone), F.adaptive_avg_pool2d(masks, self.side) > COVERED)
+        for sums in (seen, held, covered):
+            sums.reduce(reduce.sum)
         split = seen.count > 1 and held.count > 1
         if not split:
             seen.join(held)
-        self.density.fit(seen, self.config.regularisation)
+        self._fit(seen, covered)
         self._standardise((x[left_out(x)] if split else x for x in reduce.shard(batches)), backbone, reduce)
         if split:
             seen.join(held)
-            self.density.fit(seen, self.config.regularisation)
+            self._fit(seen, covered)
+
+    def _fit(self, normal: Moments, covered: Covered) -> None:
+        self.density.fit(normal, self.config.regularisation)
+        self.density.fit_findings(covered, self.config.regularisation)
 
     def _with_copies(self, x: Tensor) -> Tensor:
         return torch.cat([x, *(changed(x, number) for number in range(1, self.config.copies + 1))])
@@ -227,7 +235,7 @@ class Duet(Method):
         self.places_deviation.copy_(deviation[0]), self.images_deviation.copy_(deviation[1])
 
     def _maps(self, x: Tensor, backbone: Extractor) -> Tensor:
-        """Return the head's logit and the distance from normal of each place, (N, 2, h, w) float32."""
+        """Return the head's logit and the likelihood ratio of each place, (N, 2, h, w) float32."""
         u = self._described(x, backbone)
         with torch.autocast(x.device.type, enabled=False):
             return torch.cat([self.head(u), self.density(u)], 1)
@@ -241,18 +249,13 @@ class Duet(Method):
 
 
 def pooled(maps: Tensor) -> Tensor:
-    """Return the logarithm of the mean probability of a finding and the mean distance, (N, 2), of maps (N, 2, h, w)."""
-    logits, distances = maps.flatten(2).unbind(1)
+    """Return the logarithm of the mean probability of a finding and the mean ratio, (N, 2), of maps (N, 2, h, w)."""
+    logits, ratios = maps.flatten(2).unbind(1)
     log_mean = F.logsigmoid(logits).logsumexp(1) - math.log(logits.shape[1])
-    return torch.stack([log_mean, distances.mean(1)], 1)
+    return torch.stack([log_mean, ratios.mean(1)], 1)
 
 
 def standardised(z: Tensor) -> Tensor:
     """Bring features (N, D, h, w) to mean 0 and deviation 1 over the places of each image."""
     centred = z - z.mean((2, 3), keepdim=True)
     return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + LEAST)
-
-
-def left_out(x: Tensor) -> Tensor:
-    """Say of each image (N, C, H, W) whether it is one of those left out, (N,) bool; its content alone decides."""
-    return torch.tensor([number % LEFT_OUT == 0 for number in numbers(x)], dtype=torch.bool, device=x.device)
