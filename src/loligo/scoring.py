@@ -100,16 +100,26 @@ def _save(
         np.save(array := BytesIO(), np.asarray(heat, np.float32), allow_pickle=False)
         path.write_bytes(array.getbuffer())  # a full disk has a message here, of its own numpy has none
     yield "map", f"{name}.npy"
-    shown = _shown(geometry, SHOWN)
-    pixels = _original(data, row, prediction, shown)
-    heat = calibration.heat(prediction.restore(_map(prediction), shown))
-    hot = regions.find(heat)
-    _save_image(maps / f"{name}_overlay.png", annotated(levels(pixels), heat, hot, body.remark(pixels, hot)))
+    pixels = _original(data, row, prediction, _shown(geometry, SHOWN))
+    _save_image(maps / f"{name}_overlay.png", _picture(pixels, prediction, calibration))
     yield "overlay", f"{name}_overlay.png"
     if prediction.network_reconstruction is not None:
         image = prediction.restore(prediction.network_reconstruction, _shown(geometry, RECONSTRUCTED))
         _save_image(maps / f"{name}_reconstruction.png", levels(image))
         yield "reconstruction", f"{name}_reconstruction.png"
+
+
+def picture(pixels: Floats, prediction: Prediction, calibration: Calibration) -> npt.NDArray[np.uint8]:
+    """Return the overlay of an image (1, H, W) in [0, 1] and its map: (h, w, 3) uint8, `SHOWN` pixels a side at most."""
+    assert isinstance(prediction.geometry, Geometry)
+    return _picture(resized(pixels, _shown(prediction.geometry, SHOWN).shape)[0], prediction, calibration)
+
+
+def _picture(pixels: Floats, prediction: Prediction, calibration: Calibration) -> npt.NDArray[np.uint8]:
+    """Return the overlay on the pixels (h, w) of a picture."""
+    heat = calibration.heat(prediction.restore(_map(prediction), Geometry((pixels.shape[0], pixels.shape[1]))))
+    hot = regions.find(heat)
+    return annotated(levels(pixels), heat, hot, body.remark(pixels, hot))
 
 
 def _map(prediction: Prediction) -> Floats:

@@ -1,6 +1,7 @@
-"""Write results as DICOM objects that a department's viewer shows: IHE AI Results, by highdicom.
+"""Write results as DICOM objects that a department's viewer shows: those of IHE AI Results, by highdicom.
 
-`objects` makes those of one image or series; `key_objects` the list of what a study's flagged images are.
+`objects` makes those of one image or series, `key_objects` the list of a study's flagged images, and `Export` writes
+those of a whole scoring into a folder.
 """
 
 from __future__ import annotations
@@ -40,14 +41,44 @@ def objects(
     Raises ValueError, which names the file and no patient, where no objects can be made of it, and for unknown kinds or
     a library that is missing.
     """
-    raise NotImplementedError
+    check(kinds)
+    from loligo.dicom import writers
+    from loligo.dicom.subject import Subject
+
+    return writers.write(Subject.of(prediction, source, about, when), kinds)
 
 
 def key_objects(
     flagged: Sequence[tuple[Prediction, Path]], about: About, when: datetime | None = None
 ) -> Dataset:
-    """Return the key object selection of the flagged images of one study.
+    """Return the key object selection of the flagged images of one study, each with its file.
 
-    Raises as `objects`, and ValueError where they are not of one study.
+    Its content date is that of the first image, or ``when``. Raises as `objects`, and ValueError where they are not of
+    one study.
     """
-    raise NotImplementedError
+    check(("ko",))
+    from loligo.dicom import ko
+    from loligo.dicom.subject import Subject
+
+    subjects = [Subject.of(prediction, source, about, when) for prediction, source in flagged]
+    listed = [header for one in subjects for header in ko.listed(one)]
+    return ko.make(listed, about, subjects[0].when)
+
+
+def check(kinds: Sequence[str]) -> None:
+    """Raise ValueError for kinds of objects that there are not, none, or a library that they need and is missing."""
+    from loligo.names import nearest
+
+    if not kinds:
+        raise ValueError(f"no kind of DICOM object is named; allowed are {', '.join(KINDS)}")
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"there is no DICOM object {unknown[0]!r}; {nearest(unknown[0], KINDS)}")
+    try:
+        import highdicom as highdicom
+    except ImportError as error:
+        raise ValueError("DICOM objects are written by highdicom: pip install 'loligo[dicom]'") from error
+    if "pdf" in kinds:
+        from loligo.reports.sheet import page
+
+        page.check(Path("sheet.pdf"))
+
