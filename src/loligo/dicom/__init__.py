@@ -1,7 +1,6 @@
 """Write results as DICOM objects that a department's viewer shows: those of IHE AI Results, by highdicom.
 
-`objects` makes those of one image or series, `key_objects` the list of a study's flagged images, and `Export` writes
-those of a whole scoring into a folder.
+`objects` makes those of one image or series, and `key_objects` the list of a study's flagged images.
 """
 
 from __future__ import annotations
@@ -45,12 +44,10 @@ def objects(
     from loligo.dicom import writers
     from loligo.dicom.subject import Subject
 
-    return writers.write(Subject.of(prediction, source, about, when), kinds)
+    return [made for _, made in writers.write(Subject.of(prediction, source, about, when), kinds)]
 
 
-def key_objects(
-    flagged: Sequence[tuple[Prediction, Path]], about: About, when: datetime | None = None
-) -> Dataset:
+def key_objects(flagged: Sequence[tuple[Prediction, Path]], about: About, when: datetime | None = None) -> Dataset:
     """Return the key object selection of the flagged images of one study, each with its file.
 
     Its content date is that of the first image, or ``when``. Raises as `objects`, and ValueError where they are not of
@@ -81,4 +78,3 @@ def check(kinds: Sequence[str]) -> None:
         from loligo.reports.sheet import page
 
         page.check(Path("sheet.pdf"))
-

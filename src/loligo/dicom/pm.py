@@ -1,9 +1,9 @@
 """The heat map as Parametric Map: 32-bit floats on the source's own grid, and what they mean in calibrated heat.
 
-A volume's frames have the planes and the frame of reference of its slices. A projection lies nowhere in the patient, but
-a parametric map needs a plane. It gets one in a frame of reference of its own, so that no viewer lays it on anything
-but the image that it names as its source, pixel on pixel: it begins at 0, its axes run as Patient Orientation says (else
-as those of an axial slice), and pixels of unknown spacing count as 1 mm.
+A volume's frames have the planes and the frame of reference of its slices. A projection lies nowhere in the patient,
+but a parametric map needs a plane. It gets one in a frame of reference of its own, so that no viewer lays it on
+anything but the image that it names as its source, pixel on pixel: it begins at 0, its axes run as Patient Orientation
+says (else as those of an axial slice), and pixels of unknown spacing count as 1 mm.
 """
 
 from __future__ import annotations

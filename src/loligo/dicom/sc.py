@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from highdicom.sc import SCImage
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian

@@ -26,10 +26,17 @@ T = TypeVar("T", bound=np.generic)
 EPOCH = datetime(1970, 1, 1)
 """When an image was made whose header does not say."""
 
-_EMPTY = (
-    "PatientID PatientName PatientBirthDate PatientSex StudyID StudyDate StudyTime AccessionNumber"
-    " ReferringPhysicianName"
-).split()  # what must be there, and may be empty
+_EMPTY = [
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+]  # what must be there, and may be empty
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _PLACE = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PositionReferenceIndicator")
 _MADE = ("Content", "Acquisition", "Series", "Study")

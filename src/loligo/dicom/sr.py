@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from highdicom import sr
-
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as public
 
@@ -64,12 +63,16 @@ def _whole(subject: Subject) -> Group:
         (codes.RATE, calibration.false_alarm_rate),
         (codes.ANOMALY_SCORE, found.anomaly_score),
     )
-    sources = [sr.SourceImageForMeasurementGroup(one.SOPClassUID, one.SOPInstanceUID) for one in subject.source.datasets]
+    sources = [
+        sr.SourceImageForMeasurementGroup(one.SOPClassUID, one.SOPInstanceUID) for one in subject.source.datasets
+    ]
     group = sr.MeasurementsAndQualitativeEvaluations(
         algorithms.tracking(subject),
         algorithm_id=algorithms.in_report(subject.about),
         measurements=[sr.Measurement(name, value, codes.ONE) for name, value in numbers],
-        qualitative_evaluations=[sr.QualitativeEvaluation(codes.FLAG, codes.FLAGGED if found.flag else codes.NOT_FLAGGED)],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(codes.FLAG, codes.FLAGGED if found.flag else codes.NOT_FLAGGED)
+        ],
         source_images=sources,
     )
     said = [told(subject.about), subject.findings.remark if subject.findings else ""]
@@ -129,7 +132,5 @@ def _thinned(points: Line) -> Line:
 def _commented(group: Group, said: Iterable[str]) -> Group:
     """Add texts to a group for people to read."""
     for text in said:
-        group[0].ContentSequence.append(
-            sr.TextContentItem(public.DCM.Comment, text, relationship_type="CONTAINS")
-        )
+        group[0].ContentSequence.append(sr.TextContentItem(public.DCM.Comment, text, relationship_type="CONTAINS"))
     return group

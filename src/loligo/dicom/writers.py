@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 
+import numpy as np
 from pydicom.dataset import Dataset
 
 from loligo.dicom import ko, pdf, pm, sc, seg, sr
@@ -29,19 +30,19 @@ WRITERS: dict[str, Callable[[Subject], Dataset | None]] = {
 }
 
 
-def write(subject: Subject, kinds: Sequence[str]) -> list[Dataset]:
-    """Return the objects of these kinds, as far as the result has them; ValueError names the file and the kind."""
-    made = [_write(subject, kind) for kind in WRITERS if kind in kinds]
-    return [one for one in made if one is not None]
+def write(subject: Subject, kinds: Sequence[str]) -> list[tuple[str, Dataset]]:
+    """Return kind and object, as far as the result has them; raises ``UnreadableImage``, which names file and kind."""
+    if subject.map is not None and not np.isfinite(subject.map).all():
+        raise UnreadableImage(subject.source.path, "its map is not a number; train the method anew")
+    made = [(kind, _write(subject, kind)) for kind in WRITERS if kind in kinds]
+    return [(kind, one) for kind, one in made if one is not None]
 
 
 def _write(subject: Subject, kind: str) -> Dataset | None:
     _hush()
     try:
         return WRITERS[kind](subject)
-    except UnreadableImage:
-        raise
-    except MemoryError:
+    except (UnreadableImage, OSError, MemoryError):
         raise
     except Exception as error:  # of a header that is odd in a way nobody thought of
         raise UnreadableImage(
