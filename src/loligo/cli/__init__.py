@@ -126,7 +126,12 @@ def score(argv: list[str]) -> None:
         "--scope", choices=["checked", "any"], default="checked", help="any: also images that show something else"
     )
     parser.add_argument("--q_value", action="store_true", help="add the false-discovery rate over all images given")
+    parser.add_argument("--dicom", help="folder for DICOM objects of DICOM images, such as a structured report")
+    parser.add_argument("--dicom_objects", nargs="+", help="of sr, pm, seg, ko, pdf, sc (default: sr,pm,seg,ko)")
     given = parse(parser, argv)
+    if given.dicom_objects and not given.dicom:
+        fail("--dicom_objects says what to write, not where; name a folder with --dicom")
+    kinds = [kind for words in given.dicom_objects or [] for kind in words.split(",") if kind]
     api = _api()
     table = api.score(
         given.run,
@@ -141,10 +146,14 @@ def score(argv: list[str]) -> None:
         layout=given.layout,
         scope=given.scope,
         q_value=given.q_value,
+        dicom=given.dicom,
+        **({"dicom_objects": kinds} if kinds else {}),
     )
     folder, flagged = Path(table.attrs["folder"]), int(table["flag"].sum())
     print(f"{folder / 'scores.csv'}: {len(table)} images, {flagged} flagged, the most abnormal first. {NOTICE}")
     print(f"the threshold {table.attrs['threshold']}")
+    if given.dicom:
+        print(f"{given.dicom}: {table.attrs['objects']} DICOM objects; {folder / 'objects.csv'} says of which images")
     print(f"now: loligo report {folder}")
     _tell_rejected(folder)
     if remark := table.attrs["remark"]:
@@ -208,6 +217,21 @@ def sheet(argv: list[str]) -> None:
     images = None if given.flagged else given.images
     made = _api().sheet(given.run, images, given.out, device=given.device, false_alarm_rate=given.false_alarm_rate)
     print(f"{made}. {NOTICE}")
+
+
+def deidentify(argv: list[str]) -> None:
+    """write DICOM images without what tells of a patient: loligo deidentify PATH... --out DIR"""
+    parser = new_parser(deidentify, "loligo deidentify PATH... --out DIR [options]")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="folder or DICOM files")
+    parser.add_argument("--out", required=True, help="new folder, for files by patient and series, and rejected.csv")
+    parser.add_argument("--burned_in", action="store_true", help="also images that may have text burnt into them")
+    given = parse(parser, argv)
+    check_paths(given.paths)
+    from loligo.dicom.deidentify import deidentify as write
+
+    written, _ = write(data_of(given.paths), given.out, given.burned_in)
+    print(f"{given.out}: {len(written)} files without names, ids, dates and UIDs. Pixels stay: look for text in them")
+    _tell_rejected(Path(given.out))
 
 
 def contaminate(argv: list[str]) -> None:
@@ -385,6 +409,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate,
     "report": report,
     "sheet": sheet,
+    "deidentify": deidentify,
     "experiment": experiment,
     "benchmark": benchmark,
     "contaminate": contaminate,
