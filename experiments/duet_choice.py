@@ -29,14 +29,15 @@ from torch import Tensor
 
 from experiments.common import RESULTS
 from experiments.views import FREQUENCY, MARKED, SOURCES, Indices, Views, batches, criterion
+from loligo.data.pairs import LEFT_OUT
 from loligo.evaluation import results
 from loligo.methods.contract import ALONE
 from loligo.methods.declared import defaults
-from loligo.methods.duet import LEFT_OUT, Duet, DuetConfig, pooled, standardised
+from loligo.methods.duet import COVERED, Duet, DuetConfig, pooled, standardised
 from loligo.methods.optimisation import Clock
-from loligo.nn.density import PlaceGaussian
 from loligo.nn.heat import enlarge
 from loligo.nn.precision import accelerate, autocast, dtype_of, resolve
+from loligo.nn.ratio import Covered, LikelihoodRatio
 from loligo.training.cost import commit
 from loligo.training.optimisers import TurnOptimiser
 
@@ -83,6 +84,8 @@ class Setting:
     """How often each kind of finding is taught, where lungs are found."""
     features: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] = (standardised, standardised)
     """What whitened features are made to before head and density see them."""
+    ratio: bool = True
+    """The density compares with a Gaussian of findings; else it is the distance from that of normal images."""
     normals: int = 10**6
     """Normal images to learn from, at most."""
     weights: tuple[float, float] = (1.0, 1.0)
@@ -107,6 +110,8 @@ SETTINGS: dict[str, Setting] = {
     "dimensions_300": Setting(duet={"dimensions": 300}),
     "fast": Setting(duet=Duet.presets["fast"]),
     # density
+    "distance": Setting(ratio=False),
+    "distance_alone": Setting(ratio=False, weights=(0, 1)),
     "plain_normals": Setting(duet={"copies": 0}),
     "regularisation_0.1": Setting(duet={"regularisation": 0.1}),
     "normals_100": Setting(normals=100),
@@ -151,8 +156,10 @@ class Study:
         held = copies[self.table.loc[copies, "image"].to_numpy() % LEFT_OUT == 0]
         see = self._as(setting.features[1])
         say = self._head(setting, config, seen[~seen["kind"].isin(left_out)])
-        first = gaussian(see, np.setdiff1d(copies, held), config)
-        every = gaussian(see, copies, config)
+        found = seen[(seen["kind"] != "") & ~seen["kind"].isin(left_out) & (seen["round"] <= max(config.copies, 1))]
+        abnormal = np.array(found[found["kind"].map(setting.weight) > 0].index) if setting.ratio else at[:0]
+        first = self._density(see, np.setdiff1d(copies, held), abnormal, config)
+        every = self._density(see, copies, abnormal, config)
         maps, reference = joined(say, every, at), joined(say, first, held)
         scores, heat = combined(maps, reference, setting, config)
         table = self.table.loc[at].assign(outside=own[at])
@@ -160,6 +167,20 @@ class Study:
 
     def _as(self, made: Callable[[Tensor], Tensor]) -> Maps:
         return lambda part: made(self.z[part].float())
+
+    @torch.no_grad()
+    def _density(self, see: Maps, normal: Indices, abnormal: Indices, config: DuetConfig) -> Maps:
+        """Fit a density to views of normal images, and to places of others that findings cover."""
+        _, features, *sides = see(normal[:1]).shape
+        density, covered = LikelihoodRatio(features, math.prod(sides)), Covered(math.prod(sides), features, CPU)
+        moments = density.moments()
+        for part in batches(normal):
+            moments.add(see(part))
+        for part in batches(abnormal):
+            covered.add(see(part), self.targets[part] > COVERED)
+        density.fit(moments, config.regularisation)
+        density.fit_findings(covered, config.regularisation)
+        return lambda part: density(see(part))
 
     def _head(self, setting: Setting, config: DuetConfig, seen: pd.DataFrame) -> Maps:
         """Train a head on views of training images."""
@@ -197,7 +218,7 @@ def described(views: Views, config: DuetConfig) -> tuple[Tensor, Tensor, Tensor]
     model = Duet(config)
     model.start()
     count, side, marked = len(views.table), model.side, []
-    features = torch.empty(count, len(model.centre), side, side, dtype=torch.bfloat16)
+    features = torch.empty(count, len(model.whitening.centre), side, side, dtype=torch.bfloat16)
     targets = torch.empty(count, 1, side, side)
     with autocast(CPU, DTYPE):
         backbone = model.eval().backbone.ready(CPU)
@@ -213,10 +234,10 @@ def described(views: Views, config: DuetConfig) -> tuple[Tensor, Tensor, Tensor]
 def whitened(features: Tensor, fitted: Indices, config: DuetConfig) -> Tensor:
     """Return the whitened features (V, D, h, w) bfloat16 of all views."""
     model = Duet(config)
-    model._whiten(features[part].float() for part in batches(fitted))
-    z = torch.empty(len(features), len(model.whitening), model.side, model.side, dtype=torch.bfloat16)
+    model.whitening.fit(features[part].float() for part in batches(fitted))
+    z = torch.empty(len(features), len(model.whitening.matrix), model.side, model.side, dtype=torch.bfloat16)
     for part in batches(np.arange(len(z))):
-        z[part] = model._whitened(features[part].float()).bfloat16()
+        z[part] = model.whitening(features[part].float()).bfloat16()
     return z
 
 
@@ -224,18 +245,6 @@ def whitened(features: Tensor, fitted: Indices, config: DuetConfig) -> Tensor:
 def joined(head: Maps, density: Maps, views: Indices) -> Tensor:
     """Return the maps of head and density, (N, 2, h, w) float32."""
     return torch.cat([torch.cat([head(part), density(part)], 1) for part in batches(views)])
-
-
-@torch.no_grad()
-def gaussian(see: Maps, fitted: Indices, config: DuetConfig) -> Maps:
-    """Return the distance from a Gaussian of each place."""
-    _, features, *sides = see(fitted[:1]).shape
-    density = PlaceGaussian(features, math.prod(sides))
-    moments = density.moments()
-    for part in batches(fitted):
-        moments.add(see(part))
-    density.fit(moments, config.regularisation)
-    return lambda part: density(see(part))
 
 
 def combined(maps: Tensor, reference: Tensor, setting: Setting, config: DuetConfig) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ def described(duet: Duet, x: torch.Tensor) -> torch.Tensor:
 
 def test_features_are_whitened_over_normal_images(duet: Duet) -> None:
     with torch.no_grad():
-        rows = duet._whitened(duet._features(IMAGES, duet.backbone)).movedim(1, 3).flatten(0, 2)
+        rows = duet.whitening(duet._features(IMAGES, duet.backbone)).movedim(1, 3).flatten(0, 2)
     covariance = torch.cov(rows.mT)
     assert 0.5 < float(covariance.diagonal().mean()) < 1.2  # changed copies were in the whitening, and vary more
     correlation = torch.corrcoef(rows.mT) - torch.eye(rows.shape[1])

@@ -41,10 +41,11 @@ from loligo.methods.optimisation import Cosine, adamw
 from loligo.nn.density import Moments
 from loligo.nn.heat import enlarge
 from loligo.nn.ratio import Covered, LikelihoodRatio
+from loligo.nn.whitening import Whitening
 from loligo.types import Scores
 
 FLOOR = 1e-4
-"""Variance of a direction by the largest one's, that whitening adds."""
+"""Least deviation that scores are standardised by."""
 LEAST = 0.1
 """Added to the deviation over an image's places, in deviations over normal images: a blank image has none."""
 PRIOR = -2.0
@@ -125,8 +126,6 @@ class Duet(Method):
         },
     }
     config: DuetConfig
-    centre: Tensor
-    whitening: Tensor
     places_mean: Tensor
     places_deviation: Tensor
     images_mean: Tensor
@@ -139,8 +138,7 @@ class Duet(Method):
         given = sum(self.backbone.channels)
         d = min(config.dimensions, given)
         self.head = Head(d, self.side, config.width, config.dropout)
-        self.register_buffer("centre", torch.zeros(given))
-        self.register_buffer("whitening", torch.zeros(d, given))
+        self.whitening = Whitening(given, d)
         self.density = LikelihoodRatio(d, self.side**2)
         for name in ("places", "images"):
             self.register_buffer(f"{name}_mean", torch.zeros(2))
@@ -158,30 +156,13 @@ class Duet(Method):
 
     def _described(self, x: Tensor, backbone: Extractor) -> Tensor:
         """Return features (N, D, h, w) float32, whitened over normals, then standardised over an image's places."""
-        return standardised(self._whitened(self._features(x, backbone)))
-
-    def _whitened(self, features: Tensor) -> Tensor:
-        """Bring features (N, C, h, w) to (N, D, h, w) float32, of mean 0 and unit covariance over normal images."""
-        with torch.autocast(features.device.type, enabled=False):
-            return F.conv2d(features - self.centre[:, None, None], self.whitening[:, :, None, None])
+        return standardised(self.whitening(self._features(x, backbone)))
 
     def prepare(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Measure the mean and the directions of features over normal images and changed copies of them."""
         teach = self.backbone.teach
-        self._whiten((self._features(torch.cat([x, changed(x, 0)]), teach) for x in reduce.shard(batches)), reduce)
-
-    def _whiten(self, maps: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
-        """Take the mean and the directions from features (N, C, h, w)."""
-        sums = torch.zeros(len(self.centre) + 1, len(self.centre) + 1, dtype=torch.float64, device=self.centre.device)
-        for features in maps:
-            rows = F.pad(features.double().movedim(1, 3).flatten(0, 2), (0, 1), value=1)
-            sums += rows.mT @ rows
-        sums = reduce.sum(sums)
-        sums = sums / sums[-1, -1]
-        self.centre.copy_(sums[-1, :-1])
-        values, vectors = torch.linalg.eigh(sums[:-1, :-1] - sums[-1, :-1].outer(sums[-1, :-1]))
-        kept = slice(-len(self.whitening), None)
-        self.whitening.copy_((vectors[:, kept] / (values[kept] + FLOOR * values[-1]).sqrt()).mT)
+        maps = (self._features(torch.cat([x, changed(x, 0)]), teach) for x in reduce.shard(batches))
+        self.whitening.fit(maps, reduce.sum)
 
     def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
         """Return the cross-entropy between logits and the part of each place that a simulated finding covers."""
@@ -192,8 +173,12 @@ class Duet(Method):
 
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Fit the ratio to normals, changed copies and findings; standardise by normals that a first did not see."""
-        backbone, seen, held = self.backbone.ready(self.centre.device), self.density.moments(), self.density.moments()
-        covered = Covered(self.side**2, len(self.whitening), self.centre.device)
+        backbone, seen, held = (
+            self.backbone.ready(self.places_mean.device),
+            self.density.moments(),
+            self.density.moments(),
+        )
+        covered = Covered(self.side**2, len(self.whitening.matrix), self.places_mean.device)
         for x in reduce.shard(batches):
             out = left_out(x)
             for moments, part in ((seen, x[~out]), (held, x[out])):
@@ -221,7 +206,7 @@ class Duet(Method):
 
     def _standardise(self, batches: Iterable[Tensor], backbone: Extractor, reduce: Reduce) -> None:
         """Measure mean and deviation of both maps' places and of both scores."""
-        sums = torch.zeros(2, 3, 2, dtype=torch.float64, device=self.centre.device)
+        sums = torch.zeros(2, 3, 2, dtype=torch.float64, device=self.places_mean.device)
         for x in batches:
             if len(x):
                 maps = self._maps(self._with_copies(x), backbone)
@@ -230,7 +215,7 @@ class Duet(Method):
                     total += torch.stack([torch.ones_like(v).sum(0), v.sum(0), v.square().sum(0)])
         count, total, squares = reduce.sum(sums).unbind(1)
         mean = total / count
-        deviation = (squares / count - mean**2).clamp_min(FLOOR**2).sqrt()
+        deviation = (squares / count - mean**2).clamp_min(0).sqrt().clamp_min(FLOOR)
         self.places_mean.copy_(mean[0]), self.images_mean.copy_(mean[1])
         self.places_deviation.copy_(deviation[0]), self.images_deviation.copy_(deviation[1])
 
