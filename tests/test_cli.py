@@ -59,7 +59,7 @@ for words in wrong:
         (tmp_path / name).touch()
     argv = [sys.executable, "-c", code, str(tmp_path)]
     out = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
-    assert "SOURCE: one of chexpert, covidx, folder" in out
+    assert "SOURCE: one of chexpert, covidx, dicom, folder" in out
     assert "METHOD: one of ae, anatpaste" in out
     assert "DATASET: one of chexpert" in out
 
