@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from conftest import anatomy
 from dicom_files import NAME, PATIENT, ROOT, series, write
 from dicom_results import validated
-from loligo import api, dicom
+from loligo import NOTICE, api, dicom
 from loligo.cli import main
 from loligo.detector import Detector
 from loligo.dicom.export import Export
@@ -90,7 +90,7 @@ def test_the_map_and_the_model_are_those_of_the_scoring(run: Run, new: Path, tmp
     np.testing.assert_array_equal(np.frombuffer(made.FloatPixelData, "<f4").reshape(40, 24), heat)
     assert made.DeviceSerialNumber == run.about[DIGEST]
     said = [str(item.value) for item in found["Comprehensive3DSRStorage"].iterall() if item.keyword == "TextValue"]
-    assert any("Trained on 26 normal images (folder; CR or DX)" in text or "normal images (" in text for text in said)
+    assert f"{NOTICE} Trained on {run.about['data']['train']} normal images (folder; CR or DX)." in said
     assert made.ContributingEquipmentSequence[0].DeviceUID == dicom_device(run)
 
 

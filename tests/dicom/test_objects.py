@@ -64,6 +64,8 @@ def test_sheet_and_overlay_pass_the_validator(name: str, tmp_path: Path) -> None
         assert "WeasyPrint" in str(error)
     found = dicom.objects(result(planted.path), planted.path, about(), kinds)
     assert len(found) == len(kinds) - (name in VOLUMES)
+    for one, two in zip(found, dicom.objects(result(planted.path), planted.path, about(), kinds), strict=True):
+        assert one == two, "a repeat on the same day"
     for i, made in enumerate(found):
         made.save_as(tmp_path / f"{i}", enforce_file_format=True)
         assert validated(tmp_path / f"{i}") == []

@@ -55,6 +55,7 @@ def test_a_name_keeps_its_letters_in_any_character_set(tmp_path: Path) -> None:
         assert str(found.PatientName) == name and found.SpecificCharacterSet == "ISO_IR 192"
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value")  # pydicom's, as this test writes one
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [

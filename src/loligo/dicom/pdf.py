@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 from highdicom import SOPClass
@@ -59,7 +60,7 @@ def _case(subject: Subject) -> Case:
         image=replace(io.load(subject.source.path, about.voi), source=NAME),
         method=about.method,
         run=about.digest[:12],
-        written=subject.when.date(),
+        written=date.today(),
         calibration=about.calibration,
         score=found.score,
         map=subject.map,

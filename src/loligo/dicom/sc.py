@@ -31,6 +31,7 @@ def make(subject: Subject) -> Dataset | None:
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **named,
     )
+    made.DateOfSecondaryCapture, made.TimeOfSecondaryCapture = made.ContentDate, made.ContentTime
     if not read.orientation:
         made["PatientOrientation"].value = ""
     made.Laterality = first.get("Laterality") or ""

@@ -47,5 +47,5 @@ def _write(subject: Subject, kind: str) -> Dataset | None:
         raise
     except Exception as error:  # of a header that is odd in a way nobody thought of
         raise UnreadableImage(
-            subject.source.path, f"its {kind} cannot be made ({type(error).__name__}): its header lacks something"
+            subject.source.path, f"its {kind} cannot be made ({type(error).__name__}): its header may be odd"
         ) from error
