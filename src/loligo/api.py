@@ -7,13 +7,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, Never
+from typing import TYPE_CHECKING, Any, Literal, Never
 
 import pandas as pd
 import torch
 
 from loligo import __version__, cross_calibration, io, scoring
 from loligo import calibration as calibrations
+from loligo import dicom as objects
 from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
 from loligo.data import checks, copies, headers, inputs, manifest
@@ -23,6 +24,7 @@ from loligo.data.places import AS_NAMED, Layout
 from loligo.data.reference import Reference
 from loligo.data.splits import SPLITS
 from loligo.detector import Detector, part_held_out
+from loligo.dicom import DEFAULT
 from loligo.evaluation import protocols
 from loligo.evaluation.results import append
 from loligo.files import as_list, write_csv
@@ -40,6 +42,9 @@ from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings, misplaced
 from loligo.training import images, loop, processes
 from loligo.training.cost import cost
 from loligo.training.loop import Callback
+
+if TYPE_CHECKING:
+    from loligo.dicom.export import Export
 
 LEAST = 6
 """Normal images below which there is no training."""
@@ -260,6 +265,8 @@ def score(
     device: str = "auto",
     false_alarm_rate: float | None = None,
     layout: Literal["loligo", "mood"] = "loligo",
+    dicom: str | Path | None = None,
+    dicom_objects: Sequence[str] = DEFAULT,
 ) -> pd.DataFrame:
     """Score images with a trained run into a folder of its own; return the table, the most abnormal image first.
 
@@ -268,8 +275,9 @@ def score(
     ``scores/NAME`` in that of the run, named as the data; nothing is written over. It gets scores.csv, rejected.csv,
     maps/ and the calibration, at another ``false_alarm_rate`` than the run's where one is given; its path is
     ``table.attrs["folder"]``, and ``["remark"]`` says where the scores as a whole are unlike the calibration's. The
-    ``layout`` mood adds what that challenge's evaluation reads: sample/NAME.txt and pixel/NAME for each volume. Raises
-    `AllRejected` where no image can be used: the folder then holds rejected.csv.
+    ``layout`` mood adds what that challenge's evaluation reads: sample/NAME.txt and pixel/NAME for each volume. The
+    folder ``dicom`` gets the ``dicom_objects`` of each DICOM image (see `loligo.dicom`); objects.csv says which file is
+    of which image. Raises `AllRejected` where no image can be used: the folder then holds rejected.csv.
     """
     _refuse_arrays(data, "loligo.load(run).predict(images)")
     if batch_size < 1:
@@ -280,6 +288,7 @@ def score(
     if out:
         scores.refuse_taken(out)
     detector = Detector.load(run, device, false_alarm_rate)
+    export = _export(dicom, out, detector, dicom_objects) if dicom else None
 
     def fill(folder: ScoreFolder) -> pd.DataFrame | AllRejected:
         try:
@@ -290,8 +299,12 @@ def score(
         except AllRejected as error:
             write_csv(error.rejected, folder.rejected)
             return error
-        table = scoring.score_table(detector, images, folder, maps, batch_size)
-        folder.write_scores(table, pd.concat([rejected, images.rejected], ignore_index=True))
+        table = scoring.score_table(detector, images, folder, maps, batch_size, export.add if export else None)
+        folder.write_scores(table, rejected := pd.concat([rejected, images.rejected], ignore_index=True))
+        if export:
+            written, failed = export.finish()
+            folder.write_objects(written, failed, rejected)
+            table.attrs["objects"] = written["file"].nunique()
         given = [manifest.writable(path) for path in _absolute(data)]
         folder.write_about({"run": run.folder, "loligo": __version__, "data": given, "splits": splits})
         detector.calibration.save(folder.calibration)
@@ -308,6 +321,19 @@ def score(
     new = made.loc[~made["warnings"].str.contains("seen_in_training"), "score"]
     made.attrs.update(folder=str(where.path), remark=detector.calibration.remark(new))
     return made
+
+
+def _export(dicom: str | Path, out: Path | None, detector: Detector, kinds: Sequence[str]) -> Export:
+    """Return the writer of DICOM objects; ValueError for what it cannot write, and a folder in that of the scoring."""
+    objects.check(kinds)
+    from loligo.dicom.export import Export
+
+    folder = Path(dicom)
+    if out and out.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(f"{folder} for DICOM objects lies in {out}, which is written at once; name a folder beside it")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; DICOM objects need a folder")
+    return Export(folder, objects.About.of(detector), kinds)
 
 
 def _to_score(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -44,13 +44,14 @@ def score_table(
     folder: ScoreFolder | None = None,
     maps: Maps = "image",
     batch_size: int = 16,
+    each: Callable[[Prediction], None] | None = None,
 ) -> pd.DataFrame:
     """Return the manifest's rows with what the detector says of each, the most abnormal first.
 
     Columns: rank, path, p_value, flag, anomaly_score, score, threshold, warnings (names, see `data.checks`), what the
     manifest knows, and the names of maps. Where a ``folder`` is given, each image leaves its map in maps/ as ``.npy``
     float32, (H, W) on its own grid or (S, S) on the network's, and an overlay to look at; a volume leaves its map as
-    NIfTI on its own grid. Names in the table are relative to the folder.
+    NIfTI on its own grid. Names in the table are relative to the folder. ``each`` is called with every prediction.
     """
     known = data.rows.drop(columns=[name for name in FIRST if name in data.rows and name != "path"])
     known[list(COLUMNS)] = ""
@@ -58,6 +59,8 @@ def score_table(
     for row, prediction in enumerate(detector.predictions(data, batch_size, progress=True)):
         named = "; ".join(prediction.warnings)
         found.append((prediction.score, prediction.anomaly_score, prediction.p_value, int(prediction.flag), named))
+        if each:
+            each(prediction)
         if folder is None or maps == "none" or prediction.network_map is None:
             continue
         name = map_name(row, str(known["path"][row]))
@@ -100,16 +103,26 @@ def _save(
         np.save(array := BytesIO(), np.asarray(heat, np.float32), allow_pickle=False)
         path.write_bytes(array.getbuffer())  # a full disk has a message here, of its own numpy has none
     yield "map", f"{name}.npy"
-    shown = _shown(geometry, SHOWN)
-    pixels = _original(data, row, prediction, shown)
-    heat = calibration.heat(prediction.restore(_map(prediction), shown))
-    hot = regions.find(heat)
-    _save_image(maps / f"{name}_overlay.png", annotated(levels(pixels), heat, hot, body.remark(pixels, hot)))
+    pixels = _original(data, row, prediction, _shown(geometry, SHOWN))
+    _save_image(maps / f"{name}_overlay.png", _picture(pixels, prediction, calibration))
     yield "overlay", f"{name}_overlay.png"
     if prediction.network_reconstruction is not None:
         image = prediction.restore(prediction.network_reconstruction, _shown(geometry, RECONSTRUCTED))
         _save_image(maps / f"{name}_reconstruction.png", levels(image))
         yield "reconstruction", f"{name}_reconstruction.png"
+
+
+def picture(pixels: Floats, prediction: Prediction, calibration: Calibration) -> npt.NDArray[np.uint8]:
+    """Return the overlay of an image (1, H, W) in [0, 1] and its map: (h, w, 3) uint8, `SHOWN` pixels a side at most."""
+    assert isinstance(prediction.geometry, Geometry)
+    return _picture(resized(pixels, _shown(prediction.geometry, SHOWN).shape)[0], prediction, calibration)
+
+
+def _picture(pixels: Floats, prediction: Prediction, calibration: Calibration) -> npt.NDArray[np.uint8]:
+    """Return the overlay on the pixels (h, w) of a picture."""
+    heat = calibration.heat(prediction.restore(_map(prediction), Geometry((pixels.shape[0], pixels.shape[1]))))
+    hot = regions.find(heat)
+    return annotated(levels(pixels), heat, hot, body.remark(pixels, hot))
 
 
 def _map(prediction: Prediction) -> Floats:

@@ -121,7 +121,12 @@ def score(argv: list[str]) -> None:
     add_device(parser)
     add_rate(parser)
     parser.add_argument("--layout", choices=["loligo", "mood"], default="loligo", help="mood: for that challenge too")
+    parser.add_argument("--dicom", help="folder for DICOM objects of DICOM images, such as a structured report")
+    parser.add_argument("--dicom_objects", nargs="+", help="of sr, pm, seg, ko, pdf, sc (default: sr,pm,seg,ko)")
     given = parse(parser, argv)
+    if given.dicom_objects and not given.dicom:
+        fail("--dicom_objects says what to write, not where; name a folder with --dicom")
+    kinds = [kind for words in given.dicom_objects or [] for kind in words.split(",") if kind]
     api = _api()
     table = api.score(
         given.run,
@@ -134,9 +139,13 @@ def score(argv: list[str]) -> None:
         device=given.device,
         false_alarm_rate=given.false_alarm_rate,
         layout=given.layout,
+        dicom=given.dicom,
+        **({"dicom_objects": kinds} if kinds else {}),
     )
     folder, flagged = Path(table.attrs["folder"]), int(table["flag"].sum())
     print(f"{folder / 'scores.csv'}: {len(table)} images, {flagged} flagged, the most abnormal first. {NOTICE}")
+    if given.dicom:
+        print(f"{given.dicom}: {table.attrs['objects']} DICOM objects; {folder / 'objects.csv'} says of which images")
     print(f"now: loligo report {folder}")
     _tell_rejected(folder)
     if remark := table.attrs["remark"]:

@@ -129,8 +129,8 @@ class Header(Values):
         self.syntax = syntax
 
 
-def load(path: Path, pixels: bool = False) -> Header:
-    """Read the header of a file, with its encoded pixels where asked for.
+def load(path: Path, pixels: bool = False, every: bool = False) -> Header:
+    """Read the header of a file, as far as it is needed or ``every`` element of it, with its encoded pixels if asked for.
 
     Raises ``UnreadableImage`` for a file that is missing, no DICOM or broken, larger than `MAX_BYTES` or, inflated,
     than `MAX_INFLATED`.
@@ -140,7 +140,7 @@ def load(path: Path, pixels: bool = False) -> Header:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise UnreadableImage(path, f"its {size:,} bytes are more than {MAX_BYTES:,}")
         try:
-            return _parse(path, stream, pixels)
+            return _parse(path, stream, pixels, None if every else _TAGS)
         except (UnreadableImage, MemoryError):
             raise
         except Exception as error:  # what pydicom happens to raise; RecursionError where sequences nest too deep
@@ -149,7 +149,7 @@ def load(path: Path, pixels: bool = False) -> Header:
             ) from None
 
 
-def _parse(path: Path, stream: BinaryIO, pixels: bool) -> Header:
+def _parse(path: Path, stream: BinaryIO, pixels: bool, tags: list[BaseTag | int] | None) -> Header:
     """Read the file meta information, then the data set as its transfer syntax says."""
     stream.seek(132 if stream.read(132)[128:] == b"DICM" else 0)
     meta = read_dataset(stream, False, True, stop_when=lambda found, *_: found >> 16 != 2)
@@ -165,7 +165,7 @@ def _parse(path: Path, stream: BinaryIO, pixels: bool) -> Header:
         implicit,
         little,
         stop_when=None if pixels else lambda tag, *_: tag >= _PIXELS,
-        specific_tags=_TAGS,
+        specific_tags=tags,
     )
     if "SOPClassUID" not in found and "MediaStorageSOPClassUID" in meta:
         found.SOPClassUID = meta.MediaStorageSOPClassUID

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,20 @@ _SCANNER = 1  # NIfTI's code of a form that leads to the scanner's own space
 _FLOATS = 20  # bytes a voxel, as of NIfTI
 _FARTHEST = 1e5  # mm from the scanner's centre
 _MAX_SIDE = 32_767  # voxels that NIfTI's header holds
+
+
+class Plane(NamedTuple):
+    """Where a slice lies, as its own header says it: a grid is only nearly even."""
+
+    path: Path
+    frame: int
+    """Which of its file, from 0 on."""
+    position: npt.NDArray[np.float64]
+    """(3,) mm: the centre of its first pixel in DICOM's LPS."""
+    directions: npt.NDArray[np.float64]
+    """(2, 3): where columns count to, then rows."""
+    spacing: tuple[float, float]
+    """(row, column) in mm."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,13 @@ def read_header(path: Path) -> VolumeHeader:
     one place, at uneven distances or beside each other, and for a CT whose values are not HU.
     """
     return _place(path, _slices(path, pixels=False))
+
+
+def planes(path: Path) -> list[Plane]:
+    """Return where each slice of a volume lies, in the order of its last `file_axes`; raises as `read_header`."""
+    slices = _slices(path, pixels=False)
+    _place(path, slices)
+    return [Plane(one.header.path, one.frame, one.position, one.directions, one.spacing) for one in slices]
 
 
 def weigh(path: Path) -> int:

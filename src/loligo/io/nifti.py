@@ -95,8 +95,7 @@ def write(path: Path, voxels: npt.NDArray[Any], like: VolumeHeader) -> None:
     """
     if voxels.shape != like.shape:
         raise ValueError(f"{path}: voxels have shape {voxels.shape}; {like.source} has {like.shape} in RAS+ order")
-    turned = apply_orientation(voxels.astype(np.float32), _turn(("R", "A", "S"), like.file_axes))
-    image = Nifti1Image(turned.reshape(like.file_shape), None)
+    image = Nifti1Image(filed(voxels.astype(np.float32), like).reshape(like.file_shape), None)
     for name, value in like.file_place.items():
         image.header[name] = value
     _save(path, image)
@@ -169,6 +168,12 @@ def upright(stored: npt.NDArray[T], where: VolumeHeader) -> npt.NDArray[T]:
 def _turn(found: tuple[str, ...], wanted: tuple[str, ...] = ("R", "A", "S")) -> npt.NDArray[Any]:
     """Return how nibabel is to turn an array of axes ``found`` to axes ``wanted``."""
     return np.asarray(ornt_transform(axcodes2ornt(found), axcodes2ornt(wanted)))
+
+
+def filed(voxels: npt.NDArray[T], where: VolumeHeader) -> npt.NDArray[T]:
+    """Return voxels (X, Y, Z) in RAS+ order as (I, J, K) in the file's own order of axes."""
+    turned = apply_orientation(voxels, _turn(("R", "A", "S"), where.file_axes))
+    return np.ascontiguousarray(turned)
 
 
 def _close(spacing: Sequence[float], other: Sequence[float]) -> bool:

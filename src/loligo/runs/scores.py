@@ -53,6 +53,11 @@ class ScoreFolder:
         return self.path / "maps"
 
     @property
+    def objects(self) -> Path:
+        """A row a DICOM object: the image that it is of, its kind, and its file in the folder that was named."""
+        return self.path / "objects.csv"
+
+    @property
     def calibration(self) -> Path:
         """The calibration that p-values and flags come from, at this scoring's false-alarm rate."""
         return self.path / "calibration.json"
@@ -126,6 +131,11 @@ class ScoreFolder:
                 written[name] = written[name].astype("Int64")
         write_csv(written, self.scores)
         write_csv(rejected, self.rejected)
+
+    def write_objects(self, objects: pd.DataFrame, failed: pd.DataFrame, rejected: pd.DataFrame) -> None:
+        """Write objects.csv (path, kind, file), and rejected.csv anew with the images that have none and the reason."""
+        write_csv(objects.assign(path=[self._near(entry) for entry in objects["path"]]), self.objects)
+        write_csv(pd.concat([rejected, failed], ignore_index=True), self.rejected)
 
     def write_about(self, about: dict[str, Any]) -> None:
         """Write scoring.json: the path of the ``run`` becomes relative if near."""

@@ -64,6 +64,11 @@ def write(cases: Iterable[Case], out: Path) -> Path:
     return out
 
 
+def pdf(case: Case) -> bytes:
+    """Return the sheet of one image as PDF; raises ValueError where the library that prints it is missing."""
+    return _page(_facts(case), Path("sheet.pdf"))
+
+
 def render(sheets: list[dict[str, Any]], paper: tuple[float, float] = A4, pinned: bool = False) -> str:
     """Return sheets as HTML for paper of (width, height) in mm; every value is escaped.
 
