@@ -136,6 +136,8 @@ def check(config: Config) -> None:
     for name in ("quiet", "study_seconds", "decode_seconds"):
         if getattr(config, name) <= 0:
             raise ValueError(f"{name} is {getattr(config, name):g}; more than 0 seconds are needed")
+    if urlsplit(config.queue).password:
+        raise ValueError("--queue holds a password, which others can see; set PGPASSWORD, or write it to ~/.pgpass")
     if config.certificate and not config.private_key:
         raise ValueError("--certificate needs --private_key")
     for title in config.callers:
@@ -206,6 +208,17 @@ def tls(config: Config, server: bool) -> ssl.SSLContext | None:
     if server and config.authority:
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def need(config: Config) -> None:
+    """Raise ImportError, which says how to install it, where a library that these options need is missing."""
+    to = [text for text in (config.source, config.target) if text]
+    if config.listen or not all("://" in text for text in to):
+        library("pynetdicom")
+    for name in ("sqlalchemy", *(["httpx"] if any("://" in text for text in to) else [])):
+        library(name)
+    if config.metrics:
+        library("prometheus_client")
 
 
 def library(name: str) -> Any:

@@ -76,12 +76,13 @@ class Decoder:
 
     def close(self) -> None:
         """End the child."""
+        if self._pipe is not None:
+            self._pipe.close()  # which ends it, unless it hangs
         if self._child is not None:
+            self._child.join(1)
             self._child.kill()
             self._child.join()
             self._child.close()
-        if self._pipe is not None:
-            self._pipe.close()
         self._child = self._pipe = None
 
     def _started(self) -> Connection:

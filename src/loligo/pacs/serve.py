@@ -25,6 +25,8 @@ from loligo.pacs.store import Store
 from loligo.runs.run import Run
 
 _TICK, _TIDY = 0.5, 5.0
+_AGAIN = 2.0
+"""Seconds after a worker ended, so that one that cannot start does not keep the machine busy."""
 _GRACE = 60.0
 """Seconds that workers may take to finish their studies at the end."""
 
@@ -48,8 +50,8 @@ def serve(run: str, config: Config, make: work.MakeResults = work.objects) -> No
         inbox = Inbox(config.spool, store, config.quiet)
         store.give_back()
         inbox.sweep()
-        say("begins", notice=NOTICE, trained_on={key: about[key] for key in ("train", "modalities") if key in about})
         with _open(config, inbox, stop):
+            say("begins", notice=NOTICE, trained_on={key: about[key] for key in ("train", "modalities") if key in about})
             _tend(Workers(run, config, make), store, inbox, config, stop)
     say("ended")
 
@@ -94,7 +96,8 @@ def _tend(workers: Workers, store: Store, inbox: Inbox, config: Config, stop: th
     try:
         while not stop.wait(_TICK):
             try:
-                for name in workers.renew():
+                ended = workers.renew()
+                for name in ended:
                     store.give_back(name)
                 for name in store.give_back(expired=time.time()):
                     say("a worker took too long for a study", logging.ERROR, worker=name)
@@ -102,6 +105,7 @@ def _tend(workers: Workers, store: Store, inbox: Inbox, config: Config, stop: th
                 if time.time() - tidied > _TIDY:
                     inbox.tidy(config.keep)
                     tidied = time.time()
+                stop.wait(_AGAIN if ended else 0)
             except (OperationalError, OSError) as error:
                 say("the queue cannot be changed", logging.ERROR, error=place(error))
     finally:
