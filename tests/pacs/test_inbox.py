@@ -7,9 +7,6 @@ import os
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("sqlalchemy", reason="pip install 'loligo[pacs]'")
-
 from experiments.pacs_servers import NAME, PATIENT, ROOT, radiograph
 from pydicom import uid
 

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sqlalchemy", reason="pip install 'loligo[pacs]'")
-
 from experiments.pacs_servers import free_port, wait
 
 from loligo.pacs.store import STATES, Store
@@ -29,19 +26,16 @@ def postgres() -> Iterator[str]:
     folder, port = Path(tempfile.mkdtemp(prefix="loligo-postgres-")), free_port()
     shutil.chown(folder, "postgres", "postgres")
     as_user = ["runuser", "-u", "postgres", "--"]
-    subprocess.run([*as_user, POSTGRES / "initdb", "-D", folder / "db", "-A", "trust"], check=True, capture_output=True)
+    data = ["-D", folder / "db"]
+    subprocess.run([*as_user, POSTGRES / "initdb", *data, "-A", "trust"], check=True, capture_output=True)
     address = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}", "-p", str(port)]
-    process = subprocess.Popen(
-        [*as_user, POSTGRES / "postgres", "-D", folder / "db", *address], stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([*as_user, POSTGRES / "postgres", *data, *address], stderr=subprocess.DEVNULL)
     ready = [POSTGRES / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
     try:
         wait(lambda: subprocess.run(ready, capture_output=True).returncode == 0)
         yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run(
-            [*as_user, POSTGRES / "pg_ctl", "-D", folder / "db", "-m", "immediate", "stop"], capture_output=True
-        )
+        subprocess.run([*as_user, POSTGRES / "pg_ctl", *data, "-m", "immediate", "stop"], capture_output=True)
         process.wait(30)
         shutil.rmtree(folder)
 

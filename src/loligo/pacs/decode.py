@@ -63,13 +63,11 @@ class Decoder:
         except (EOFError, ConnectionError):
             self._child.join(5)
             code = self._child.exitcode
+            self.close()
             raise Hostile(f"its decoding ended the decoder (exit status {code}), as a damaged file may do") from None
         except (OSError, ValueError):
             self.close()
             raise
-        finally:
-            if not self._child.is_alive():
-                self.close()
         if "full" in answer:
             raise OSError(f"what is decoded cannot be written: {answer['full']}")
         return Found(tuple(answer["paths"]), tuple(answer["reasons"]))
