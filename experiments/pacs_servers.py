@@ -149,15 +149,19 @@ class Link:
 def trained(folder: Path) -> Path:
     """Train a small method on generated radiographs in seconds; return its run folder."""
     if not (folder / "run" / "calibration.json").exists():
-        write(folder / "normals", 40, seed=1000)
+        write(folder / "normals", 40, seed=1000, bright=0)
         api.train("ae", folder / "normals", folder / "run", preset="tiny", train={"epochs": 2}, held_out=0.5)
     return Run.load(folder / "run").folder
 
 
-def write(folder: Path, count: int, size: int = 256, seed: int = 0) -> list[Path]:
-    """Write generated CR images, a study each; every fifth has a bright square. The same seed gives the same files."""
+def write(folder: Path, count: int, size: int = 256, seed: int = 0, bright: int = 5) -> list[Path]:
+    """Write generated CR images, a study each; one in so many has a bright square. The same seed gives the same files.
+
+    With ``bright`` 0 none has.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    return [radiograph(folder / f"{i:03d}.dcm", f"{seed}.{i}", size, bright=i % 5 == 4) for i in range(count)]
+    odd = [bright > 0 and i % bright == bright - 1 for i in range(count)]
+    return [radiograph(folder / f"{i:03d}.dcm", f"{seed}.{i}", size, bright=odd[i]) for i in range(count)]
 
 
 def radiograph(path: Path, number: str, size: int = 256, bright: bool = False, study: str = "", **tags: Any) -> Path:

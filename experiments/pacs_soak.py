@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import signal
 import subprocess
 import tempfile
@@ -136,6 +137,8 @@ def _send_all(files: list[Path], orthanc: Orthanc, port: int, sent: list[int], r
 
 
 def _kill_loligo(link: Link, orthanc: Orthanc, folder: Path, seen: set[int]) -> None:
+    wait(lambda: len(link.said("worker ready")) >= len(link.said("begins")), 600)  # else there is nothing to interrupt
+    time.sleep(random.uniform(0, 2))
     seen |= descendants(link.process.pid)
     link.end(signal.SIGKILL)
     link.start()

@@ -267,3 +267,28 @@ def test_bearer_and_basic_credentials_are_sent_and_never_shown(tmp_path: Path) -
         with pytest.raises(ValueError, match="413"):
             one.ask("GET", "/long")
     server.shutdown()
+
+
+def test_dimse_over_tls(link: Callable[..., Any], tmp_path: Path, number: str) -> None:
+    if servers.shutil.which("openssl") is None or servers.missing():
+        pytest.skip("openssl or dcmtk is not installed")
+    key, certificate, port = tmp_path / "key.pem", tmp_path / "certificate.pem", servers.free_port()
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=x"]
+    words += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", *words, "-keyout", str(key), "-out", str(certificate)]
+    servers.subprocess.run(command, check=True, capture_output=True)
+    own = {"certificate": certificate, "private_key": key, "authority": certificate}
+    to = f"LOLIGO@127.0.0.1:{port}"
+    there, here = link(to, listen=to, **own), link(to, **own)
+    server = receive.start(there.config, there.inbox)
+    try:
+        path = radiograph(tmp_path / "a", number)
+        assert not send(path, "LOLIGO", port)  # in clear
+        here.inbox.take(path.read_bytes())
+        here.work()
+        assert here.store.counts()["done"] == 1 and there.store.counts()["received"] == 1
+        unknown = link(to, authority=certificate)  # it shows no certificate
+        unknown.inbox.take(path.read_bytes())
+        assert unknown.worker.one() and unknown.store.counts()["sending"] == 1
+    finally:
+        receive.stop(server)
