@@ -113,7 +113,7 @@ def _save(
 
 
 def picture(pixels: Floats, prediction: Prediction, calibration: Calibration) -> npt.NDArray[np.uint8]:
-    """Return the overlay of an image (1, H, W) in [0, 1] and its map: (h, w, 3) uint8, `SHOWN` pixels a side at most."""
+    """Return an image (1, H, W) in [0, 1] with its map: (h, w, 3) uint8, `SHOWN` pixels a side at most."""
     assert isinstance(prediction.geometry, Geometry)
     return _picture(resized(pixels, _shown(prediction.geometry, SHOWN).shape)[0], prediction, calibration)
 

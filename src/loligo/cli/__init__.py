@@ -212,6 +212,21 @@ def sheet(argv: list[str]) -> None:
     print(f"{made}. {NOTICE}")
 
 
+def deidentify(argv: list[str]) -> None:
+    """write DICOM images without what tells of a patient: loligo deidentify PATH... --out DIR"""
+    parser = new_parser(deidentify, "loligo deidentify PATH... --out DIR [options]")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="folder or DICOM files")
+    parser.add_argument("--out", required=True, help="new folder, for files by patient and series, and rejected.csv")
+    parser.add_argument("--burned_in", action="store_true", help="also images that may have text burnt into them")
+    given = parse(parser, argv)
+    check_paths(given.paths)
+    from loligo.dicom.deidentify import deidentify as write
+
+    written, _ = write(data_of(given.paths), given.out, given.burned_in)
+    print(f"{given.out}: {len(written)} files without names, ids, dates and UIDs. Pixels stay: look for text in them")
+    _tell_rejected(Path(given.out))
+
+
 def contaminate(argv: list[str]) -> None:
     """train on sets with 0 to 50 % abnormal images: loligo contaminate METHOD --data M --abnormal PATH --out DIR"""
     from loligo import methods
@@ -423,6 +438,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate,
     "report": report,
     "sheet": sheet,
+    "deidentify": deidentify,
     "experiment": experiment,
     "benchmark": benchmark,
     "contaminate": contaminate,

@@ -43,8 +43,8 @@ class About:
         if not isinstance(run, Run):
             raise ValueError("objects name the model by the SHA-256 of its file: save this detector, then load it")
         weights = run.about.get(DIGEST) or digest(run.files.model)
-        made = [run.method_config, run.preprocessing, detector.calibration]
-        facts = [__version__, weights, run.method, run.precision, *map(dataclasses.asdict, made)]
+        options = [dataclasses.asdict(part) for part in (run.method_config, run.preprocessing, detector.calibration)]
+        facts = [__version__, weights, run.method, run.precision, *options]
         text = json.dumps(facts, sort_keys=True, default=lambda value: value.tolist())
         return cls(
             method=run.method,

@@ -81,15 +81,11 @@ def _of_volume(heat: Floats, source: Source) -> Findings:
     places = []
     for number in range(1, len(kept) + 1):
         mask = labels == number
-        lines = [Outline(k, line) for k in np.flatnonzero(mask.any(axis=(1, 2))) for line in _around(mask[k])]
-        places.append(Place(float(planes[mask].max()), tuple(lines), f"slices {_span(mask)} of {len(mask)}"))
+        within = np.flatnonzero(mask.any(axis=(1, 2))).tolist()
+        lines = [Outline(k, line) for k in within for line in _around(mask[k])]
+        where = f"slices {within[0] + 1} to {within[-1] + 1} of {len(mask)}"
+        places.append(Place(float(planes[mask].max()), tuple(lines), where))
     return Findings(tuple(places), labels, _left(len(large)))
-
-
-def _span(mask: npt.NDArray[np.bool_]) -> str:
-    """Return the first and last plane that a mask (N, rows, columns) is in, from 1 on."""
-    within = np.flatnonzero(mask.any(axis=(1, 2))) + 1
-    return f"{within[0]} to {within[-1]}"
 
 
 def _left(count: int) -> str:

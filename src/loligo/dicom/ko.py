@@ -42,6 +42,6 @@ def make(flagged: Sequence[Dataset], about: About, when: datetime) -> Dataset:
         f" {about.calibration.false_alarm_rate:.3g}. {told(about)}",
     )
     made = KeyObjectSelectionDocument(
-        list(flagged), content, transfer_syntax_uid=SYNTAX, **identifiers(about, when, "ko", *studies, instances)
+        list(flagged), content, transfer_syntax_uid=SYNTAX, **identifiers(about, when, "ko", min(studies), instances)
     )
     return finished(made, about, when)

@@ -32,7 +32,7 @@ def make(subject: Subject) -> Dataset | None:
         **named,
     )
     if not read.orientation:
-        made.PatientOrientation = ""
+        made["PatientOrientation"].value = ""
     made.Laterality = first.get("Laterality") or ""
     made.BurnedInAnnotation = first.get("BurnedInAnnotation") or "NO"
     return image(made, subject)

@@ -28,6 +28,9 @@ def make(subject: Subject) -> Dataset | None:
         **of(subject, "seg"),
     )
     made.CodingSchemeIdentificationSequence = [codes.scheme()]
+    if not subject.source.planes:
+        made.PatientOrientation = subject.source.first.get("PatientOrientation") or ""
+        made.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence", None)  # it measures a frame of reference
     return image(made, subject)
 
 

@@ -26,17 +26,10 @@ T = TypeVar("T", bound=np.generic)
 EPOCH = datetime(1970, 1, 1)
 """When an image was made whose header does not say."""
 
-_EMPTY = [
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-]  # what must be there, and may be empty
+_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
+)  # what must be there, and may be empty
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 _PLACE = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PositionReferenceIndicator")
 _MADE = ("Content", "Acquisition", "Series", "Study")
@@ -102,7 +95,7 @@ class Source:
         """Return points (n, 2) of a plane, (row, column) in pixels from its upper left corner, as (n, 3) mm in LPS."""
         at = self.planes[plane]
         along = (points - 0.5) * at.spacing
-        return at.position + along[:, 1:] * at.directions[0] + along[:, :1] * at.directions[1]
+        return np.asarray(at.position + along[:, 1:] * at.directions[0] + along[:, :1] * at.directions[1])
 
 
 def load(path: Path, geometry: Geometry | VolumeHeader) -> Source:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -39,19 +38,14 @@ def write(subject: Subject, kinds: Sequence[str]) -> list[tuple[str, Dataset]]:
 
 
 def _write(subject: Subject, kind: str) -> Dataset | None:
-    _hush()
+    logging.getLogger("highdicom").setLevel(logging.CRITICAL)  # it repeats values of the header, names among them
     try:
-        return WRITERS[kind](subject)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # so do its warnings
+            return WRITERS[kind](subject)
     except (UnreadableImage, OSError, MemoryError):
         raise
     except Exception as error:  # of a header that is odd in a way nobody thought of
         raise UnreadableImage(
             subject.source.path, f"its {kind} cannot be made ({type(error).__name__}): its header lacks something"
         ) from error
-
-
-@cache
-def _hush() -> None:
-    """Keep highdicom from logging and warning: it repeats values of the header, names among them."""
-    logging.getLogger("highdicom").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"highdicom(\.|$)")

@@ -130,7 +130,7 @@ class Header(Values):
 
 
 def load(path: Path, pixels: bool = False, every: bool = False) -> Header:
-    """Read the header of a file, as far as it is needed or ``every`` element of it, with its encoded pixels if asked for.
+    """Read the header of a file, as far as it is needed or ``every`` element, with its encoded pixels if asked for.
 
     Raises ``UnreadableImage`` for a file that is missing, no DICOM or broken, larger than `MAX_BYTES` or, inflated,
     than `MAX_INFLATED`.
