@@ -34,8 +34,8 @@ _KEYWORDS = """
     SpecificCharacterSet ImageType SOPClassUID Modality PresentationIntentType Manufacturer AnatomicRegionSequence
     IssuerOfPatientID PatientID PatientName PatientBirthDate PatientAge BodyPartExamined ViewPosition ViewCodeSequence
     SliceThickness SpacingBetweenSlices ImagerPixelSpacing PixelSpacing NominalScannedPixelSpacing
-    StudyInstanceUID SeriesInstanceUID SOPInstanceUID ImagePositionPatient ImageOrientationPatient PatientOrientation Laterality
-    ImageLaterality SamplesPerPixel PhotometricInterpretation NumberOfFrames Rows Columns BitsAllocated BitsStored
+    StudyInstanceUID SeriesInstanceUID SOPInstanceUID ImagePositionPatient ImageOrientationPatient PatientOrientation
+    Laterality ImageLaterality SamplesPerPixel PhotometricInterpretation NumberOfFrames Rows Columns BitsAllocated BitsStored
     HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleIntercept RescaleSlope RescaleType
     ModalityLUTSequence WindowCenter WindowWidth VOILUTFunction VOILUTSequence PresentationLUTShape PlanarConfiguration
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence

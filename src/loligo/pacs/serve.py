@@ -51,7 +51,8 @@ def serve(run: str, config: Config, make: work.MakeResults = work.objects) -> No
         store.give_back()
         inbox.sweep()
         with _open(config, inbox, stop):
-            say("begins", notice=NOTICE, trained_on={key: about[key] for key in ("train", "modalities") if key in about})
+            known = {key: about[key] for key in ("train", "modalities") if key in about}
+            say("begins", notice=NOTICE, trained_on=known)
             _tend(Workers(run, config, make), store, inbox, config, stop)
     say("ended")
 
