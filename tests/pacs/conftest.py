@@ -66,7 +66,7 @@ class Here:
 
 @pytest.fixture
 def link(tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Here]]:
-    monkeypatch.setattr(work, "delay", lambda attempts: 0.0)
+    monkeypatch.setattr(work, "delay", lambda times: 0.0)
     made: list[Here] = []
 
     def make(target: str, make: work.MakeResults = work.objects, **options: Any) -> Here:

@@ -292,3 +292,9 @@ def test_dimse_over_tls(link: Callable[..., Any], tmp_path: Path, number: str) -
         assert unknown.worker.one() and unknown.store.counts()["sending"] == 1
     finally:
         receive.stop(server)
+
+
+def test_attempts_come_ever_later() -> None:
+    for times, (least, most) in enumerate([(1, 3), (2, 6), (4, 12)]):
+        assert all(least <= work.delay(times) <= most for _ in range(50))
+    assert work.delay(10_000) <= 450

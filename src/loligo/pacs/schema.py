@@ -32,7 +32,8 @@ STUDIES = sql.Table(
     sql.Column("state", sql.String(16), nullable=False),
     _time("due"),  # before which nothing happens to it
     _number("version", "1"),
-    _number("attempts"),
+    _number("attempts"),  # failures of its own
+    _number("put_off"),  # failures of any cause
     _text("worker"),
     _time("lease"),  # when it ends
     _text("results"),  # folder that holds them

@@ -21,6 +21,7 @@ from loligo.pacs.schema import FACTS, INSTANCES, STATES, STUDIES, opened
 
 _OF = STUDIES.c
 _FREE: dict[str, Any] = {"worker": "", "lease": 0}
+_NEW: dict[str, Any] = {"attempts": 0, "put_off": 0, "reason": "", "finished": 0}
 
 
 class Study(NamedTuple):
@@ -31,6 +32,7 @@ class Study(NamedTuple):
     state: str
     version: int
     attempts: int
+    put_off: int
     results: str
     commitment: str
     arrived: float
@@ -93,7 +95,7 @@ class Store:
                 connection.execute(INSTANCES.insert().values(study=number, key=instance, digest=digest))
             else:
                 connection.execute(INSTANCES.update().where(known).values(digest=digest))
-            self._change(connection, _OF.id == number, **fresh, **_FREE, attempts=0, reason="", kept=True, finished=0)
+            self._change(connection, _OF.id == number, **fresh, **_FREE, **_NEW, kept=True)
             return before or ""
 
     def claim(self, worker: str, now: float, seconds: float) -> Study | None:
@@ -152,7 +154,7 @@ class Store:
         dead = sql.and_(_OF.state == "dead", *([] if number is None else [_OF.id == number]))
         with self.engine.begin() as connection:
             state = sql.case((_OF.results != "", "sending"), else_="waiting")
-            return self._change(connection, dead, state=state, due=now, attempts=0, reason="", finished=0)
+            return self._change(connection, dead, state=state, due=now, **_NEW)
 
     def settled(self, before: float) -> list[tuple[int, str]]:
         """Return number and key of studies that were done ``before`` a time and have files yet."""

@@ -115,7 +115,7 @@ class Worker:
         name = f"out-{study.version}"
         out = folder_of(self.config.spool, study.key) / name
         _written(self.results(scored), out)
-        ready = self.store.advance(study, state="sending", results=name, attempts=0)
+        ready = self.store.advance(study, state="sending", results=name, attempts=0, put_off=0)
         flagged = sum(prediction.flag for prediction, _ in scored)
         say("scored", study=study.id, images=len(scored), flagged=flagged, left_out=len(reasons))
         return ready
@@ -161,20 +161,19 @@ class Worker:
 
     def _fail(self, study: Study, error: Exception) -> None:
         """Put a study off, or to the dead; what lies at the disk or the network puts it off alone."""
-        attempts, why = study.attempts + 1, _reason(error)
+        attempts, why = study.attempts + (not isinstance(error, OSError)), _reason(error)
         dead = not isinstance(error, OSError) and attempts >= self.config.attempts
         values: dict[str, Any] = {"state": "dead", "reason": why, "finished": time.time()} if dead else {}
         if not dead:
             state = "waiting" if study.state == "working" else study.state
-            values = {"state": state, "due": time.time() + delay(attempts), "reason": ""}
-        counted = study.attempts if isinstance(error, OSError) else attempts
-        self.store.advance(study, worker="", lease=0, attempts=counted, **values)
+            values = {"state": state, "due": time.time() + delay(study.put_off), "put_off": study.put_off + 1}
+        self.store.advance(study, worker="", lease=0, attempts=attempts, **values)
         say("dead" if dead else "put off", logging.ERROR, study=study.id, reason=why, error=place(error))
 
 
-def delay(attempts: int) -> float:
+def delay(times: int) -> float:
     """Return the seconds until the next attempt: twice as long each time, and never the same."""
-    return min(_LONGEST, 2.0**attempts) * random.uniform(0.5, 1.5)
+    return min(_LONGEST, 2.0 ** min(times + 1, 10)) * random.uniform(0.5, 1.5)
 
 
 def _why(study: Study) -> str:
