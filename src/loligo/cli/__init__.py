@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,44 @@ def synthesize(argv: list[str]) -> None:
     print(f"{given.out / 'manifest.csv'}: {len(frame) - count} normal images, {count} abnormal")
 
 
+def pacs(argv: list[str]) -> None:
+    """link a run to a PACS: loligo pacs serve RUN --listen LOLIGO@127.0.0.1:11112 --target URL | status | retry"""
+    from loligo.pacs.config import Config, check, need
+
+    verb = leading(pacs, argv, "VERB", ["retry", "serve", "status"])
+    use = {"retry": "retry ID | --all [options]", "serve": "serve RUN [options]", "status": "status [options]"}[verb]
+    parser = new_parser(pacs, f"loligo pacs {use}")
+    if verb == "serve":
+        parser.add_argument("run", metavar="RUN", help="run folder made by loligo train")
+        parser.add_argument("--config", help="YAML file with any of these options")
+        parser.add_fields(Config, "", {})
+        given = vars(parse(parser, with_file(parser, argv[1:])))
+        run, config = given.pop("run"), Config(**{name: given[name] for name in given if name != "config"})
+        check_paths([run])
+        check(config)
+        need(config)
+        from loligo.pacs.serve import serve
+
+        serve(run, config)
+        return
+    parser.add_fields(Config, "", {}, [field.name for field in fields(Config) if field.name not in ("spool", "queue")])
+    if verb == "retry":
+        parser.add_argument("study", metavar="ID", nargs="?", type=int, help="number of a study among the dead")
+        parser.add_argument("--all", action="store_true", help="all of them")
+    given = vars(parse(parser, argv[1:]))
+    study, every = given.pop("study", None), given.pop("all", False)
+    config = Config(**given)
+    need(config)
+    from loligo.pacs import status
+
+    if verb == "status":
+        print(status.text(config))
+    elif every == (study is not None):
+        fail("loligo pacs retry needs the number of a study, or --all")
+    else:
+        print(f"{status.retry(config, study)} of the dead studies are in the queue again")
+
+
 def demo(argv: list[str]) -> None:
     """train squid, ae and gaussian on synthetic digits, score them, write the report: loligo demo [--out runs/demo]"""
     from loligo import demo as demonstration
@@ -414,6 +453,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "benchmark": benchmark,
     "contaminate": contaminate,
     "synthesize": synthesize,
+    "pacs": pacs,
     "demo": demo,
     "cache": cache,
     "methods": list_methods,

@@ -80,13 +80,17 @@ class Parser(argparse.ArgumentParser):
         return action
 
     def add_fields(self, kind: Any, title: str, own: dict[str, Any], hidden: Iterable[str] = ()) -> None:
-        """Add the fields of a configuration as ``--title.name``, but for ``hidden``; ``own`` are its defaults."""
+        """Add the fields of a configuration as ``--title.name``, but for ``hidden``; ``own`` are its defaults.
+
+        Without a title they are ``--name``.
+        """
         hints, meanings = typing.get_type_hints(kind), _meanings(kind)
         group = self.add_argument_group((inspect.getdoc(kind) or "").rstrip("."))
         for field in dataclasses.fields(kind):
             if field.name not in hidden:
                 default, least = own.get(field.name, field.default), field.metadata.get("least", 1)
-                _add(group, f"--{title}.{field.name}", hints[field.name], default, meanings[field.name], least)
+                option = f"--{title}.{field.name}" if title else f"--{field.name}"
+                _add(group, option, hints[field.name], default, meanings[field.name], least)
 
     def add_function_arguments(self, function: Callable[..., Any], nested: str = "", skip: Iterable[str] = ()) -> None:
         """Add the arguments of a function, whose docstring explains them, as ``--name`` or ``--nested.name``."""

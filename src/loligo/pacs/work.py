@@ -1,0 +1,218 @@
+"""A worker: a process with the model in memory, which takes studies from the queue, scores them and sends results."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from sqlalchemy.exc import OperationalError
+
+from loligo.data import cache
+from loligo.detector import Detector
+from loligo.io import UnreadableImage
+from loligo.pacs import journal
+from loligo.pacs.config import Config
+from loligo.pacs.decode import Decoder, Hostile
+from loligo.pacs.inbox import INSTANCES, WORK, folder_of, synced
+from loligo.pacs.journal import place, say, since
+from loligo.pacs.send import Refused, target
+from loligo.pacs.store import Store, Study
+from loligo.pacs.web import Declined
+from loligo.types import Prediction
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+Scored = tuple[Prediction, Path]
+Results = Callable[[Sequence[Scored]], "list[Dataset]"]
+"""Makes the objects of a study of what was scored in it. The same images must give the same UIDs."""
+MakeResults = Callable[[Detector, Config], Results]
+_POLL = 0.25  # seconds between looks at an empty queue
+_LONGEST = 300.0  # seconds between attempts
+_ANSWER = 60.0  # seconds in which storage commitment is answered
+
+
+class GivenUp(ValueError):
+    """A study failed too often."""
+
+
+def main(name: str, run: str, config: Config, make: MakeResults) -> None:
+    """Work until SIGTERM, and then to the end of the study at hand."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    journal.begin()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    worker = Worker(name, Detector.load(run, config.device, config.false_alarm_rate), config, make)
+    say("worker ready", worker=name)
+    worker.work(stop)
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
+
+
+class Worker:
+    """Takes one study after another."""
+
+    def __init__(self, name: str, detector: Detector, config: Config, make: MakeResults) -> None:
+        self.name, self.detector, self.config = name, detector, config
+        self.results, self.target, self.store = make(detector, config), target(config), Store(config.database)
+        self.decoder = Decoder(detector.preprocessing, config.decode_seconds, config.decode_memory)
+
+    def work(self, stop: threading.Event) -> None:
+        """Take studies until told to ``stop``; where the queue cannot be written, wait until it can."""
+        failed = False
+        while not stop.is_set():
+            try:
+                if failed:
+                    self.store.give_back(self.name, blame=False)
+                failed = False
+                if not self.one():
+                    stop.wait(_POLL)
+            except OperationalError as error:
+                failed = True
+                say("the queue cannot be changed", logging.ERROR, error=place(error))
+                stop.wait(1)
+        self.decoder.close()
+
+    def one(self) -> bool:
+        """Take the next study that is due, if any, as far as it goes; tell whether there was one."""
+        study = self.store.claim(self.name, time.time(), self.config.study_seconds)
+        if study is None:
+            return False
+        try:
+            if study.attempts >= self.config.attempts:
+                raise GivenUp(_why(study))
+            ready = self._score(study) if study.state == "working" else study
+            if ready:
+                study = ready
+                self._send(study)
+        except OperationalError:
+            raise
+        except Exception as error:  # whatever a study causes, the worker goes on
+            self._fail(study, error)
+        return True
+
+    def _score(self, study: Study) -> Study | None:
+        """Score a study and keep its results; None where there are none, or it is no longer ours."""
+        scored, reasons = self._scored(study) if study.files else ([], ["it has no image that is read"])
+        if not scored:
+            self._finish(study, f"not scored: {reasons[0]}")
+            return None
+        name = f"out-{study.version}"
+        out = folder_of(self.config.spool, study.key) / name
+        _written(self.results(scored), out)
+        ready = self.store.advance(study, state="sending", results=name, attempts=0, put_off=0)
+        flagged = sum(prediction.flag for prediction, _ in scored)
+        say("scored", study=study.id, images=len(scored), flagged=flagged, left_out=len(reasons))
+        return ready
+
+    def _scored(self, study: Study) -> tuple[list[Scored], Sequence[str]]:
+        """Return what the detector says of each image or series, and why others are left out."""
+        folder = folder_of(self.config.spool, study.key)
+        work = folder / f"{WORK}{study.version}"
+        try:
+            found = self.decoder([folder / INSTANCES / name for name in study.files], work)
+            if not found.paths:
+                return [], found.reasons
+            rows = pd.DataFrame({"path": list(found.paths)})
+            data = cache.load(rows, self.detector.preprocessing, folder=work, progress=False)
+            predictions = list(self.detector.predictions(self.detector.checked(data)))
+            return list(zip(predictions, map(Path, data.rows["path"]), strict=True)), found.reasons
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _send(self, study: Study) -> None:
+        """Send results, and end the study, or wait for storage commitment."""
+        current: Study | None = study
+
+        def note(transaction: str) -> bool:
+            nonlocal current
+            current = self.store.advance(study, commitment=transaction)
+            return current is not None
+
+        files = sorted((folder_of(self.config.spool, study.key) / study.results).glob("*.dcm"))
+        kept = self.target.send(files, note)
+        if current is None:
+            return
+        if kept:
+            self._finish(current, "")
+        else:
+            due = time.time() + _ANSWER * 2**study.attempts
+            self.store.advance(current, worker="", lease=0, due=due, attempts=study.attempts + 1)
+
+    def _finish(self, study: Study, reason: str) -> None:
+        """End a study."""
+        if self.store.advance(study, state="done", finished=time.time(), reason=reason, worker="", lease=0):
+            say("done", study=study.id, seconds=since(study.arrived), reason=reason)
+
+    def _fail(self, study: Study, error: Exception) -> None:
+        """Put a study off, or to the dead; what lies at the disk or the network puts it off alone."""
+        attempts, why = study.attempts + (not isinstance(error, OSError)), _reason(error)
+        dead = not isinstance(error, OSError) and attempts >= self.config.attempts
+        values: dict[str, Any] = {"state": "dead", "reason": why, "finished": time.time()} if dead else {}
+        if not dead:
+            state = "waiting" if study.state == "working" else study.state
+            values = {"state": state, "due": time.time() + delay(study.put_off), "put_off": study.put_off + 1}
+        self.store.advance(study, worker="", lease=0, attempts=attempts, **values)
+        say("dead" if dead else "put off", logging.ERROR, study=study.id, reason=why, error=place(error))
+
+
+def delay(times: int) -> float:
+    """Return the seconds until the next attempt: twice as long each time, and never the same."""
+    return min(_LONGEST, 2.0 ** min(times + 1, 10)) * random.uniform(0.5, 1.5)
+
+
+def _why(study: Study) -> str:
+    if study.commitment:
+        return "storage commitment was not answered; make this AE title and its address known to the target"
+    return "its worker ended, or took too long, each time"
+
+
+def _reason(error: Exception) -> str:
+    """Say why a study failed; the messages of others may hold values of its files."""
+    if isinstance(error, UnreadableImage):
+        return str(error).partition(": ")[2]
+    if isinstance(error, Hostile | Refused | Declined | GivenUp | ConnectionError):
+        return str(error)
+    return (error.strerror if isinstance(error, OSError) else None) or place(error)
+
+
+def _written(datasets: Sequence[Dataset], out: Path) -> None:
+    """Write results into a new folder, durably."""
+    out.mkdir(mode=0o700)
+    for number, one in enumerate(datasets):
+        with (out / f"{number:04d}.dcm").open("wb") as stream:
+            one.save_as(stream, enforce_file_format=True)
+            stream.flush()
+            os.fsync(stream.fileno())
+    synced(out)
+    synced(out.parent)
+
+
+def objects(detector: Detector, config: Config) -> Results:
+    """Return what makes reports, segmentations and key objects, and heat maps where they are asked for."""
+    from loligo.dicom import About, key_objects, objects
+
+    about = About.of(detector)
+    kinds = ("sr", "seg", *(("pm",) if config.heat_map else ()))
+
+    def made(scored: Sequence[Scored]) -> list[Dataset]:
+        each = [one for pair in scored for one in objects(*pair, about, kinds)]
+        flagged = [pair for pair in scored if pair[0].flag]
+        return each + ([key_objects(flagged, about)] if flagged else [])
+
+    return made
