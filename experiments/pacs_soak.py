@@ -17,6 +17,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -137,7 +138,8 @@ def _send_all(files: list[Path], orthanc: Orthanc, port: int, sent: list[int], r
 
 
 def _kill_loligo(link: Link, orthanc: Orthanc, folder: Path, seen: set[int]) -> None:
-    wait(lambda: len(link.said("worker ready")) >= len(link.said("begins")), 600)  # else there is nothing to interrupt
+    begun = link.said("begins")[-1]["time"]
+    wait(lambda: link.said("scored") and link.said("scored")[-1]["time"] > begun, 600)  # else nothing is interrupted
     time.sleep(random.uniform(0, 2))
     seen |= descendants(link.process.pid)
     link.end(signal.SIGKILL)
@@ -214,6 +216,7 @@ def main() -> None:
     parser.add_argument("--fills", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are ended, and the disk is taken away
     found = {}
     for name, failures in (
         ("with failures", (given.kills, given.orthanc_kills, given.fills)),
