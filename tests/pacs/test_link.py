@@ -11,6 +11,7 @@ from typing import Any
 import pydicom
 import pytest
 from experiments.pacs_servers import ROOT, Orthanc, radiograph, send, wait
+from pacs_fixtures import detector, link, orthanc, port, run
 from pydicom import uid
 
 from experiments import pacs_servers as servers

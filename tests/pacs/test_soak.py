@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from experiments.pacs_servers import Link, Orthanc, radiograph, wait
 from experiments.pacs_soak import descendants, soak
+from pacs_fixtures import orthanc, port, run
 
 from experiments import pacs_servers as servers
 
