@@ -36,6 +36,9 @@ from loligo.pacs.schema import STUDIES
 from loligo.pacs.store import Store
 
 QUIET = 1.0
+"""Seconds after which a study is complete."""
+AHEAD = 20
+"""Radiographs that are sent before the first of them is done."""
 
 
 def soak(
@@ -79,7 +82,7 @@ def _trial(
     store = Store(Config(spool=folder / "spool").database)
     wait(lambda: link.said("worker ready"), 120)
     start, sent, repeats = time.time(), [0], [0]
-    sender = threading.Thread(target=_send_all, args=(files, orthanc, port, sent, repeats), daemon=True)
+    sender = threading.Thread(target=_send_all, args=(files, orthanc, link, port, sent, repeats), daemon=True)
     sender.start()
     seen: set[int] = set()
     for at, what in _plan(len(files), *failures):
@@ -128,8 +131,11 @@ def _plan(count: int, kills: int, orthanc_kills: int, fills: int) -> list[tuple[
     return sorted((round(count * (i + 0.5) / times), name) for name, times in names.items() for i in range(times))
 
 
-def _send_all(files: list[Path], orthanc: Orthanc, port: int, sent: list[int], repeats: list[int]) -> None:
+def _send_all(files: list[Path], orthanc: Orthanc, link: Link, port: int, sent: list[int], repeats: list[int]) -> None:
+    """Send all, at most so many ahead of what is done, so that failures come all along."""
     for number, path in enumerate(files):
+        while sent[0] - len(link.said("done")) > AHEAD:
+            time.sleep(0.05)
         to = ("LOLIGO", port) if number % 2 else ("ORTHANC", orthanc.dicom)
         while not send(path, *to):
             repeats[0] += 1

@@ -216,6 +216,33 @@ def test_a_target_that_is_down_puts_off_and_one_that_refuses_kills(
     assert down.store.retry(None, 0) == 1 and down.store.counts()["sending"] == 1
 
 
+def test_a_refusal_of_commitment_keeps_no_lease(
+    listening: Any, tmp_path: Path, number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ConnectionError("the target refused the request for storage commitment")
+
+    monkeypatch.setattr("loligo.pacs.commitment.ask", refuse)
+    listening.inbox.take(radiograph(tmp_path / "a", number).read_bytes())
+    for _ in range(3):
+        assert listening.worker.one()  # put off, and due again
+    assert listening.store.counts()["sending"] == 1 and listening.store.give_back() == []
+
+
+def test_results_that_do_not_fit_on_the_disk_leave_nothing(
+    link: Callable[..., Any], orthanc: Orthanc, tmp_path: Path, number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = link(local(orthanc, "rest"))
+    here.inbox.take(radiograph(tmp_path / "a", number).read_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr("loligo.pacs.work.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+        assert here.worker.one()
+    assert here.store.counts()["waiting"] == 1
+    assert {path.name for path in (here.config.spool / "studies").glob("*/*")} == {"in"}
+    here.work()
+    assert here.store.counts()["done"] == 1 and results(orthanc, number)["SR"] == 1
+
+
 def test_reasons_hold_nothing_of_the_patient(link: Callable[..., Any], tmp_path: Path, number: str) -> None:
     def faulty(detector: Detector, config: Config) -> work.Results:
         def made(scored: Sequence[work.Scored]) -> Any:

@@ -93,32 +93,33 @@ class Worker:
         study = self.store.claim(self.name, time.time(), self.config.study_seconds)
         if study is None:
             return False
+        held = _Held(self.store, study)
         try:
             if study.attempts >= self.config.attempts:
                 raise GivenUp(_why(study))
-            ready = self._score(study) if study.state == "working" else study
-            if ready:
-                study = ready
-                self._send(study)
+            if study.state == "working":
+                self._score(held)
+            if held.ours and held.study.state == "sending":
+                self._send(held)
         except OperationalError:
             raise
         except Exception as error:  # whatever a study causes, the worker goes on
-            self._fail(study, error)
+            self._fail(held, error)
         return True
 
-    def _score(self, study: Study) -> Study | None:
-        """Score a study and keep its results; None where there are none, or it is no longer ours."""
+    def _score(self, held: _Held) -> None:
+        """Score a study and keep its results, or end it where there are none."""
+        study = held.study
         scored, reasons = self._scored(study) if study.files else ([], ["it has no image that is read"])
         if not scored:
-            self._finish(study, f"not scored: {reasons[0]}")
-            return None
+            self._finish(held, f"not scored: {reasons[0]}")
+            return
         name = f"out-{study.version}"
         out = folder_of(self.config.spool, study.key) / name
         _written(self.results(scored), out)
-        ready = self.store.advance(study, state="sending", results=name, attempts=0, put_off=0)
+        held.change(state="sending", results=name, attempts=0, put_off=0)
         flagged = sum(prediction.flag for prediction, _ in scored)
         say("scored", study=study.id, images=len(scored), flagged=flagged, left_out=len(reasons))
-        return ready
 
     def _scored(self, study: Study) -> tuple[list[Scored], Sequence[str]]:
         """Return what the detector says of each image or series, and why others are left out."""
@@ -135,40 +136,44 @@ class Worker:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def _send(self, study: Study) -> None:
+    def _send(self, held: _Held) -> None:
         """Send results, and end the study, or wait for storage commitment."""
-        current: Study | None = study
-
-        def note(transaction: str) -> bool:
-            nonlocal current
-            current = self.store.advance(study, commitment=transaction)
-            return current is not None
-
-        files = sorted((folder_of(self.config.spool, study.key) / study.results).glob("*.dcm"))
-        kept = self.target.send(files, note)
-        if current is None:
-            return
-        if kept:
-            self._finish(current, "")
+        files = sorted((folder_of(self.config.spool, held.study.key) / held.study.results).glob("*.dcm"))
+        if self.target.send(files, lambda transaction: held.change(commitment=transaction)):
+            self._finish(held, "")
         else:
-            due = time.time() + _ANSWER * 2**study.attempts
-            self.store.advance(current, worker="", lease=0, due=due, attempts=study.attempts + 1)
+            attempts = held.study.attempts
+            held.change(due=time.time() + _ANSWER * 2**attempts, attempts=attempts + 1, worker="", lease=0)
 
-    def _finish(self, study: Study, reason: str) -> None:
+    def _finish(self, held: _Held, reason: str) -> None:
         """End a study."""
-        if self.store.advance(study, state="done", finished=time.time(), reason=reason, worker="", lease=0):
-            say("done", study=study.id, seconds=since(study.arrived), reason=reason)
+        if held.change(state="done", finished=time.time(), reason=reason, worker="", lease=0):
+            say("done", study=held.study.id, seconds=since(held.study.arrived), reason=reason)
 
-    def _fail(self, study: Study, error: Exception) -> None:
+    def _fail(self, held: _Held, error: Exception) -> None:
         """Put a study off, or to the dead; what lies at the disk or the network puts it off alone."""
-        attempts, why = study.attempts + (not isinstance(error, OSError)), _reason(error)
-        dead = not isinstance(error, OSError) and attempts >= self.config.attempts
-        values: dict[str, Any] = {"state": "dead", "reason": why, "finished": time.time()} if dead else {}
-        if not dead:
+        study, why, own = held.study, _reason(error), not isinstance(error, OSError)
+        attempts = study.attempts + own
+        if dead := own and attempts >= self.config.attempts:
+            values: dict[str, Any] = {"state": "dead", "reason": why, "finished": time.time()}
+        else:
             state = "waiting" if study.state == "working" else study.state
             values = {"state": state, "due": time.time() + delay(study.put_off), "put_off": study.put_off + 1}
-        self.store.advance(study, worker="", lease=0, attempts=attempts, **values)
-        say("dead" if dead else "put off", logging.ERROR, study=study.id, reason=why, error=place(error))
+        if held.change(worker="", lease=0, attempts=attempts, **values):
+            say("dead" if dead else "put off", logging.ERROR, study=study.id, reason=why, error=place(error))
+
+
+class _Held:
+    """A study while it is leased to this worker."""
+
+    def __init__(self, store: Store, study: Study) -> None:
+        self.store, self.study, self.ours = store, study, True
+
+    def change(self, **values: Any) -> bool:
+        """Change it, and tell whether it is ours yet; where not, it stays as others have made it."""
+        changed = self.store.advance(self.study, **values) if self.ours else None
+        self.study, self.ours = changed or self.study, changed is not None
+        return self.ours
 
 
 def delay(times: int) -> float:
@@ -192,15 +197,19 @@ def _reason(error: Exception) -> str:
 
 
 def _written(datasets: Sequence[Dataset], out: Path) -> None:
-    """Write results into a new folder, durably."""
+    """Write results into a new folder, durably; nothing is left of it where that fails."""
     out.mkdir(mode=0o700)
-    for number, one in enumerate(datasets):
-        with (out / f"{number:04d}.dcm").open("wb") as stream:
-            one.save_as(stream, enforce_file_format=True)
-            stream.flush()
-            os.fsync(stream.fileno())
-    synced(out)
-    synced(out.parent)
+    try:
+        for number, one in enumerate(datasets):
+            with (out / f"{number:04d}.dcm").open("wb") as stream:
+                one.save_as(stream, enforce_file_format=True)
+                stream.flush()
+                os.fsync(stream.fileno())
+        synced(out)
+        synced(out.parent)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def objects(detector: Detector, config: Config) -> Results:
