@@ -89,7 +89,7 @@ def finished(made: Dataset, about: About, when: datetime) -> Dataset:
         contribution_description=told(about),
     )
     equipment.DeviceUID = device(about)
-    made.ContributingEquipmentSequence = [equipment]
+    made.ContributingEquipmentSequence = [equipment]  # in place of highdicom's own, which has the time of day
     return made
 
 
