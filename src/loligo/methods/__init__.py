@@ -43,7 +43,7 @@ METHODS = {
     "anatpaste": Entry("Anatpaste", "classifies images with a patch pasted into the lungs (iScience 2023)", "50 min", "to compare with; 0.66 on radiographs"),
     "cutpaste": Entry("Cutpaste", "classifies cut and pasted images, then a Gaussian of features (CVPR 2021)", "25 min", "textures, by its paper; 0.65 on radiographs"),
     "dinomaly": Entry("Dinomaly", "loosely reconstructs features of a frozen vision transformer (CVPR 2025)", "hours", "not measured here; wants a GPU and DINOv2's weights"),
-    "duet": Entry("Duet", "density and a head taught by simulated findings, on one backbone's pass; our own", "30 min", "the default: findings, whatever exposure, noise or blur"),
+    "duet": Entry("Duet", "likelihood ratio and a head, both of simulated findings, on one backbone's pass; our own", "35 min", "the default: findings, whatever exposure, noise or blur"),
     "edc": Entry("Edc", "encoder-decoder contrast: a pretrained encoder moves with the decoder of its features (TMI 2024)", "10 min", "radiographs"),
     "gaussian": Entry("Gaussian", "principal components of pixels, scored by Mahalanobis distance; no training", "1 s", "the baseline that a method must beat"),
     "igd": Entry("Igd", "a Gaussian of codes, smoothed by a critic of their mixtures, and reconstruction (AAAI 2022)", "10 min", "radiographs"),
