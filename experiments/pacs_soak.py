@@ -12,7 +12,6 @@ searched for what tells of patients. The same is done without failures, for the 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
@@ -82,14 +81,12 @@ def _trial(
 ) -> dict[str, Any]:
     store = Store(Config(spool=folder / "spool").database)
     wait(lambda: link.said("worker ready"), 120)
-    start, sent, repeats = time.time(), [0], [0]
-    sender = threading.Thread(target=_send_all, args=(files, orthanc, link, port, sent, repeats), daemon=True)
-    sender.start()
+    start, sender = time.time(), Sender(files, orthanc, link, port)
     seen: set[int] = set()
     for at, what in _plan(len(files), *failures):
-        wait(lambda at=at: sent[0] >= at, seconds)
-        {"loligo": _kill_loligo, "orthanc": _kill_orthanc, "disk": _fill_disk}[what](link, orthanc, folder, seen)
-    wait(lambda: sent[0] == len(files), seconds)
+        wait(lambda at=at: sender.sent >= at, seconds)
+        {"loligo": _kill_loligo, "orthanc": _kill_orthanc, "disk": _fill_disk}[what](sender, folder, seen)
+    wait(lambda: sender.sent == len(files), seconds)
     wait(lambda: store.counts()["done"] == len(files), seconds, every=0.5)
     took = time.time() - start
     counts = store.counts()
@@ -108,7 +105,7 @@ def _trial(
         "loligo killed": failures[0],
         "orthanc killed": failures[1],
         "disk filled": failures[2],
-        "sent again": repeats[0],
+        "sent again": sender.repeats,
         "results expected": len(expected),
         "results in orthanc": len(instances),
         "seconds": round(took, 1),
@@ -132,35 +129,52 @@ def _plan(count: int, kills: int, orthanc_kills: int, fills: int) -> list[tuple[
     return sorted((round(count * (i + 0.5) / times), name) for name, times in names.items() for i in range(times))
 
 
-def _send_all(files: list[Path], orthanc: Orthanc, link: Link, port: int, sent: list[int], repeats: list[int]) -> None:
-    """Send all, at most so many ahead of what is done, so that failures come all along."""
-    for number, path in enumerate(files):
-        while sent[0] - len(link.said("done")) > AHEAD:
-            time.sleep(0.05)
-        to = ("LOLIGO", port) if number % 2 else ("ORTHANC", orthanc.dicom)
-        while not send(path, *to):
-            repeats[0] += 1
-            time.sleep(0.5)
-        sent[0] += 1
+class Sender:
+    """Sends all files in a thread of its own, at most `AHEAD` before what is done, so that failures come all along."""
+
+    def __init__(self, files: list[Path], orthanc: Orthanc, link: Link, port: int) -> None:
+        self.files, self.orthanc, self.link, self.port = files, orthanc, link, port
+        self.sent = self.repeats = 0
+        threading.Thread(target=self._run, daemon=True).start()
+
+    @property
+    def ahead(self) -> int:
+        return self.sent - len(self.link.said("done"))
+
+    def _run(self) -> None:
+        for number, path in enumerate(self.files):
+            while self.ahead > AHEAD:
+                time.sleep(0.05)
+            to = ("LOLIGO", self.port) if number % 2 else ("ORTHANC", self.orthanc.dicom)
+            while not send(path, *to):
+                self.repeats += 1
+                time.sleep(0.5)
+            self.sent += 1
 
 
-def _kill_loligo(link: Link, orthanc: Orthanc, folder: Path, seen: set[int]) -> None:
+def _kill_loligo(sender: Sender, folder: Path, seen: set[int]) -> None:
+    link = sender.link
     begun = link.said("begins")[-1]["time"]
-    with contextlib.suppress(TimeoutError):  # where all is scored already, nothing is interrupted
-        wait(lambda: link.said("scored") and link.said("scored")[-1]["time"] > begun, 15)
+
+    def at_work() -> bool:  # else nothing is interrupted
+        scored = link.said("scored")
+        return bool(scored) and (scored[-1]["time"] > begun or len(scored) >= len(sender.files))
+
+    wait(at_work, 600)
     time.sleep(random.uniform(0, 2))
     seen |= descendants(link.process.pid)
     link.end(signal.SIGKILL)
     link.start()
 
 
-def _kill_orthanc(link: Link, orthanc: Orthanc, folder: Path, seen: set[int]) -> None:
-    orthanc.end(signal.SIGKILL)
+def _kill_orthanc(sender: Sender, folder: Path, seen: set[int]) -> None:
+    sender.orthanc.end(signal.SIGKILL)
     time.sleep(3)
-    orthanc.start()
+    sender.orthanc.start()
 
 
-def _fill_disk(link: Link, orthanc: Orthanc, folder: Path, seen: set[int]) -> None:
+def _fill_disk(sender: Sender, folder: Path, seen: set[int]) -> None:
+    wait(lambda: sender.ahead < AHEAD // 2, 600)  # else nothing would come in meanwhile
     path = folder / "spool" / "incoming" / "filler"
     try:
         with path.open("wb", buffering=0) as stream:
@@ -170,7 +184,7 @@ def _fill_disk(link: Link, orthanc: Orthanc, folder: Path, seen: set[int]) -> No
         time.sleep(10)
     finally:
         path.unlink()
-    assert link.said("cannot keep an instance; the sender is told so"), "nobody was told that the disk is full"
+    assert sender.link.said("cannot keep an instance; the sender is told so"), "nobody was told that the disk is full"
 
 
 def descendants(pid: int) -> set[int]:
