@@ -31,7 +31,7 @@ def field(**options: object) -> ImplicitField:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> ImplicitField:
     model = field()
-    options = TrainConfig(8, batch_size=8, precision="float32", augment=False)
+    options = TrainConfig(30, batch_size=8, precision="float32", augment=False)
     fit(model, dataset(anatomy(32, 64)), options, tmp_path_factory.mktemp("field"))
     return model.eval()
 
@@ -68,8 +68,8 @@ def test_each_training_image_has_a_code_of_its_own_within_the_ball() -> None:
     model.prepare([X[:3], X[3:]])
     codes = model.codes.weight
     assert codes.shape == (4, 16)
-    assert 0.5 < float(codes.norm(dim=1).mean()) <= 1
-    assert float(codes.norm(dim=1).max()) <= 1 + 1e-6
+    norms = codes.detach().norm(dim=1)
+    assert 0.5 < float(norms.mean()) <= float(norms.max()) <= 1 + 1e-6
     losses = model.losses(X[[2, 0]], "total", {"index": torch.tensor([2, 0])})
     losses["total"].backward()
     assert [bool(row.any()) for row in codes.grad] == [True, False, True, False]
@@ -111,7 +111,7 @@ def test_classes_are_those_of_k_means_of_all_intensities() -> None:
     model = field(classes=4)
     model.prepare([X])
     pixels, start = X.flatten()[:, None].numpy(), (np.arange(4)[:, None] + 0.5) / 4
-    oracle = KMeans(4, init=start, n_init=1).fit(pixels)
+    oracle = KMeans(4, init=start, n_init=1, tol=0).fit(pixels)
     np.testing.assert_allclose(model.centres, np.sort(oracle.cluster_centers_[:, 0]), atol=0.01)
     nearest = (X - model.centres.view(4, 1, 1, 1, 1)).abs().argmin(0)[:, 0]
     assert torch.equal(model._classes(X), nearest)

@@ -94,7 +94,7 @@ class ImplicitField(Method):
         },
         "tiny": {
             **{"size": 64, "latent": 16, "width": 64, "layers": 3, "frequencies": 5, "points": 512, "steps": 20},
-            **{"step_size": 0.02, "stride": 4, "mean_filter_size": 7, "learning_rate": 5e-3, "code_rate": 2e-2},
+            **{"step_size": 0.02, "stride": 4, "mean_filter_size": 7, "learning_rate": 1e-2, "code_rate": 0.1},
             **{"train.augment": False},
         },
     }
@@ -126,11 +126,9 @@ class ImplicitField(Method):
         for x in batches:
             count += len(x)
             histogram += torch.histc(x[:, 0].float(), BINS, 0, 1)
-        bins, start = (torch.arange(BINS) + 0.5) / BINS, (torch.arange(len(self.centres)) + 0.5) / len(self.centres)
-        found = KMeans(len(start), init=start[:, None].numpy(), n_init=1).fit(
-            bins[:, None].numpy(),
-            sample_weight=histogram.cpu().numpy() + 1,  # none is empty
-        )
+        bins, start = (((torch.arange(n) + 0.5) / n)[:, None].numpy() for n in (BINS, len(self.centres)))
+        weight = histogram.cpu().numpy() + 1e-3  # lest a class be empty
+        found = KMeans(len(start), init=start, n_init=1, tol=0).fit(bins, sample_weight=weight)
         self.centres.copy_(torch.from_numpy(found.cluster_centers_[:, 0]).sort().values)
         self.codes.weight.data = self.centres.new_empty(count, self.config.latent).normal_(0, self.config.latent**-0.5)
         self._bound()
