@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ class Field(nn.Module):
 
     def _weights(self) -> list[tuple[Tensor, Tensor]]:
         """Return weight and bias of each layer: normalised once, for as many steps as they are needed."""
-        return [(layer.weight, layer.bias) for layer in self.layers]
+        return [(layer.weight, layer.bias) for layer in cast(Iterator[nn.Linear], iter(self.layers))]
 
     def _describe(self, coordinates: Tensor) -> Tensor:
         """Map coordinates (P, 2) to sines and cosines (P, 4 * frequencies)."""
