@@ -6,9 +6,9 @@ entropy loss makes them fewer. The memory holds normal patterns, so that an abno
 normal; the squared error is the score.
 
 Departures (1904.02639): the network is the paper's for CIFAR-10, on larger images of one channel, so that the code has
-8x8 places at 128 pixels; the paper gives no epochs for images, so that they, and the batch, are those of the authors'
-code for video. The reconstruction error is a mean over pixels and the entropy a mean over places, as in that code, which
-differs from the paper in addressing by dot products above 0.0025. Reconstructions are limited to [0, 1] for scoring.
+8x8 places at 128 pixels; epochs and batch are those of the authors' code for video. The reconstruction error is a mean
+over pixels and the entropy a mean over places, as in that code; it addresses by dot products, this by cosine similarity
+as the paper. Reconstructions are limited to [0, 1] for scoring.
 
 A smooth image has a small error whatever it shows. ``radiograph`` scores by how far error and distance from the nearest
 slot lie from those of normal images, to either side (`loligo.nn.typicality`): chosen without labels, not the paper's.
@@ -38,10 +38,10 @@ class MemaeConfig(MethodConfig):
     """Options of MemAE."""
 
     widths: tuple[int, ...] = (64, 128, 128, 256)
-    """Channels of the encoder, whose layers each halve height and width; the decoder mirrors them. The paper's for MNIST
-    are 16, 32, 64."""
+    """Channels of the encoder, whose layers each halve height and width; the decoder mirrors them. For MNIST the paper
+    has 16, 32, 64."""
     slots: int = 500
-    """Slots of the memory; the paper's for MNIST are 100."""
+    """Slots of the memory; for MNIST the paper has 100."""
     threshold: float = 1.0
     """Addressing weights up to so many times 1 / slots become 0; from 0 to 3, in the paper from 1 on."""
     entropy_weight: float = 0.0002
@@ -74,7 +74,9 @@ class Memae(Method):
         super().__init__(config)
         check(config)
         c, deepest, shallow = config, config.widths[-1], config.widths[1:]
-        self.encoder = nn.Sequential(*(ConvNorm(a, b, stride=2) for a, b in itertools.pairwise((c.channels, *c.widths))))
+        self.encoder = nn.Sequential(
+            *(ConvNorm(a, b, stride=2) for a, b in itertools.pairwise((c.channels, *c.widths)))
+        )
         self.memory = MemoryMatrix(c.slots, deepest, 1, "hard", threshold=c.threshold / c.slots, cosine=True)
         self.decoder = nn.Sequential(
             *(UpConvNorm(a, b) for a, b in itertools.pairwise((deepest, *reversed(shallow)))),
@@ -135,6 +137,8 @@ def check(config: MemaeConfig) -> None:
     """Raise ValueError where the options do not fit each other."""
     step = 1 << len(config.widths)
     if not config.widths or config.size % step:
-        raise ValueError(f"size {config.size} must be a multiple of {step}, 2 to the number of widths; name one or more")
+        raise ValueError(
+            f"size {config.size} must be a multiple of {step}, 2 to the number of widths; name one or more"
+        )
     if not 0 <= config.threshold <= 3:
         raise ValueError(f"threshold is {config.threshold}; it must lie in [0, 3]")
