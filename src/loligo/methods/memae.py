@@ -61,7 +61,7 @@ class Memae(Method):
     least = 2
     training_defaults: ClassVar = {"epochs": 100, "batch_size": 10}
     presets: ClassVar = {
-        "radiograph": {"score": "typicality", "learning_rate": 1e-3, "train.epochs": 30, "train.batch_size": 16},
+        "radiograph": {"score": "typicality", "learning_rate": 1e-3, "train.epochs": 15, "train.batch_size": 16},
         "digits": {
             **{"size": 48, "widths": (32, 64, 128), "score": "local", "learning_rate": 1e-3},
             **{"train.epochs": 6, "train.batch_size": 16, "train.augment": False},

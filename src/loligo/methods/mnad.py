@@ -73,7 +73,7 @@ class Mnad(Method):
     presets: ClassVar = {
         "radiograph": {
             **{"size": 128, "widths": (16, 32, 64, 128), "score": "typicality", "learning_rate": 1e-3},
-            **{"train.epochs": 20, "train.batch_size": 16},
+            **{"train.epochs": 10, "train.batch_size": 16},
         },
         "digits": {
             **{"size": 48, "widths": (16, 32, 64, 128), "score": "local", "learning_rate": 1e-3},
