@@ -68,7 +68,7 @@ class UpConvNorm(nn.Module):
 
     def pack(self, dtype: torch.dtype) -> None:
         """Fold the batch norm into the convolution; its dtype is changed by `packed`."""
-        self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm, transpose=True), nn.Identity()  # type: ignore[type-var]
+        self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm, transpose=True), nn.Identity()  # type: ignore[arg-type]
 
 
 def upsample(x: Tensor) -> Tensor:
