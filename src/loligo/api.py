@@ -17,9 +17,10 @@ from loligo import calibration as calibrations
 from loligo import dicom as objects
 from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
-from loligo.data import checks, copies, headers, inputs, manifest
+from loligo.data import checks, copies, inputs, manifest
 from loligo.data.dataset import AllRejected, no_rejections, refuse_mixed
 from loligo.data.decode import shared_spacing
+from loligo.data.header_scope import HeaderScope
 from loligo.data.places import AS_NAMED, Layout
 from loligo.data.reference import Reference
 from loligo.data.splits import SPLITS
@@ -115,12 +116,12 @@ def train_run(
     if calibration is not None:
         extra, unread = _listing(calibration, "train", strict)
         rows, rejected = _joined(rows, extra), pd.concat([rejected, unread], ignore_index=True)
-    if modalities := headers.shared_modalities(rows.loc[rows["split"].isin(("train", "calibration")), "path"]):
-        run.about["data"]["modalities"] = list(modalities)
-        rows, others = headers.only(rows, modalities)
-        rejected = pd.concat([rejected, others], ignore_index=True)
-        if strict and len(others):
-            raise ValueError(f"{others['path'][0]}: {others['reason'][0]}")
+    headers = HeaderScope.of(rows.loc[rows["split"].isin(("train", "calibration")), "path"])
+    run.about["data"] |= headers.written()
+    rows, others = headers.only(rows)
+    rejected = pd.concat([rejected, others], ignore_index=True)
+    if strict and len(others):
+        raise ValueError(f"{others['path'][0]}: {others['reason'][0]}")
     rows, folds = _planned(run, rows)
     with _leaving_nothing(run):
         if run.train.devices > 1 and not processes.inside():

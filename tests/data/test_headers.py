@@ -1,4 +1,4 @@
-"""Patients of DICOM headers as keyed hashes, columns of a manifest, and modalities."""
+"""Patients of DICOM headers as keyed hashes, and columns of a manifest."""
 
 from __future__ import annotations
 
@@ -96,18 +96,6 @@ def test_a_series_is_one_row_and_copies_are_found_by_all_its_files(tmp_path: Pat
     assert [Path(path).name for path in rows["path"]] == ["IM0001", "IM0001", "IM0001"]
     found = copies.find(rows["path"])
     assert found[0] == found[1] != "" and found[2] == ""
-
-
-def test_other_modalities_than_most_are_rejected_by_name(tmp_path: Path) -> None:
-    radiographs(tmp_path, ["a", "b", "c"])
-    radiographs(tmp_path / "dx", ["d"], Modality="DX")
-    mammogram = write(tmp_path / "mg", PLAIN, Modality="MG")
-    rows = inputs.resolve(tmp_path, purpose="train").rows
-    allowed = headers.shared_modalities(rows["path"])
-    assert allowed == ("CR", "DX")
-    kept, rejected = headers.only(rows, allowed)
-    assert len(kept) == 4 and rejected["path"].tolist() == [str(mammogram)]
-    assert "Modality (0008,0060) is MG; CR and DX, as of most training images, are allowed" in rejected["reason"][0]
 
 
 def test_index_dicom_lists_dicom_alone(
