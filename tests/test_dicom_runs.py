@@ -54,6 +54,12 @@ def others(folder: Path) -> None:
     (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
 
 
+def cut(folder: Path) -> None:
+    """Write a file whose header says more than any other's, and that has half of its pixels."""
+    whole = write(folder / "cut", stored(0), ViewPosition="LL", PatientAge="090Y").read_bytes()
+    (folder / "cut").write_bytes(whole[:-960])
+
+
 REASONS = {
     "report": "its SOP Class UID (0008,0016) is Comprehensive SR Storage (Modality SR)",
     "state": "is Grayscale Softcopy Presentation State Storage",
@@ -73,6 +79,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(place: Path) -> Run:
     normals(place / "in")
     others(place / "in")
+    cut(place / "in")
     return api.train("gaussian", place / "in", place / "run", preset="tiny", preprocessing={"voi": 1})
 
 
@@ -85,9 +92,11 @@ def rejected(path: Path, root: Path) -> dict[str, str]:
 
 def test_a_mixed_folder_trains_on_its_radiographs_alone(run: Run, place: Path) -> None:
     found = rejected(run.files.rejected, place / "in")
+    assert found.pop("cut") == "is cut short: it holds 960 of 1,920 bytes of pixels"
     assert found.keys() == REASONS.keys()
     assert all(REASONS[name] in why and "allowed" in why for name, why in found.items())
     table = run.manifest()
+    table = table[~table["path"].str.endswith("cut")]  # whose pixels nobody had read then
     assert len(table) == 24 and table["patient"].nunique() == 12 and set(table["view"]) == {"PA"}
     assert (table.groupby("patient")["split"].nunique() == 1).all()
     config = yaml.safe_load(run.files.config.read_text())

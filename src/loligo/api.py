@@ -117,7 +117,7 @@ def train_run(
         extra, unread = _listing(calibration, "train", strict)
         rows, rejected = _joined(rows, extra), pd.concat([rejected, unread], ignore_index=True)
     headers = HeaderScope.of(rows.loc[rows["split"].isin(("train", "calibration")), "path"])
-    run.about["data"] |= headers.written()
+    run.about["data"] |= HeaderScope(headers.modalities).written()
     rows, others = headers.only(rows)
     rejected = pd.concat([rejected, others], ignore_index=True)
     if strict and len(others):
@@ -195,6 +195,7 @@ def _train(
             run.about["data"]["spacing"] = list(spacing)
         splits = ("train",) if folds else ("train", "calibration")
         parts = [images.load(run, rows[rows["split"] == split], strict=strict) for split in splits]
+        run.about["data"] |= HeaderScope.of(path for part in parts for path in part.rows["path"]).written()
         refuse_mixed([part.rows["path"][0] for part in parts], [part.counts is not None for part in parts])
         plan = cross_calibration.Folds.of(parts[0], folds, run.train.seed) if folds else None
         normals, held_out = plan.split() if plan else parts

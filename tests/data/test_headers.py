@@ -127,3 +127,14 @@ def test_the_dicomdir_stands_for_its_folder(tmp_path: Path) -> None:
     radiographs(tmp_path / "below", ["a", "b"])
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     assert len(inputs.resolve(tmp_path / "DICOMDIR", purpose="score").rows) == 2
+
+
+def test_pictures_beside_a_dicomdir_are_not_learnt_from(tmp_path: Path) -> None:
+    """They are those of the viewer on the disc."""
+    radiographs(tmp_path / "below", ["a", "b"])
+    write_images(tmp_path, anatomy(2))
+    assert len(inputs.resolve(tmp_path, purpose="train").rows) == 4
+    (tmp_path / "dicomdir").write_bytes(bytes(128) + b"DICM")
+    found = inputs.resolve(tmp_path, purpose="train")
+    assert len(found.rows) == 2 and set(found.rows["modality"]) == {"CR"}
+    assert found.rejected["reason"].str.startswith("its content is not DICOM, as are images beside").all()

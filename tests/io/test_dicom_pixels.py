@@ -138,6 +138,14 @@ def test_pixels_that_are_too_few_or_too_many_are_refused(tmp_path: Path) -> None
         io.read(path)
 
 
+@pytest.mark.parametrize("word", ["BitsStored", "PixelRepresentation"])
+def test_a_header_that_does_not_say_what_its_values_are_is_refused(word: str, tmp_path: Path) -> None:
+    """A guess would show some files wrongly."""
+    path = write(tmp_path / "a", noise(12), 12, **{word: None})
+    with pytest.raises(io.UnreadableImage, match=r"\(0028,010[13]\) holds nothing; one whole number is needed"):
+        io.read(path)
+
+
 def test_a_deflate_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dicom_header, "MAX_INFLATED", 1 << 20)
     ds = dataset(noise(8), 8)

@@ -20,7 +20,7 @@ import pandas as pd
 
 from loligo import io
 from loligo.names import some
-from loligo.types import Acquisition
+from loligo.types import OLDEST, Acquisition
 
 GROUPS = (("CR", "DX"), ("RF", "XA"))
 """Modalities that are one to a method: radiographs, and images of one kind of device."""
@@ -145,8 +145,9 @@ class HeaderScope:
         low, high = math.floor((1 - MARGIN) * youngest), math.ceil((1 + MARGIN) * oldest)
         if low <= age <= high:
             return ""
+        allowed = f"{low} to {high}" if high < OLDEST else f"{low} and more"
         return (
-            f"its Patient's Age (0010,1010) is {age} years; {low} to {high} are allowed, {MARGIN:.0%} beyond the"
+            f"its Patient's Age (0010,1010) is {age} years; {allowed} are allowed, {MARGIN:.0%} beyond the"
             f" {youngest} to {oldest} of the training patients"
         )
 

@@ -81,8 +81,8 @@ def layout(header: Header, most: int = MAX_PIXELS) -> Layout:
     refuse_colour(header)
     rows, columns = header.whole("Rows"), header.whole("Columns")
     frames, allocated = header.whole("NumberOfFrames", 1), header.whole("BitsAllocated")
-    stored = header.whole("BitsStored", allocated)
-    high, sign = header.whole("HighBit", stored - 1), header.whole("PixelRepresentation", 0)
+    stored, sign = header.whole("BitsStored"), header.whole("PixelRepresentation")
+    high = header.whole("HighBit", stored - 1)
     if min(rows, columns, frames) < 1 or frames > MAX_FRAMES or rows * columns * frames > most:
         shown = f"{rows} x {columns} pixels in {frames} frames"
         raise header.refuse(f"has {shown}; 1 of each to {most:,} pixels in {MAX_FRAMES:,} frames are allowed")
