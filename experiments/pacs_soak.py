@@ -182,16 +182,21 @@ def _kill_orthanc(sender: Sender, folder: Path, seen: set[int]) -> None:
 
 def _fill_disk(sender: Sender, folder: Path, seen: set[int]) -> None:
     wait(lambda: sender.ahead < AHEAD // 2, 600)  # else nothing would come in meanwhile
-    path = folder / "spool" / "incoming" / "filler"
+    path, start = folder / "spool" / "incoming" / "filler", time.monotonic()
+
+    def told() -> bool:
+        return bool(sender.link.said("cannot keep an instance; the sender is told so"))
+
     try:
         with path.open("wb", buffering=0) as stream:
-            while True:
-                stream.write(b"\0" * 4096)
-    except OSError:
-        time.sleep(10)
+            while (since := time.monotonic() - start) < 10 or (since < 120 and not told()):
+                try:
+                    stream.write(b"\0" * 4096)  # what is done frees room, which is taken again
+                except OSError:
+                    time.sleep(0.05)
     finally:
         path.unlink()
-    assert sender.link.said("cannot keep an instance; the sender is told so"), "nobody was told that the disk is full"
+    assert told(), "nobody was told that the disk is full"
 
 
 def descendants(pid: int) -> set[int]:

@@ -122,6 +122,8 @@ class HeaderScope:
         Nothing of an array, of a file that is no DICOM, and of one that is gone.
         """
         found = None
+        if not (self.views or self.body_parts or self.ages):
+            return {}  # and the file is not opened
         with contextlib.suppress(io.UnreadableImage):
             found = _acquisition(path) if path else None
         if not found:
