@@ -208,6 +208,8 @@ def _gdcm(header: Header, layout: Layout, one: bytes) -> npt.NDArray[Any]:
     """Decode by GDCM itself: pydicom's way to it does not take 12 bits of JPEG Extended."""
     import gdcm
 
+    if not codestream.has_whole_header(one):
+        raise header.refuse(f"its pixels, {header.syntax.name}, have a damaged header, so that they are not decoded")
     fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
     fragment.SetByteStringValue(one)
     fragments.AddFragment(fragment)

@@ -93,7 +93,7 @@ def listed(root: Path, loose: Literal["train", "test"], layout: Layout = AS_NAME
 
 def is_medium(root: Path) -> bool:
     """Tell whether a folder is that of a DICOMDIR, beside which pictures are those of a viewer."""
-    return any(path.name.upper() == "DICOMDIR" and path.is_file() for path in root.iterdir())
+    return any((root / name).is_file() for name in ("DICOMDIR", "dicomdir"))
 
 
 def _dicom(files: list[Path]) -> tuple[list[Path], pd.DataFrame]:
