@@ -195,7 +195,8 @@ def _train(
             run.about["data"]["spacing"] = list(spacing)
         splits = ("train",) if folds else ("train", "calibration")
         parts = [images.load(run, rows[rows["split"] == split], strict=strict) for split in splits]
-        run.about["data"] |= HeaderScope.of(path for part in parts for path in part.rows["path"]).written()
+        if run.headers.modalities:  # some are DICOM; those that could not be read say nothing
+            run.about["data"] |= HeaderScope.of(path for part in parts for path in part.rows["path"]).written()
         refuse_mixed([part.rows["path"][0] for part in parts], [part.counts is not None for part in parts])
         plan = cross_calibration.Folds.of(parts[0], folds, run.train.seed) if folds else None
         normals, held_out = plan.split() if plan else parts

@@ -96,25 +96,29 @@ class HeaderScope:
         return "; ".join(filter(None, said))
 
     def refuse_other(self, path: Path) -> None:
-        """Raise ``UnreadableImage`` for a DICOM file of another modality."""
-        if (found := _acquisition(path)) and self.modalities and _group(found) != self.modalities:
-            raise io.UnreadableImage(
-                path,
-                f"its Modality (0008,0060) is {' or '.join(_group(found))}; {' and '.join(self.modalities)}, as of most"
-                " training images, are allowed",
-            )
+        """Raise ``UnreadableImage`` for a DICOM file of another modality, and where it cannot be opened."""
+        if why := self._other_modality(path):
+            raise io.UnreadableImage(path, why)
 
     def only(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the rows without DICOM files of another modality, and a table of those: columns path, reason."""
         others = {}
         for index, path in rows["path"].items():
-            try:
-                self.refuse_other(Path(path))
-            except io.UnreadableImage as error:
-                if Path(path).is_file():  # loading says what is wrong with one that cannot be opened
-                    others[index] = str(error).removeprefix(f"{path}: ")
+            with contextlib.suppress(io.UnreadableImage):  # loading says what is wrong with a file
+                if why := self._other_modality(Path(path)):
+                    others[index] = why
         table = pd.DataFrame({"path": rows.loc[list(others), "path"], "reason": list(others.values())}, dtype=str)
         return rows.drop(index=list(others)).reset_index(drop=True), table.reset_index(drop=True)
+
+    def _other_modality(self, path: Path) -> str:
+        """Say that a DICOM file is of another modality; empty where it is not."""
+        found = _acquisition(path) if self.modalities else None
+        if not found or _group(found) == self.modalities:
+            return ""
+        return (
+            f"its Modality (0008,0060) is {' or '.join(_group(found))}; {' and '.join(self.modalities)}, as of most"
+            " training images, are allowed"
+        )
 
     def reasons(self, path: Path | None) -> dict[str, str]:
         """Say what an image's header has that no training image's has, by the names of `checks.NOT_SCORED`.
@@ -122,10 +126,8 @@ class HeaderScope:
         Nothing of an array, of a file that is no DICOM, and of one that is gone.
         """
         found = None
-        if not (self.views or self.body_parts or self.ages):
-            return {}  # and the file is not opened
         with contextlib.suppress(io.UnreadableImage):
-            found = _acquisition(path) if path else None
+            found = _acquisition(path) if path and (self.views or self.body_parts or self.ages) else None
         if not found:
             return {}
         view, part = _view(found), _code(found.body_part)
