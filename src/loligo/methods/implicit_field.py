@@ -6,8 +6,9 @@ the network; a new image's code is found by gradient descent with the network fr
 image most like it, and a pixel scores by the negative log-likelihood of its own class there, min-filtered and averaged.
 
 Network, classes, losses, rates and schedule are those of the paper and its authors' program: 8 weight-normalised layers
-of 512 with dropout, classes by k-means of all intensities, codes within a ball and lightly penalised. Departures: 2-D,
-so that coordinates have 40 sines and cosines rather than 60; the images of a batch share their random pixels, none
+of 512 with dropout, classes by k-means of all intensities, codes within a ball and lightly penalised.
+
+Departures: 2-D, so that coordinates have 40 sines and cosines rather than 60; the images of a batch share their random pixels, none
 twice; the penalty is there from the start, not raised over 100 epochs; no mode filter smooths the classes. The search
 starts at the zero code, rather than a random one, and sees the same pixels at each step, those of a grid, rather than
 10,000 and then 50,000 of a volume at random, so that a score depends on the image alone; its gradient is written out,

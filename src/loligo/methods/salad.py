@@ -7,9 +7,9 @@ autoencoder learns against both. A self-supervised task adds that images with sh
 restored. An abnormal image is reconstructed badly, its two codes differ, and they lie far from the centre; the score is
 made of these features.
 
-Of the paper no more than the abstract is open, and no code of its authors is: translation between image and latent
-space, structural similarity loss, centre constraint, a self-supervised module, and a score made of the features of both
-spaces. Network, weights, schedule and the form of the adversarial losses (cross-entropy, non-saturating) are ours, so
+Implemented from the paper's abstract, as no more of it is open, and no code of its authors: translation between image
+and latent space, structural similarity loss, centre constraint, a self-supervised module, and a score made of the
+features of both spaces. Network, weights, schedule and the form of the adversarial losses (cross-entropy, non-saturating) are ours, so
 that its published figures say little of this implementation. Also decided here: The code is a map with a centre at each
 place, a running mean, and its channels are normalised without a scale of their own, so that it cannot shrink to the
 centre. Images and reconstructions pass the same batch norms, one batch each: in training each has its codes normalised
