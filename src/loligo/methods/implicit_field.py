@@ -8,13 +8,14 @@ image most like it, and a pixel scores by the negative log-likelihood of its own
 Network, classes, losses, rates and schedule are those of the paper and its authors' program: 8 weight-normalised layers
 of 512 with dropout, classes by k-means of all intensities, codes within a ball and lightly penalised.
 
-Departures: 2-D, so that coordinates have 40 sines and cosines rather than 60; the images of a batch share their random pixels, none
-twice; the penalty is there from the start, not raised over 100 epochs; no mode filter smooths the classes. The search
-starts at the zero code, rather than a random one, and sees the same pixels at each step, those of a grid, rather than
-10,000 and then 50,000 of a volume at random, so that a score depends on the image alone; its gradient is written out,
-so that scoring needs no autograd and can be exported. Codes of training images are let go once training ends. The paper
-localises; an image's score is the mean of its map here, or, with ``deviation``, how far the map lies from those of
-normal images in either direction: an image that is likelier than normal ones everywhere is no more normal for that.
+Departures: 2-D, so that coordinates have 40 sines and cosines rather than 60; the images of a batch share their random
+pixels, none twice; the penalty is there from the start, not raised over 100 epochs; no mode filter smooths the classes.
+The search starts at the zero code, rather than a random one, and sees the same pixels at each step, those of a grid,
+rather than 10,000 and then 50,000 of a volume at random, so that a score depends on the image alone; its gradient is
+written out, so that scoring needs no autograd and can be exported. Codes of training images are let go once training
+ends. The paper localises; an image's score is the mean of its map here, or, with ``deviation``, how far the map lies
+from those of normal images in either direction: an image that is likelier than normal ones everywhere is no more normal
+for that.
 """
 
 from __future__ import annotations

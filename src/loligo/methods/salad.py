@@ -7,18 +7,18 @@ autoencoder learns against both. A self-supervised task adds that images with sh
 restored. An abnormal image is reconstructed badly, its two codes differ, and they lie far from the centre; the score is
 made of these features.
 
-Implemented from the paper's abstract, as no more of it is open, and no code of its authors: translation between image
+Implemented from the paper's abstract, as no more of it is open, nor any code of its authors: translation between image
 and latent space, structural similarity loss, centre constraint, a self-supervised module, and a score made of the
-features of both spaces. Network, weights, schedule and the form of the adversarial losses (cross-entropy, non-saturating) are ours, so
-that its published figures say little of this implementation. Also decided here: The code is a map with a centre at each
-place, a running mean, and its channels are normalised without a scale of their own, so that it cannot shrink to the
-centre. Images and reconstructions pass the same batch norms, one batch each: in training each has its codes normalised
-by its own statistics, so that a shift or scale between the two is invisible to the losses of codes; in scoring both are
-normalised by one running mean. The task is local pixel shuffling and boxes of one grey (Models Genesis, Zhou et al.
-2019) on every second image, which then takes no part in the losses of codes. The score is the sum of the three parts,
-each standardised over training images. The score ``features`` is the Mahalanobis distance, at each place, of the second
-and third part's vectors from those of normal images: in either direction, as an image that is easier to reconstruct
-than normal ones is no more normal for that.
+features of both spaces. Network, weights, schedule and the form of the adversarial losses (cross-entropy,
+non-saturating) are ours, so that its published figures say little of this implementation. Also decided here: The code
+is a map with a centre at each place, a running mean, and its channels are normalised without a scale of their own, so
+that it cannot shrink to the centre. Images and reconstructions pass the same batch norms, one batch each: in training
+each has its codes normalised by its own statistics, so that a shift or scale between the two is invisible to the losses
+of codes; in scoring both are normalised by one running mean. The task is local pixel shuffling and boxes of one grey
+(Models Genesis, Zhou et al. 2019) on every second image, which then takes no part in the losses of codes. The score is
+the sum of the three parts, each standardised over training images. The score ``features`` is the Mahalanobis distance,
+at each place, of the second and third part's vectors from those of normal images: in either direction, as an image that
+is easier to reconstruct than normal ones is no more normal for that.
 """
 
 from __future__ import annotations
