@@ -1,0 +1,69 @@
+"""OpenSimplex noise in three dimensions (Spencer 2014) in arrays: smooth, without the grid that Perlin's noise shows.
+
+Space is a cubic lattice squeezed along its diagonal. Each vertex has one of 24 gradients, drawn by a permutation; a
+point sums those of the vertices that are nearer than the square root of two. The library opensimplex walks from vertex
+to vertex, point by point; here the 26 that can be near enough to any point of a cell are summed for all points at once,
+which gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+NEIGHBOURS = [v for v in itertools.product(range(-1, 3), repeat=3) if max(v) - min(v) <= 2 and 0 <= sum(v) <= 3]
+"""Vertices, from that of the cell, that are nearer than the square root of two to some point of the cell."""
+GRADIENTS = [
+    [sign * (11 if axis == longest else 4) for axis, sign in enumerate((x, y, z))]
+    for z, y, x in itertools.product((1, -1), (1, -1), (-1, 1))
+    for longest in range(3)
+]
+SCALE = 1 / 103
+"""Brings sums to [-1, 1]."""
+SPAN = 4096.0
+"""Pixels along each axis that slices may begin at: beyond it float32 tells neighbouring pixels less and less apart."""
+
+
+def permutation(seed: int) -> Tensor:
+    """Return what decides the gradient of each vertex: the numbers 0 to 255 in another order, (256,) int64."""
+    return torch.randperm(256, generator=torch.Generator().manual_seed(seed))
+
+
+def noise3(x: Tensor, y: Tensor, z: Tensor, order: Tensor) -> Tensor:
+    """Return the noise, in [-1, 1], at coordinates of one shape, float; ``order`` is a `permutation`."""
+    point = (x, y, z)
+    stretch = (x + y + z) / -6
+    cell = [(c + stretch).floor() for c in point]
+    squish = (cell[0] + cell[1] + cell[2]) / 3
+    offset = [c - b - squish for c, b in zip(point, cell, strict=True)]
+    column, row, depth = (b.to(torch.int32) for b in cell)
+    drawn = order.to(torch.int32)  # half the memory of int64 to go through
+    slopes = (torch.tensor(GRADIENTS, dtype=x.dtype, device=x.device)[order % len(GRADIENTS)] * SCALE).T.contiguous()
+    by_column = {a: drawn[(column + a) & 255] for a in range(-1, 3)}
+    by_row = {(a, b): drawn[(by_column[a] + row + b) & 255] for a, b in {v[:2] for v in NEIGHBOURS}}
+    total = torch.zeros_like(x)
+    for v in NEIGHBOURS:
+        away = [d - (step + sum(v) / 3) for d, step in zip(offset, v, strict=True)]
+        near = (2 - away[0].square() - away[1].square() - away[2].square()).clamp_(min=0)
+        index = (by_row[v[:2]] + depth + v[2]) & 255
+        along = away[0] * slopes[0][index] + away[1] * slopes[1][index] + away[2] * slopes[2][index]
+        total += near.square().square() * along
+    return total
+
+
+def octaves(
+    origin: Tensor, size: int, order: Tensor, count: int = 6, persistence: float = 0.8, wavelength: float = 64.0
+) -> Tensor:
+    """Return sums of noise at several scales, (N, 1, size, size): slices through noise in three dimensions.
+
+    ``origin`` (N, 3) is the place of each slice's corner in pixels: column, row and depth. The first octave has the
+    ``wavelength`` in pixels, each further one half of it and ``persistence`` times the amplitude of the one before.
+    """
+    rows, columns = torch.meshgrid([torch.arange(size, dtype=origin.dtype, device=origin.device)] * 2, indexing="ij")
+    found = []
+    for column, row, depth in origin:  # one by one: a slice fits into the processor's cache
+        place = torch.stack([columns + column, rows + row, depth.expand_as(rows)]) / wavelength
+        found.append(sum(persistence**i * noise3(*(place * 2**i), order) for i in range(count)))
+    return torch.stack(found)[:, None]
