@@ -117,9 +117,10 @@ class DiffusionConfig(MethodConfig):
     """Rate of the optimiser."""
 
     def __post_init__(self) -> None:
-        if not self.widths or self.size % (1 << (len(self.widths) - 1)):
-            least = 1 << max(0, len(self.widths) - 1)
-            raise ValueError(f"size {self.size} must be a multiple of 2**(levels - 1) = {least}; widths names the levels")
+        if not self.widths:
+            raise ValueError("widths is empty; name the channels of one level or more")
+        if self.size % (step := 1 << (len(self.widths) - 1)):
+            raise ValueError(f"size {self.size} must be a multiple of {step}, for {len(self.widths)} levels of widths")
         groups = min(32, *self.widths)
         if wrong := [width for width in self.widths if width % groups or width % self.heads]:
             raise ValueError(

@@ -54,6 +54,10 @@ class Schedule(nn.Module):
     def _kept(self, t: Steps) -> Tensor:
         return self.kept[t].view(-1, 1, 1, 1)
 
+    def deviation(self, t: Steps) -> Tensor:
+        """Return the standard deviation of the noise after ``t`` steps, (N or 1, 1, 1, 1)."""
+        return (1 - self._kept(t)).sqrt()
+
     def noisy(self, x: Tensor, t: Steps, noise: Tensor) -> Tensor:
         """Return images after ``t`` steps of ``noise``."""
         kept = self._kept(t)
@@ -64,12 +68,17 @@ class Schedule(nn.Module):
         kept = self._kept(t)
         return (y - (1 - kept).sqrt() * noise) / kept.sqrt()
 
+    def onwards(self, y: Tensor, t: Steps, to: Steps, noise: Tensor) -> Tensor:
+        """Return ``y``, after ``t`` steps, with more ``noise``, so that it is after ``to`` steps."""
+        step = self._kept(to) / self._kept(t)
+        return step.sqrt() * y + (1 - step).sqrt() * noise
+
     def follow(self, y: Tensor, t: Steps, to: Steps, noise: Tensor) -> Tensor:
         """Return ``y``, after ``t`` steps, as it is after ``to`` steps of the same ``noise``: DDIM, in both ways."""
         return self.noisy(self.clean(y, t, noise), to, noise)
 
     def posterior(self, x: Tensor, y: Tensor, t: Steps, to: Steps) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of images after ``to`` steps, given ``x`` after none and ``y`` after ``t``.
+        """Return mean and standard deviation of images after ``to`` steps, by ``x`` after none and ``y`` after ``t``.
 
         ``to`` is less than ``t``; the deviation (N or 1, 1, 1, 1) is 0 where it is 0.
         """
@@ -90,7 +99,7 @@ class Denoiser(nn.Module):
     def __init__(
         self, inputs: int, outputs: int, size: int, widths: Sequence[int], blocks: int, attention: int, heads: int
     ) -> None:
-        """Make it for images (N, inputs, size, size): ``widths`` channels at each level, half the side of the one before.
+        """Make it for images (N, inputs, size, size): ``widths`` channels at each level, of half the side each time.
 
         Maps of a side of ``attention`` pixels at most have self-attention of so many ``heads``.
         """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from loligo import NOTICE
+from loligo import NOTICE, methods
 
 Rows = list[dict[Any, Any]]
 
@@ -24,7 +24,8 @@ def spread(row: Any, name: str) -> str:
 def method(row: Any) -> str:
     """Name a method with the preset of its options, where that is not in its name: squid (ensemble)."""
     name, preset = row["method"], row.get("preset")
-    return name if not preset or pd.isna(preset) or name.endswith(f":{preset}") else f"{name} ({preset})"
+    known = not preset or pd.isna(preset) or name.endswith(f":{preset}")
+    return methods.marked(name) if known else methods.marked(name).replace(name, f"{name} ({preset})", 1)
 
 
 def published(row: Any) -> str:
