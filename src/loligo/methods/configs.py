@@ -124,7 +124,7 @@ class DiffusionConfig(MethodConfig):
         groups = min(32, *self.widths)
         if wrong := [width for width in self.widths if width % groups or width % self.heads]:
             raise ValueError(
-                f"widths {self.widths}: {wrong[0]} must be a multiple of {groups}, the groups that are normalised, and of"
+                f"widths {self.widths}: {wrong[0]} must be a multiple of {groups}, the groups to normalise, and of"
                 f" heads, {self.heads}"
             )
 
