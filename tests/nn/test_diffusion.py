@@ -60,7 +60,7 @@ def test_more_noise_ends_where_all_of_it_at_once_does() -> None:
     schedule = Schedule.variance_preserving(4)
     first, second = torch.randn(2, 100_000, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     y = schedule.onwards(schedule.noisy(torch.full((100_000, 1, 1, 1), 0.5), 1, first), 1, 2, second)
-    torch.testing.assert_close(y.mean(), schedule.kept[2].sqrt() * 0.5, atol=5e-3, rtol=0)
+    torch.testing.assert_close(y.mean(), schedule.kept[2].sqrt() * 0.5, atol=1.2e-2, rtol=0)
     torch.testing.assert_close(y.std(), schedule.deviation(2).squeeze(), rtol=1e-2, atol=0)
     assert schedule.kept[-1] < 1e-4  # nothing of the image is left
 

@@ -93,7 +93,7 @@ class Anoddpm(Method):
             **{"train.epochs": 6, "train.steps": 0, "train.batch_size": 16, "train.augment": False},
         },
         "tiny": {
-            **{"size": 64, "widths": (8, 16, 16), "blocks": 1, "trained": 250, "steps": 2, "octaves": 2},
+            **{"size": 64, "widths": (4, 8, 8), "blocks": 1, "attention": 8, "trained": 250, "steps": 2, "octaves": 1},
             **{"wavelength": 16.0, "learning_rate": 1e-2, "final_rate": 0.05, "ema": 0.8},
         },
     }

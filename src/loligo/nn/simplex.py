@@ -22,6 +22,8 @@ GRADIENTS = [
 ]
 SCALE = 1 / 103
 """Brings sums to [-1, 1]."""
+CHUNK = 1 << 14
+"""Pixels that are computed at once: as many as fit into a processor's cache."""
 SPAN = 4096.0
 """Pixels along each axis that slices may begin at: beyond it float32 tells neighbouring pixels less and less apart."""
 
@@ -32,24 +34,24 @@ def permutation(seed: int) -> Tensor:
 
 
 def noise3(x: Tensor, y: Tensor, z: Tensor, order: Tensor) -> Tensor:
-    """Return the noise, in [-1, 1], at coordinates of one shape, float; ``order`` is a `permutation`."""
+    """Return the noise (N,), in [-1, 1], at coordinates (N,), float; ``order`` is a `permutation`."""
     point = (x, y, z)
     stretch = (x + y + z) / -6
     cell = [(c + stretch).floor() for c in point]
     squish = (cell[0] + cell[1] + cell[2]) / 3
     offset = [c - b - squish for c, b in zip(point, cell, strict=True)]
-    column, row, depth = (b.to(torch.int32) for b in cell)
-    drawn = order.to(torch.int32)  # half the memory of int64 to go through
-    slopes = (torch.tensor(GRADIENTS, dtype=x.dtype, device=x.device)[order % len(GRADIENTS)] * SCALE).T.contiguous()
-    by_column = {a: drawn[(column + a) & 255] for a in range(-1, 3)}
-    by_row = {(a, b): drawn[(by_column[a] + row + b) & 255] for a, b in {v[:2] for v in NEIGHBOURS}}
+    column, row, depth = (256 + (b.long() & 255) for b in cell)
+    drawn = order.repeat(4)  # in place of a remainder at each of the sums below
+    slopes = torch.tensor(GRADIENTS, dtype=x.dtype, device=x.device)[drawn % len(GRADIENTS)].T.contiguous() * SCALE
+    by_column = {a: row + drawn.index_select(0, column + a) for a in range(-1, 3)}
+    by_row = {(a, b): depth + drawn.index_select(0, by_column[a] + b) for a, b in {v[:2] for v in NEIGHBOURS}}
     total = torch.zeros_like(x)
     for v in NEIGHBOURS:
         away = [d - (step + sum(v) / 3) for d, step in zip(offset, v, strict=True)]
         near = (2 - away[0].square() - away[1].square() - away[2].square()).clamp_(min=0)
-        index = (by_row[v[:2]] + depth + v[2]) & 255
-        along = away[0] * slopes[0][index] + away[1] * slopes[1][index] + away[2] * slopes[2][index]
-        total += near.square().square() * along
+        index = by_row[v[:2]] + v[2]
+        along = [d * slope.index_select(0, index) for d, slope in zip(away, slopes, strict=True)]
+        total += near.square().square() * (along[0] + along[1] + along[2])
     return total
 
 
@@ -62,8 +64,8 @@ def octaves(
     ``wavelength`` in pixels, each further one half of it and ``persistence`` times the amplitude of the one before.
     """
     rows, columns = torch.meshgrid([torch.arange(size, dtype=origin.dtype, device=origin.device)] * 2, indexing="ij")
-    found = []
-    for column, row, depth in origin:  # one by one: a slice fits into the processor's cache
-        place = torch.stack([columns + column, rows + row, depth.expand_as(rows)]) / wavelength
-        found.append(sum(persistence**i * noise3(*(place * 2**i), order) for i in range(count)))
-    return torch.stack(found)[:, None]
+    pixels, found = torch.stack([columns, rows, torch.zeros_like(rows)]).flatten(1), []
+    for some in origin.split(max(1, CHUNK // size**2)):
+        place = ((some.T[:, :, None] + pixels[:, None]) / wavelength).flatten(1)
+        found.append(sum(persistence**i * noise3(*(place * 2**i), order) for i in range(count)).view(-1, 1, size, size))
+    return torch.cat(found)
