@@ -27,12 +27,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from loligo.config import Reading
 from loligo.methods.configs import DiffusionConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine, adamw
 from loligo.nn import simplex
 from loligo.nn.diffusion import Schedule, chain
-from loligo.nn.places import Comparison, Reading
+from loligo.nn.places import Comparison
 from loligo.types import Scores
 
 APART = 97.0
@@ -43,6 +44,8 @@ APART = 97.0
 class AnoddpmConfig(DiffusionConfig):
     """Options of AnoDDPM."""
 
+    attention: tuple[int, ...] = (16, 8)
+    """Sides in pixels of the maps with self-attention; those at the bottom have it always."""
     heads: int = 2
     """Heads of the self-attention."""
     diffusion_steps: int = 1000
@@ -93,7 +96,15 @@ class Anoddpm(Method):
             **{"train.epochs": 6, "train.steps": 0, "train.batch_size": 16, "train.augment": False},
         },
         "tiny": {
-            **{"size": 64, "widths": (4, 8, 8), "blocks": 1, "attention": 8, "trained": 250, "steps": 2, "octaves": 1},
+            **{
+                "size": 64,
+                "widths": (4, 8, 8),
+                "blocks": 1,
+                "attention": (8,),
+                "trained": 250,
+                "steps": 2,
+                "octaves": 1,
+            },
             **{"wavelength": 16.0, "learning_rate": 1e-2, "final_rate": 0.05, "ema": 0.8},
         },
     }

@@ -109,8 +109,8 @@ class DiffusionConfig(MethodConfig):
     """Channels of the U-Net at each level; each has half the side of the one before."""
     blocks: int = 2
     """Residual blocks a level."""
-    attention: int = 16
-    """Largest side in pixels of maps with self-attention."""
+    attention: tuple[int, ...] = (16,)
+    """Sides in pixels of the maps with self-attention; those at the bottom have it always."""
     heads: int = 1
     """Heads of the self-attention."""
     learning_rate: float = 1e-4

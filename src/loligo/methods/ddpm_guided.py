@@ -26,11 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from loligo.config import Reading
 from loligo.methods.configs import DiffusionConfig, check_fractions
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine, adam
 from loligo.nn.diffusion import NoisyClassifier, Schedule, chain
-from loligo.nn.places import Comparison, Reading
+from loligo.nn.places import Comparison
 from loligo.types import Scores
 
 NORMAL, ABNORMAL = 0, 1
@@ -55,8 +56,8 @@ class DdpmGuidedConfig(DiffusionConfig):
     """Channels of the classifier at each level."""
     classifier_blocks: int = 4
     """Residual blocks a level of the classifier."""
-    classifier_attention: int = 32
-    """Largest side in pixels of its maps with self-attention."""
+    classifier_attention: tuple[int, ...] = (32, 16, 8)
+    """Sides in pixels of its maps with self-attention."""
     diffusion_fraction: float = 5.0
     """Part of the epochs that trains the diffusion model, relative to the classifier's."""
     classifier_fraction: float = 2.0
@@ -85,19 +86,19 @@ class DdpmGuided(Method):
     presets: ClassVar = {
         "radiograph": {
             **{"size": 64, "widths": (16, 32, 64), "blocks": 1, "level": 250, "trained": 250, "steps": 4},
-            **{"scale": 10.0, "classifier_widths": (16, 32, 64), "classifier_blocks": 1, "classifier_attention": 16},
+            **{"scale": 10.0, "classifier_widths": (16, 32, 64), "classifier_blocks": 1},
             **{"learning_rate": 2e-3, "final_rate": 0.05},
             **{"train.epochs": 12, "train.steps": 0, "train.batch_size": 16},
         },
         "digits": {
             **{"size": 48, "widths": (16, 32, 64), "blocks": 1, "level": 250, "trained": 250, "steps": 4},
-            **{"scale": 10.0, "classifier_widths": (16, 32, 64), "classifier_blocks": 1, "classifier_attention": 16},
+            **{"scale": 10.0, "classifier_widths": (16, 32, 64), "classifier_blocks": 1},
             **{"learning_rate": 2e-3, "final_rate": 0.05},
             **{"train.epochs": 6, "train.steps": 0, "train.batch_size": 16, "train.augment": False},
         },
         "tiny": {
             **{"size": 64, "widths": (8, 16, 16), "blocks": 1, "level": 250, "trained": 250, "steps": 2},
-            **{"scale": 10.0, "classifier_widths": (8, 16, 16), "classifier_blocks": 1, "classifier_attention": 16},
+            **{"scale": 10.0, "classifier_widths": (8, 16, 16), "classifier_blocks": 1},
             **{"learning_rate": 1e-2, "final_rate": 0.05},
         },
     }

@@ -24,13 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loligo.config import Reading
 from loligo.methods.configs import DiffusionConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine, adam
 from loligo.nn.conv import ConvNorm, Unit, upsample
 from loligo.nn.diffusion import Schedule
-from loligo.nn.discriminator import WIDTHS, Discriminator
-from loligo.nn.places import Comparison, Reading
+from loligo.nn.discriminator import Discriminator
+from loligo.nn.places import Comparison
 from loligo.types import Scores
 
 
@@ -50,7 +51,7 @@ class SyndiffConfig(DiffusionConfig):
     """Channels of the translating networks at full size, four times as many at a quarter of the side."""
     translator_blocks: int = 6
     """Their blocks there."""
-    critic_widths: tuple[int, ...] = WIDTHS
+    critic_widths: tuple[int, ...] = (16, 32, 64, 128, 128)
     """Channels of the discriminators at each level."""
     weight: float = 0.5
     """Weight of the absolute errors of restored images and of cycles; adversarial losses have 1."""

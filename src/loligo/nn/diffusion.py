@@ -97,11 +97,18 @@ class Denoiser(nn.Module):
     """MONAI's U-Net of residual blocks and self-attention, told the number of noise steps; its output in float32."""
 
     def __init__(
-        self, inputs: int, outputs: int, size: int, widths: Sequence[int], blocks: int, attention: int, heads: int
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        widths: Sequence[int],
+        blocks: int,
+        attention: Sequence[int],
+        heads: int,
     ) -> None:
         """Make it for images (N, inputs, size, size): ``widths`` channels at each level, of half the side each time.
 
-        Maps of a side of ``attention`` pixels at most have self-attention of so many ``heads``.
+        Maps of the sides ``attention`` in pixels, and those at the bottom, have self-attention of so many ``heads``.
         """
         super().__init__()
         self.net = monai().DiffusionModelUNet(2, inputs, outputs, **options(size, widths, blocks, attention, heads))
@@ -115,7 +122,9 @@ class Denoiser(nn.Module):
 class NoisyClassifier(nn.Module):
     """MONAI's classifier of noisy images: the encoder of such a U-Net and two linear layers."""
 
-    def __init__(self, inputs: int, size: int, widths: Sequence[int], blocks: int, attention: int, heads: int) -> None:
+    def __init__(
+        self, inputs: int, size: int, widths: Sequence[int], blocks: int, attention: Sequence[int], heads: int
+    ) -> None:
         """Make it for images (N, inputs, size, size) of two classes; see `Denoiser`."""
         super().__init__()
         given = options(size, widths, blocks, attention, heads)
@@ -127,12 +136,12 @@ class NoisyClassifier(nn.Module):
         return logits.float().log_softmax(1)
 
 
-def options(size: int, widths: Sequence[int], blocks: int, attention: int, heads: int) -> dict[str, Any]:
+def options(size: int, widths: Sequence[int], blocks: int, attention: Sequence[int], heads: int) -> dict[str, Any]:
     """Return what MONAI's networks call all this; groups are its 32, or as many as divide the narrowest level."""
     return {
         "num_res_blocks": blocks,
         "channels": tuple(widths),
-        "attention_levels": tuple(size >> level <= attention for level in range(len(widths))),
+        "attention_levels": tuple(size >> level in attention for level in range(len(widths))),
         "norm_num_groups": min(32, *widths),
         "num_head_channels": tuple(width // heads for width in widths),
     }

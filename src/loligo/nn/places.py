@@ -8,12 +8,12 @@ what is reconstructed. The largest deviation of any window becomes the image's s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loligo.config import Reading
 from loligo.types import Scores
 
 C1, C2 = 0.01**2, 0.03**2  # of Wang et al., for pixels in [0, 1]
@@ -74,10 +74,6 @@ class Places(nn.Module):
         """
         squares = ((self(x, reconstruction) - self.mean) / self.std).square()
         return Scores(squares.mean((1, 2, 3)), F.interpolate(squares, x.shape[2:], mode="bilinear"), reconstruction)
-
-
-Reading = Literal["error", "local", "unusual"]
-"""How an image is scored by its reconstruction; see `Comparison`."""
 
 
 class Comparison(nn.Module):
