@@ -204,9 +204,9 @@ def _train(
         normals, held_out = plan.split() if plan else parts[:2]
         if all(part.contents for part in parts):
             run.remember(itertools.chain(*(part.contents for part in parts)))
-        reference = Reference.of(normals, held_out, abnormal) if first else None
-        if reference:
-            for said in checks.summary(normals.warnings + held_out.warnings) + checks.summary(reference.negatives()):
+        known = Reference.of(normals, held_out, abnormal) if first else None
+        if known:
+            for said in checks.summary(normals.warnings + held_out.warnings) + checks.summary(known.negatives()):
                 log.warning("%s", said)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch else None)
         unread = [rejected, *(part.rejected for part in parts)]
@@ -233,8 +233,8 @@ def _train(
             calibration = plan.calibrate(run, model, held_out, reduce)
         elif first:
             calibration = Detector.of(run, model, run.train.device).calibrate(held_out)
-        if reference and calibration:
-            reference.save(run.files.reference)
+        if known and calibration:
+            known.save(run.files.reference)
             run.about["data"] |= {ABNORMAL: len(abnormal.rows)} if abnormal else {}
             run.about["cost"] = cost(history)
             _finish(run, rows, len(normals.rows), calibration, sum(map(len, unread)))

@@ -111,7 +111,9 @@ class Denoiser(nn.Module):
         Maps of the sides ``attention`` in pixels, and those at the bottom, have self-attention of so many ``heads``.
         """
         super().__init__()
-        self.net = monai().DiffusionModelUNet(2, inputs, outputs, **options(size, widths, blocks, attention, heads))
+        self.net = tidied(
+            monai().DiffusionModelUNet(2, inputs, outputs, **options(size, widths, blocks, attention, heads))
+        )
 
     def forward(self, x: Tensor, t: Steps) -> Tensor:
         """Map (N, inputs, H, W) float32 to (N, outputs, H, W) float32."""
@@ -128,7 +130,7 @@ class NoisyClassifier(nn.Module):
         """Make it for images (N, inputs, size, size) of two classes; see `Denoiser`."""
         super().__init__()
         given = options(size, widths, blocks, attention, heads)
-        self.net = monai().DiffusionModelEncoder(2, inputs, 2, input_shape=(size, size), **given)
+        self.net = tidied(monai().DiffusionModelEncoder(2, inputs, 2, input_shape=(size, size), **given))
 
     def forward(self, x: Tensor, t: Steps) -> Tensor:
         """Map (N, inputs, H, W) float32 to the log-probabilities (N, 2) float32 of normal and abnormal."""
@@ -144,7 +146,16 @@ def options(size: int, widths: Sequence[int], blocks: int, attention: Sequence[i
         "attention_levels": tuple(size >> level in attention for level in range(len(widths))),
         "norm_num_groups": min(32, *widths),
         "num_head_channels": tuple(width // heads for width in widths),
+        "use_flash_attention": True,
     }
+
+
+def tidied(network: nn.Module) -> nn.Module:
+    """Take away the empty tensors that MONAI's attention keeps for what is not asked for: no move reaches them."""
+    for part in network.modules():
+        for name in ("att_mat", "causal_mask"):
+            vars(part).pop(name, None)
+    return network
 
 
 def spread(t: Steps, x: Tensor) -> Tensor:
