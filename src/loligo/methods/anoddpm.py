@@ -154,7 +154,7 @@ class Anoddpm(Method):
         """Take images through noise and back, both (N, C, H, W) in [0, 1]."""
         way = chain(self.config.level, self.config.steps)
         y = self.schedule.noisy(2 * x - 1, way[0], self.noise[:1])
-        for (t, to), noise in zip(itertools.pairwise(way), self.noise.roll(-1, 0).split(1), strict=True):
+        for (t, to), noise in zip(itertools.pairwise(way), torch.split(self.noise.roll(-1, 0), 1), strict=True):
             clean = self.schedule.clean(y, t, self.denoiser(y, t)).clamp(-1, 1)
             mean, deviation = self.schedule.posterior(clean, y, t, to)
             y = mean + deviation * noise
@@ -162,4 +162,5 @@ class Anoddpm(Method):
 
     def forward(self, x: Tensor) -> Scores:
         """Score by the difference between images and what comes back of them."""
-        return self.comparison(x, self.reconstruct(x))
+        found: Scores = self.comparison(x, self.reconstruct(x))
+        return found

@@ -167,4 +167,5 @@ class DdpmGuided(Method):
 
     def forward(self, x: Tensor) -> Scores:
         """Score by the difference between images and their healthy versions."""
-        return self.comparison(x, self.reconstruct(x))
+        found: Scores = self.comparison(x, self.reconstruct(x))
+        return found

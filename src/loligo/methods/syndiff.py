@@ -195,7 +195,7 @@ class Syndiff(Method):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Generate normal images from abnormal ones, both (N, C, H, W) in [0, 1]."""
-        source, fields = 2 * x - 1, self.noise.split(1)
+        source, fields = 2 * x - 1, torch.split(self.noise, 1)
         y = fields[0].expand_as(x)
         for t, field in zip(range(self.config.steps, 0, -1), (*fields[1:], fields[0]), strict=True):
             mean, deviation = self.schedule.posterior(self._restored(y, source, t), y, t, t - 1)
@@ -204,4 +204,5 @@ class Syndiff(Method):
 
     def forward(self, x: Tensor) -> Scores:
         """Score by the difference between images and the normal ones generated from them."""
-        return self.comparison(x, self.reconstruct(x))
+        found: Scores = self.comparison(x, self.reconstruct(x))
+        return found

@@ -63,9 +63,11 @@ def octaves(
     ``origin`` (N, 3) is the place of each slice's corner in pixels: column, row and depth. The first octave has the
     ``wavelength`` in pixels, each further one half of it and ``persistence`` times the amplitude of the one before.
     """
-    rows, columns = torch.meshgrid([torch.arange(size, dtype=origin.dtype, device=origin.device)] * 2, indexing="ij")
+    along = torch.arange(size, dtype=origin.dtype, device=origin.device)
+    rows, columns = torch.meshgrid(along, along, indexing="ij")
     pixels, found = torch.stack([columns, rows, torch.zeros_like(rows)]).flatten(1), []
-    for some in origin.split(max(1, CHUNK // size**2)):
+    for some in torch.split(origin, max(1, CHUNK // size**2)):
         place = ((some.T[:, :, None] + pixels[:, None]) / wavelength).flatten(1)
-        found.append(sum(persistence**i * noise3(*(place * 2**i), order) for i in range(count)).view(-1, 1, size, size))
+        parts = [persistence**i * noise3(*(place * 2**i), order) for i in range(count)]
+        found.append(torch.stack(parts).sum(0).view(-1, 1, size, size))
     return torch.cat(found)
