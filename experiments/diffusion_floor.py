@@ -22,26 +22,20 @@ from loligo.benchmark import cost
 from loligo.data.arrays import from_images
 from loligo.detector import Detector
 from loligo.files import write_json
-from loligo.methods.contract import Method
+from loligo.methods.anoddpm import AnoddpmConfig
 from loligo.nn.precision import accelerate
 from loligo.runs.settings import Settings
 
 IMAGES = 64
 
 
-def passes(method: Method) -> int:
-    """Return the operations of one pass of the U-Net on one image, whatever device its weights lie on."""
-    config = method.config
-    x = torch.empty(1, config.channels, config.size, config.size, device=next(method.parameters()).device)
-    return cost.flops(method.denoiser, x)  # type: ignore[arg-type]
+class AtOneStep(torch.nn.Module):
+    """The U-Net of a configuration, told one number of noise steps; without weights, so that nothing is computed."""
 
-
-class _AtAnyStep(torch.nn.Module):
-    """The U-Net at one number of noise steps."""
-
-    def __init__(self, denoiser: torch.nn.Module) -> None:
+    def __init__(self, config: AnoddpmConfig) -> None:
         super().__init__()
-        self.denoiser = denoiser
+        with torch.device("meta"):
+            self.denoiser = config.denoiser(config.channels, config.channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.denoiser(x, 1)
@@ -49,21 +43,18 @@ class _AtAnyStep(torch.nn.Module):
 
 def row(preset: str | None) -> dict[str, Any]:
     """Measure a preset; of the default, only count."""
-    settings = Settings.of("anoddpm", preset, train={"precision": "float32"})
-    with torch.device("cpu" if preset else "meta"):
-        method = settings.new_model().eval()
-    method.denoiser = _AtAnyStep(method.denoiser)
-    one = passes(method)
-    steps = method.config.steps  # type: ignore[attr-defined]
-    peak = convolution_peak("float32")
+    settings = Settings.of("anoddpm", preset, train={"precision": "float32", "device": "cpu"})
+    config: Any = settings.method_config
+    x = torch.empty(1, config.channels, config.size, config.size, device="meta")
+    one, peak = cost.flops(AtOneStep(config), x), convolution_peak("float32")  # type: ignore[arg-type]
     found = {
         "preset": preset or "default",
-        "size": method.config.size,
-        "steps": steps,
+        "size": config.size,
+        "steps": config.steps,
         "gflop_a_pass": one / 1e9,
-        "gflop_an_image": one * steps / 1e9,
+        "gflop_an_image": one * config.steps / 1e9,
         "peak_gflops": peak / 1e9,
-        "floor_images_per_s": peak / (one * steps),
+        "floor_images_per_s": peak / (one * config.steps),
     }
     if preset:
         detector = Detector(settings.new_model(), settings, settings.preprocess(), precision="float32", device="cpu")
