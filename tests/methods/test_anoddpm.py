@@ -63,14 +63,15 @@ def test_with_the_true_noise_the_image_that_is_known_comes_back() -> None:
 
 
 def test_the_noise_of_scoring_is_simplex_noise_kept_with_the_weights() -> None:
-    own = method(steps=3)
+    own = method(steps=20)
     assert not own.noise.any()
     own.fit([])
-    corners = torch.tensor([[0.0, 0.0, 97.0 * i] for i in range(3)])
+    corners = torch.tensor([[0.0, 0.0, 97.0 * i] for i in range(20)])
     torch.testing.assert_close(own.noise, simplex.octaves(corners, 64, own.order, own.config.octaves, 0.8, 16.0))
     assert {"noise", "order"} <= own.state_dict().keys()
     correlation = np.corrcoef(own.noise.flatten(1).numpy())
-    assert np.abs(correlation - np.eye(3)).max() < 0.3
+    assert abs(correlation.diagonal(1).mean()) < 0.15  # a few cells a field: single ones are alike by chance
+    assert correlation.diagonal(1).max() < 0.8
 
 
 def test_the_loss_is_the_squared_error_of_the_noise() -> None:

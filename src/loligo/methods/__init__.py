@@ -44,9 +44,9 @@ GRADIENT = "it follows a classifier's gradient, which torch.export cannot record
 METHODS = {
     "ae": Entry("Autoencoder", "convolutional autoencoder, scored by reconstruction error", "20 min", "parts that are missing, out of place or new"),
     "anatpaste": Entry("Anatpaste", "classifies images with a patch pasted into the lungs (iScience 2023)", "50 min", "to compare with; 0.66 on radiographs"),
-    "anoddpm": Entry("Anoddpm", "diffusion of simplex noise, part of the way and back (CVPR Workshops 2022)", "20 min", "to compare with; days at the paper's settings"),
+    "anoddpm": Entry("Anoddpm", "diffusion of simplex noise, part of the way and back (CVPR Workshops 2022)", "10 min", "to compare with; days at the paper's settings"),
     "cutpaste": Entry("Cutpaste", "classifies cut and pasted images, then a Gaussian of features (CVPR 2021)", "25 min", "textures, by its paper; 0.65 on radiographs"),
-    "ddpm_guided": Entry("DdpmGuided", "encoded into noise, decoded as healthy by a classifier's guidance (MICCAI 2022)", "25 min", "WEAKLY SUPERVISED: needs abnormal images to train on", GRADIENT, weakly_supervised=True),
+    "ddpm_guided": Entry("DdpmGuided", "encoded into noise, decoded as healthy by a classifier's guidance (MICCAI 2022)", "15 min", "WEAKLY SUPERVISED: needs abnormal images to train on", GRADIENT, weakly_supervised=True),
     "dinomaly": Entry("Dinomaly", "loosely reconstructs features of a frozen vision transformer (CVPR 2025)", "hours", "not measured here; wants a GPU and DINOv2's weights"),
     "duet": Entry("Duet", "likelihood ratio and a head, both of simulated findings, on one backbone's pass; our own", "35 min", "the default: findings, whatever exposure, noise or blur"),
     "edc": Entry("Edc", "encoder-decoder contrast: a pretrained encoder moves with the decoder of its features (TMI 2024)", "10 min", "radiographs"),
@@ -62,7 +62,7 @@ METHODS = {
     "simsid": Entry("Simsid", "memory matrices at three levels, feature in-painting, a discriminator (TPAMI 2024)", "3 h", "radiographs, with patience or a GPU"),
     "simsid_staged": Entry("SimsidStaged", "in stages: teacher, student with hierarchical memory, discriminator", "50 min", "to compare with; below chance on radiographs"),
     "squid": Entry("Squid", "memory queues, feature in-painting and a discriminator (CVPR 2023)", "4 h", "radiographs: the best AUC by little, with patience"),
-    "syndiff": Entry("Syndiff", "abnormal images translated to normal ones, adversarial diffusion (TMI 2023)", "25 min", "WEAKLY SUPERVISED: needs abnormal images to train on", weakly_supervised=True),
+    "syndiff": Entry("Syndiff", "abnormal images translated to normal ones, adversarial diffusion (TMI 2023)", "15 min", "WEAKLY SUPERVISED: needs abnormal images to train on", weakly_supervised=True),
     "vae": Entry("Vae", "variational autoencoder, scored by the ELBO at the mean code", "30 min", "to compare with; near chance on radiographs"),
     "vqvae_restoration": Entry("VqvaeRestoration", "likelihood of quantised codes, restored by a learnt prior (2020)", "2 h", "NIfTI volumes; parts out of place", RASTER),
 }
