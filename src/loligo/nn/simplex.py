@@ -33,23 +33,21 @@ def permutation(seed: int) -> Tensor:
     return torch.randperm(256, generator=torch.Generator().manual_seed(seed))
 
 
-def noise3(x: Tensor, y: Tensor, z: Tensor, order: Tensor) -> Tensor:
-    """Return the noise (N,), in [-1, 1], at coordinates (N,), float; ``order`` is a `permutation`."""
-    point = (x, y, z)
-    stretch = (x + y + z) / -6
-    cell = [(c + stretch).floor() for c in point]
-    squish = (cell[0] + cell[1] + cell[2]) / 3
-    offset = [c - b - squish for c, b in zip(point, cell, strict=True)]
+def noise3(place: Tensor, order: Tensor) -> Tensor:
+    """Return the noise (N,), in [-1, 1], at places (3, N), float; ``order`` is a `permutation`."""
+    cell = (place - place.sum(0) / 6).floor()
+    offset = place - cell - cell.sum(0) / 3
     column, row, depth = (256 + (b.long() & 255) for b in cell)
     drawn = order.repeat(4)  # in place of a remainder at each of the sums below
-    slopes = torch.tensor(GRADIENTS, dtype=x.dtype, device=x.device)[drawn % len(GRADIENTS)].T.contiguous() * SCALE
+    gradients = SCALE * torch.tensor(GRADIENTS, dtype=place.dtype, device=place.device)
+    slopes = gradients[drawn % len(GRADIENTS)].T.contiguous()
     by_column = {a: row + drawn.index_select(0, column + a) for a in range(-1, 3)}
-    by_row = {(a, b): depth + drawn.index_select(0, by_column[a] + b) for a, b in {v[:2] for v in NEIGHBOURS}}
-    total = torch.zeros_like(x)
+    by_row = {(a, b): depth + drawn.index_select(0, by_column[a] + b) for a, b in {(v[0], v[1]) for v in NEIGHBOURS}}
+    total = torch.zeros_like(place[0])
     for v in NEIGHBOURS:
         away = [d - (step + sum(v) / 3) for d, step in zip(offset, v, strict=True)]
         near = (2 - away[0].square() - away[1].square() - away[2].square()).clamp_(min=0)
-        index = by_row[v[:2]] + v[2]
+        index = by_row[v[0], v[1]] + v[2]
         along = [d * slope.index_select(0, index) for d, slope in zip(away, slopes, strict=True)]
         total += near.square().square() * (along[0] + along[1] + along[2])
     return total
@@ -68,6 +66,6 @@ def octaves(
     pixels, found = torch.stack([columns, rows, torch.zeros_like(rows)]).flatten(1), []
     for some in torch.split(origin, max(1, CHUNK // size**2)):
         place = ((some.T[:, :, None] + pixels[:, None]) / wavelength).flatten(1)
-        parts = [persistence**i * noise3(*(place * 2**i), order) for i in range(count)]
+        parts = [persistence**i * noise3(place * 2**i, order) for i in range(count)]
         found.append(torch.stack(parts).sum(0).view(-1, 1, size, size))
     return torch.cat(found)
