@@ -11,8 +11,8 @@ the image does; as all images meet the same noise, their scores differ by the im
 step predicts is cut to the range of pixels, and a step's variance is the posterior's, not the forward one's. The paper
 segments; an image's score is the mean of its map here.
 
-At the paper's settings training takes 300,000 steps, and scoring 250 passes of 5e11 operations: days, and ten minutes an
-image, on a CPU. The preset ``radiograph`` learns the 250 steps that scoring uses and goes back in four; its score
+At the paper's settings training takes 300,000 steps, and scoring 250 passes of 5e11 operations: days, and ten minutes
+an image, on a CPU. The preset ``radiograph`` learns the 250 steps that scoring uses and goes back in four; its score
 counts windows that are reconstructed unusually well, too.
 """
 
