@@ -17,9 +17,10 @@ from loligo import calibration as calibrations
 from loligo import dicom as objects
 from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
-from loligo.data import checks, copies, headers, inputs, manifest
+from loligo.data import checks, copies, inputs, manifest
 from loligo.data.dataset import AllRejected, no_rejections, refuse_mixed
 from loligo.data.decode import shared_spacing
+from loligo.data.header_scope import HeaderScope
 from loligo.data.places import AS_NAMED, Layout
 from loligo.data.reference import Reference
 from loligo.data.splits import ABNORMAL, SPLITS
@@ -117,12 +118,12 @@ def train_run(
     if calibration is not None:
         extra, unread = _listing(calibration, "train", strict)
         rows, rejected = _joined(rows, extra), pd.concat([rejected, unread], ignore_index=True)
-    if modalities := headers.shared_modalities(rows.loc[rows["split"].isin(("train", "calibration")), "path"]):
-        run.about["data"]["modalities"] = list(modalities)
-        rows, others = headers.only(rows, modalities)
-        rejected = pd.concat([rejected, others], ignore_index=True)
-        if strict and len(others):
-            raise ValueError(f"{others['path'][0]}: {others['reason'][0]}")
+    headers = HeaderScope.of(rows.loc[rows["split"].isin(("train", "calibration")), "path"])
+    run.about["data"] |= HeaderScope(headers.modalities).written()
+    rows, others = headers.only(rows)
+    rejected = pd.concat([rejected, others], ignore_index=True)
+    if strict and len(others):
+        raise ValueError(f"{others['path'][0]}: {others['reason'][0]}")
     rows, folds = _planned(run, run.given(rows))
     with _leaving_nothing(run):
         if run.train.devices > 1 and not processes.inside():
@@ -195,21 +196,24 @@ def _train(
             _begin(run, rows)
         if spacing := shared_spacing(rows.loc[rows["split"].isin(("train", "calibration")), "path"]):
             run.about["data"]["spacing"] = list(spacing)
-        splits = ["train"] if folds else ["train", "calibration"]
-        splits += [ABNORMAL] * model.weakly_supervised
+        splits = ("train",) if folds else ("train", "calibration")
         parts = [images.load(run, rows[rows["split"] == split], strict=strict) for split in splits]
-        refuse_mixed([part.rows["path"][0] for part in parts], [part.counts is not None for part in parts])
-        abnormal = parts[-1] if model.weakly_supervised else None
+        sick = rows[rows["split"] == ABNORMAL]
+        abnormal = images.load(run, sick, strict=strict) if model.weakly_supervised else None
+        every = [*parts, abnormal] if abnormal else parts
+        if run.headers.modalities:  # some are DICOM; those that could not be read say nothing
+            run.about["data"] |= HeaderScope.of(path for part in parts for path in part.rows["path"]).written()
+        refuse_mixed([part.rows["path"][0] for part in every], [part.counts is not None for part in every])
         plan = cross_calibration.Folds.of(parts[0], folds, run.train.seed, abnormal) if folds else None
-        normals, held_out = plan.split() if plan else parts[:2]
-        if all(part.contents for part in parts):
-            run.remember(itertools.chain(*(part.contents for part in parts)))
+        normals, held_out = plan.split() if plan else parts
+        if all(part.contents for part in every):
+            run.remember(itertools.chain(*(part.contents for part in every)))
         known = Reference.of(normals, held_out, abnormal) if first else None
         if known:
             for said in checks.summary(normals.warnings + held_out.warnings) + checks.summary(known.negatives()):
                 log.warning("%s", said)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch else None)
-        unread = [rejected, *(part.rejected for part in parts)]
+        unread = [rejected, *(part.rejected for part in every)]
         unread += [each.data.rejected] if isinstance(each, _EachEpoch) else []
         run.about.setdefault("precision", resolve(run.train.precision, device))
         if first:
