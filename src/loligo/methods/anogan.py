@@ -95,11 +95,15 @@ class Anogan(Method):
         return (Phase("adversarial", tuple(turns)),)
 
     def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
-        """Return the loss of a turn, by images from new noise."""
-        fake = self.generator(2 * torch.rand(len(x), self.config.latent, device=x.device) - 1)
+        """Return the loss of a turn, by images from new noise; and how far their mean is from that of real ones.
+
+        Neither loss says whether the generator learns, as each falls where the other network is the weaker one.
+        """
+        x, fake = 2 * x - 1, self.generator(2 * torch.rand(len(x), self.config.latent, device=x.device) - 1)
         if turn == "generator":
-            return {"generator": generator_loss(self.discriminator(fake)[1])}
-        return {"discriminator": discriminator_loss(self.discriminator(2 * x - 1)[1], self.discriminator(fake)[1])}
+            difference = (fake.mean(0) - x.mean(0)).abs().mean()
+            return {"generator": generator_loss(self.discriminator(fake)[1]), "difference": difference}
+        return {"discriminator": discriminator_loss(self.discriminator(x)[1], self.discriminator(fake)[1])}
 
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Measure mean and deviation of the dissimilarity at each place, where the score asks for it."""

@@ -2,8 +2,8 @@
 
 A generator learns to make normal images from Gaussian noise, against a Wasserstein critic with gradient penalty. Then
 an encoder learns which code an image has: the image that the frozen generator makes of it is to be the same, in pixels
-and in the critic's features (``izi_f``). What an abnormal image has and a normal one has not is lost on the way; the two
-differences are the score.
+and in the critic's features (``izi_f``). What an abnormal image has and a normal one has not is lost on the way; the
+two differences are the score.
 
 Networks and rates are those of the authors' code: residual ones of 64x64 pixels, five steps of the critic to one of the
 generator, 50,000 steps of the encoder by RMSProp. The steps of the WGAN depend on their data (7 epochs); here they are
