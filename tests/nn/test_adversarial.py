@@ -59,7 +59,7 @@ def test_the_critic_learns_by_the_penalty_as_by_finite_differences(autocast: boo
     for sign in (1, -1):
         with torch.no_grad():
             critic[0].weight[1, 0, 2, 2] += sign * nudge
-        value = float(penalty())
+        value = penalty().item()
         with torch.no_grad():
             critic[0].weight[1, 0, 2, 2] -= sign * nudge
         slope[1, 0, 2, 2] -= sign * value / (2 * nudge)
