@@ -72,7 +72,7 @@ class Anogan(Method):
             **{"score": "local", "train.epochs": 30, "train.batch_size": 16},
         },
         "tiny": {
-            **{"widths": (8, 8, 16, 16), "latent": 16, "steps": 20, "step_size": 0.1, "learning_rate": 2e-3},
+            **{"widths": (8, 8, 16, 16), "latent": 16, "steps": 6, "step_size": 0.3, "learning_rate": 2e-3},
         },
     }
     config: AnoganConfig
