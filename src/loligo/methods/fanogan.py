@@ -66,12 +66,12 @@ class Fanogan(Method):
     training_defaults: ClassVar = {"steps": 100_000, "batch_size": 64, "augment": False}
     presets: ClassVar = {
         "radiograph": {
-            **{"width": 16, "learning_rate": 5e-4, "encoder_rate": 5e-4},
-            **{"train.epochs": 40, "train.batch_size": 16, "train.augment": True},
+            **{"width": 8, "critic_steps": 2, "learning_rate": 5e-4, "encoder_rate": 5e-4},
+            **{"train.epochs": 34, "train.batch_size": 16, "train.augment": True},
         },
         "digits": {
-            **{"size": 48, "width": 16, "learning_rate": 5e-4, "encoder_rate": 5e-4, "score": "local"},
-            **{"train.epochs": 30, "train.batch_size": 16},
+            **{"size": 48, "width": 8, "critic_steps": 2, "learning_rate": 5e-4, "encoder_rate": 5e-4},
+            **{"score": "local", "train.epochs": 30, "train.batch_size": 16},
         },
         "tiny": {
             **{"width": 2, "latent": 16, "critic_steps": 1, "learning_rate": 2e-3, "encoder_rate": 2e-3},
