@@ -25,7 +25,7 @@ from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import adam
 from loligo.nn.adversarial import discriminator_loss, generator_loss
-from loligo.nn.dcgan import Downward, Upward, outputs_of, pulled_back
+from loligo.nn.dcgan import Downward, Upward, check_size, outputs_of, pulled_back
 from loligo.nn.places import Places
 from loligo.types import Scores
 
@@ -60,7 +60,6 @@ class Anogan(Method):
     """See the module's docstring."""
 
     Config = AnoganConfig
-    least = 2
     training_defaults: ClassVar = {"steps": 156_250, "batch_size": 128, "augment": False}
     presets: ClassVar = {
         "radiograph": {
@@ -156,10 +155,6 @@ def absolute(x: Tensor) -> Tensor:
 
 def check(config: AnoganConfig) -> None:
     """Raise ValueError where the options do not fit each other."""
-    step = 1 << len(config.widths)
-    if not config.widths or config.size % step:
-        raise ValueError(
-            f"size {config.size} must be a multiple of 2**(number of widths) = {step}, and widths one or more"
-        )
+    check_size(config.size, config.widths)
     if not 0 <= config.feature_weight <= 1:
         raise ValueError(f"feature_weight is {config.feature_weight}; it must lie in [0, 1]")

@@ -7,8 +7,7 @@ two differences are the score.
 
 Networks and rates are those of the authors' code: residual ones of 64x64 pixels, five steps of the critic to one of the
 generator, 50,000 steps of the encoder by RMSProp. The steps of the WGAN depend on their data (7 epochs); here they are
-as many. Departure: norms score by their running statistics in each network but the critic, and batch norms of the
-generator move their statistics in the critic's turns, too.
+as many. Departure: batch norms of the generator move their running statistics in the critic's turns, too.
 """
 
 from __future__ import annotations
@@ -62,7 +61,6 @@ class Fanogan(Method):
     """See the module's docstring."""
 
     Config = FanoganConfig
-    least = 2
     training_defaults: ClassVar = {"steps": 100_000, "batch_size": 64, "augment": False}
     presets: ClassVar = {
         "radiograph": {

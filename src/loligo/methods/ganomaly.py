@@ -26,7 +26,7 @@ from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import adam
 from loligo.nn.adversarial import discriminator_loss
-from loligo.nn.dcgan import Downward, Upward
+from loligo.nn.dcgan import Downward, Upward, check_size
 from loligo.nn.places import Places
 from loligo.types import Scores
 
@@ -58,7 +58,6 @@ class Ganomaly(Method):
     """See the module's docstring."""
 
     Config = GanomalyConfig
-    least = 2
     training_defaults: ClassVar = {"steps": 12_500, "batch_size": 64, "augment": False}
     presets: ClassVar = {
         "radiograph": {
@@ -75,7 +74,7 @@ class Ganomaly(Method):
 
     def __init__(self, config: GanomalyConfig) -> None:
         super().__init__(config)
-        check(config.size, config.widths)
+        check_size(config.size, config.widths)
         shape = (config.size, config.channels, config.widths)
         self.encoder = Downward(*shape, config.latent)
         self.decoder = Upward(*shape, config.latent)
@@ -127,10 +126,3 @@ class Ganomaly(Method):
             return self.places.score(x, reconstruction)
         heat = (x - reconstruction).abs().mean(1, keepdim=True)
         return Scores((z - again).abs().mean(1), heat, reconstruction)
-
-
-def check(size: int, widths: tuple[int, ...]) -> None:
-    """Raise ValueError where the sizes do not fit each other."""
-    step = 1 << len(widths)
-    if not widths or size % step:
-        raise ValueError(f"size {size} must be a multiple of 2**(number of widths) = {step}, and widths one or more")

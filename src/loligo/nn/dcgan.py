@@ -57,6 +57,13 @@ class Upward(nn.Module):
         return image.float()
 
 
+def check_size(size: int, widths: Sequence[int]) -> None:
+    """Raise ValueError where a side of so many pixels cannot be halved once for each of the widths."""
+    step = 1 << len(widths)
+    if not widths or size % step:
+        raise ValueError(f"size {size} must be a multiple of 2**(number of widths) = {step}, and widths one or more")
+
+
 def initialise(network: nn.Module) -> None:
     """Draw weights as in the paper: of convolutions from a Gaussian of deviation 0.02, of batch norms about 1."""
     for part in network.modules():
