@@ -62,7 +62,7 @@ class Ganomaly(Method):
     presets: ClassVar = {
         "radiograph": {
             **{"size": 64, "widths": (16, 32, 64, 128), "learning_rate": 1e-3},
-            **{"train.epochs": 60, "train.batch_size": 16, "train.augment": True},
+            **{"train.epochs": 30, "train.batch_size": 16, "train.augment": True},
         },
         "digits": {
             **{"size": 48, "widths": (16, 32, 64, 128), "learning_rate": 1e-3, "score": "local"},
