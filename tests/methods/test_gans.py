@@ -146,6 +146,19 @@ def test_a_batch_of_24_is_searched_as_one_by_one() -> None:
     assert alone.std() > 1e-2 * alone.mean()
 
 
+@pytest.mark.parametrize("score", ["residual", "local"])
+def test_the_search_is_in_float32_also_where_training_is_in_bfloat16(score: str) -> None:
+    model = anogan(score=score)
+    with torch.no_grad():
+        model.fit([X])
+        plain, mean = model(X).image, model.places.mean.clone()
+        with torch.autocast("cpu", torch.bfloat16):
+            model.fit([X])
+            found = model(X).image
+    assert torch.equal(model.places.mean, mean)
+    torch.testing.assert_close(found, plain)
+
+
 def test_anogan_scores_by_the_papers_two_sums() -> None:
     model = anogan(feature_weight=0.25)
     with torch.no_grad():

@@ -107,7 +107,13 @@ class Anogan(Method):
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Measure mean and deviation of the dissimilarity at each place, where the score asks for it."""
         if self.config.score == "local":
-            self.places.fit(self.places(x, self.generator(self.search(2 * x - 1)) / 2 + 0.5) for x in batches)
+            self.places.fit(self.places(x, self._generate_like(2 * x - 1) / 2 + 0.5) for x in batches)
+
+    def _generate_like(self, x: Tensor) -> Tensor:
+        """Map images (N, C, H, W) in [-1, 1] to the generated ones that are found most like them, in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            fake: Tensor = self.generator(self.search(x))
+        return fake
 
     def search(self, x: Tensor) -> Tensor:
         """Return the codes (N, latent) of images (N, C, H, W) in [-1, 1], each searched by its image alone."""
@@ -133,19 +139,19 @@ class Anogan(Method):
 
     def differences(self, x: Tensor, fake: Tensor) -> Tensor:
         """Return the weighted sums (N,) of absolute differences, of images (N, C, H, W) in [-1, 1] and of features."""
-        weight, parts = self.config.feature_weight, (x, fake)
-        features, matched = (self.discriminator.layers(part) for part in parts)
+        weight = self.config.feature_weight
+        with torch.autocast(x.device.type, enabled=False):
+            features, matched = (self.discriminator.layers(part) for part in (x, fake))
         return (1 - weight) * absolute(x - fake) + weight * absolute(features - matched)
 
     def forward(self, x: Tensor) -> Scores:
         """Score by the weighted differences, or by the most unusual window; map the absolute difference of pixels."""
-        with torch.autocast(x.device.type, enabled=False):
-            fake = self.generator(self.search(2 * x - 1))
-            reconstruction = fake / 2 + 0.5
-            if self.config.score == "local":
-                return self.places.score(x, reconstruction)
-            heat = (x - reconstruction).abs().mean(1, keepdim=True)
-            return Scores(self.differences(2 * x - 1, fake), heat, reconstruction)
+        fake = self._generate_like(2 * x - 1)
+        reconstruction = fake / 2 + 0.5
+        if self.config.score == "local":
+            return self.places.score(x, reconstruction)
+        heat = (x - reconstruction).abs().mean(1, keepdim=True)
+        return Scores(self.differences(2 * x - 1, fake), heat, reconstruction)
 
 
 def absolute(x: Tensor) -> Tensor:
