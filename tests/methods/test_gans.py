@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -146,16 +148,15 @@ def test_a_batch_of_24_is_searched_as_one_by_one() -> None:
     assert alone.std() > 1e-2 * alone.mean()
 
 
-@pytest.mark.parametrize("score", ["residual", "local"])
+@pytest.mark.parametrize("score", ["residual", "local", "typicality"])
 def test_the_search_is_in_float32_also_where_training_is_in_bfloat16(score: str) -> None:
-    model = anogan(score=score)
+    model, normals = anogan(score=score), torch.from_numpy(anatomy(12, 64))
     with torch.no_grad():
-        model.fit([X])
-        plain, mean = model(X).image, model.places.mean.clone()
+        model.fit([normals])
+        plain = model(X).image
         with torch.autocast("cpu", torch.bfloat16):
-            model.fit([X])
+            model.fit([normals])
             found = model(X).image
-    assert torch.equal(model.places.mean, mean)
     torch.testing.assert_close(found, plain)
 
 
@@ -178,6 +179,22 @@ def test_a_local_score_is_that_of_its_places(name: str) -> None:
         deviations = (model.places(X, scores.reconstruction) - model.places.mean) / model.places.std
     torch.testing.assert_close(scores.image, deviations.amax((1, 2, 3)))
     assert scores.map.shape == X.shape
+
+
+@pytest.mark.parametrize("name", ["ganomaly", "anogan", "fanogan"])
+def test_typicality_is_by_errors_of_pixels_and_of_the_discriminators_features(name: str) -> None:
+    make, normals = anogan if name == "anogan" else functools.partial(tiny, name), torch.from_numpy(anatomy(12, 64))
+    model = make(score="typicality")
+    network = model.critic if name == "fanogan" else model.discriminator
+    with torch.no_grad():
+        model.fit([normals[:8], normals[8:]])  # type: ignore[operator]
+        scores = model(X)
+        x, fake = 2 * X - 1, 2 * scores.reconstruction - 1
+        features = (network(x)[0] - network(fake)[0]).square().mean(1, keepdim=True)
+        torch.testing.assert_close(scores.image, model.typicality.score(X, scores.reconstruction, features).image)
+        smooth = model(torch.full_like(X, 0.5))
+    assert scores.map.shape == X.shape
+    assert (smooth.image > 2 * scores.image.max()).all()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ rate and momenta and the 100 uniform values of a code are DCGAN's; the search is
 Departures: the search begins at the mean code, where the paper draws one, so that a score depends on the image alone.
 All images of a batch are searched at once, each by its own gradient, which is written out for DCGAN's layers and
 computed in float32. Exported, the search is a graph of all its steps.
+
+A smooth image has a small error whatever it shows. ``radiograph`` scores by how far the errors of pixels and features
+lie from those of normal images, to either side (`loligo.nn.typicality`): chosen without labels, not the paper's.
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ from torch import Tensor
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import adam
-from loligo.nn.adversarial import discriminator_loss, generator_loss
+from loligo.nn.adversarial import discriminator_loss, feature_error, generator_loss
 from loligo.nn.dcgan import Downward, Upward, check_size, outputs_of, pulled_back
 from loligo.nn.places import Places
+from loligo.nn.typicality import Typicality
 from loligo.types import Scores
 
 MOMENTUM, SQUARES, TINY = 0.9, 0.999, 1e-8
@@ -49,9 +53,10 @@ class AnoganConfig(MethodConfig):
     """Adam's rate in the search, at its beginning; it falls to nought."""
     feature_weight: float = 0.1
     """Weight of the features' absolute difference in search and score, from 0 to 1; that of the pixels has the rest."""
-    score: Literal["residual", "local"] = "residual"
+    score: Literal["residual", "local", "typicality"] = "residual"
     """Image score: the weighted differences, sums over pixels in [-1, 1] and features; or, for small anomalies, the
-    least structural similarity of any window of a third of the image's side, as unusual as it is there."""
+    least structural similarity of any window of a third of the image's side, as unusual as it is there; or how far the
+    errors of pixels and features lie from those of normal images, place by place, to either side."""
     learning_rate: float = 2e-4
     """Adam's rate for generator and discriminator."""
 
@@ -60,11 +65,12 @@ class Anogan(Method):
     """See the module's docstring."""
 
     Config = AnoganConfig
+    least = 2
     training_defaults: ClassVar = {"steps": 156_250, "batch_size": 128, "augment": False}
     presets: ClassVar = {
         "radiograph": {
             **{"widths": (16, 32, 64, 128), "steps": 60, "step_size": 0.1, "learning_rate": 5e-4},
-            **{"train.epochs": 60, "train.batch_size": 16, "train.augment": True},
+            **{"score": "typicality", "train.epochs": 60, "train.batch_size": 16, "train.augment": True},
         },
         "digits": {
             **{"size": 48, "widths": (16, 32, 64, 128), "steps": 60, "step_size": 0.1, "learning_rate": 5e-4},
@@ -84,6 +90,7 @@ class Anogan(Method):
         self.generator = Upward(*shape, config.latent, kernel=5)
         self.discriminator = Downward(*shape, 1, kernel=5)
         self.places = Places(config.size, config.size // 3)
+        self.typicality = Typicality(config.size, config.size >> len(config.widths))
 
     def phases(self) -> tuple[Phase, ...]:
         """Train adversarially, the discriminator first."""
@@ -105,9 +112,18 @@ class Anogan(Method):
         return {"discriminator": discriminator_loss(self.discriminator(x)[1], self.discriminator(fake)[1])}
 
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
-        """Measure mean and deviation of the dissimilarity at each place, where the score asks for it."""
+        """Measure what is normal at each place, where the score asks for it."""
         if self.config.score == "local":
-            self.places.fit(self.places(x, self._generate_like(2 * x - 1) / 2 + 0.5) for x in batches)
+            self.places.fit(self.places(x, self._compared(x)[0]) for x in batches)
+        elif self.config.score == "typicality":
+            described = (self.typicality.describe(x, *self._compared(x)) for x in reduce.shard(batches))
+            self.typicality.fit(described, reduce.sum)
+
+    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return reconstructions of images (N, C, H, W) in [0, 1], and the features' squared error (N, 1, h, w)."""
+        fake = self._generate_like(2 * x - 1)
+        with torch.autocast(x.device.type, enabled=False):
+            return fake / 2 + 0.5, feature_error(self.discriminator, 2 * x - 1, fake)
 
     def _generate_like(self, x: Tensor) -> Tensor:
         """Map images (N, C, H, W) in [-1, 1] to the generated ones that are found most like them, in float32."""
@@ -145,11 +161,13 @@ class Anogan(Method):
         return (1 - weight) * absolute(x - fake) + weight * absolute(features - matched)
 
     def forward(self, x: Tensor) -> Scores:
-        """Score by the weighted differences, or by the most unusual window; map the absolute difference of pixels."""
+        """Score by the weighted differences, which map that of pixels, or by what is unusual at a place."""
+        if self.config.score == "local":
+            return self.places.score(x, self._compared(x)[0])
+        if self.config.score == "typicality":
+            return self.typicality.score(x, *self._compared(x))
         fake = self._generate_like(2 * x - 1)
         reconstruction = fake / 2 + 0.5
-        if self.config.score == "local":
-            return self.places.score(x, reconstruction)
         heat = (x - reconstruction).abs().mean(1, keepdim=True)
         return Scores(self.differences(2 * x - 1, fake), heat, reconstruction)
 

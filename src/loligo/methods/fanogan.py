@@ -8,6 +8,9 @@ two differences are the score.
 Networks and rates are those of the authors' code: residual ones of 64x64 pixels, five steps of the critic to one of the
 generator, 50,000 steps of the encoder by RMSProp. The steps of the WGAN depend on their data (7 epochs); here they are
 as many. Departure: batch norms of the generator move their running statistics in the critic's turns, too.
+
+A smooth image has a small error whatever it shows. ``radiograph`` scores by how far the errors of pixels and features
+lie from those of normal images, to either side (`loligo.nn.typicality`): chosen without labels, not the paper's.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ from torch import Tensor, nn
 from loligo.methods.configs import MethodConfig, check_fractions
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import adam, rmsprop
-from loligo.nn.adversarial import gradient_penalty
+from loligo.nn.adversarial import feature_error, gradient_penalty
 from loligo.nn.places import Places
+from loligo.nn.typicality import Typicality
 from loligo.nn.wgan import DOWN, Downward, Upward, layer_norm
 from loligo.types import Scores
 
@@ -48,9 +52,10 @@ class FanoganConfig(MethodConfig):
     """Fraction of the epochs in which generator and critic learn, relative to the encoder's."""
     encoder_fraction: float = 0.5
     """Fraction of the epochs in which the encoder learns, relative to the WGAN's."""
-    score: Literal["residual", "local"] = "residual"
+    score: Literal["residual", "local", "typicality"] = "residual"
     """Image score: the squared differences of pixels in [-1, 1] and of features, means; or, for small anomalies, the
-    least structural similarity of any window of a third of the image's side, as unusual as it is there."""
+    least structural similarity of any window of a third of the image's side, as unusual as it is there; or how far the
+    errors of pixels and features lie from those of normal images, place by place, to either side."""
     learning_rate: float = 1e-4
     """Adam's rate for generator and critic."""
     encoder_rate: float = 5e-5
@@ -61,11 +66,12 @@ class Fanogan(Method):
     """See the module's docstring."""
 
     Config = FanoganConfig
+    least = 2
     training_defaults: ClassVar = {"steps": 100_000, "batch_size": 64, "augment": False}
     presets: ClassVar = {
         "radiograph": {
             **{"width": 8, "critic_steps": 2, "learning_rate": 5e-4, "encoder_rate": 5e-4},
-            **{"train.epochs": 34, "train.batch_size": 16, "train.augment": True},
+            **{"score": "typicality", "train.epochs": 34, "train.batch_size": 16, "train.augment": True},
         },
         "digits": {
             **{"size": 48, "width": 8, "critic_steps": 2, "learning_rate": 5e-4, "encoder_rate": 5e-4},
@@ -86,6 +92,7 @@ class Fanogan(Method):
         self.critic = Downward(c.size, c.channels, c.width, 1, layer_norm)
         self.encoder = Downward(c.size, c.channels, c.width, c.latent, nn.BatchNorm2d)
         self.places = Places(c.size, c.size // 3)
+        self.typicality = Typicality(c.size, c.size >> len(DOWN) - 1)
 
     def phases(self) -> tuple[Phase, ...]:
         """Train the WGAN, then the encoder while that is frozen."""
@@ -124,20 +131,29 @@ class Fanogan(Method):
 
     def _differences(self, x: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean squared differences (N,) of images (N, C, H, W) in [-1, 1] and of the critic's features."""
-        features, matched = self.critic(x)[0], self.critic(fake)[0]
-        return (x - fake).square().mean((1, 2, 3)), (features - matched).square().mean((1, 2, 3))
+        return (x - fake).square().mean((1, 2, 3)), feature_error(self.critic, x, fake).mean((1, 2, 3))
 
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
-        """Measure mean and deviation of the dissimilarity at each place, where the score asks for it."""
+        """Measure what is normal at each place, where the score asks for it."""
         if self.config.score == "local":
-            self.places.fit(self.places(x, self._reconstruct(2 * x - 1) / 2 + 0.5) for x in batches)
+            self.places.fit(self.places(x, self._compared(x)[0]) for x in batches)
+        elif self.config.score == "typicality":
+            described = (self.typicality.describe(x, *self._compared(x)) for x in reduce.shard(batches))
+            self.typicality.fit(described, reduce.sum)
+
+    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return reconstructions of images (N, C, H, W) in [0, 1], and the features' squared error (N, 1, h, w)."""
+        fake = self._reconstruct(2 * x - 1)
+        return fake / 2 + 0.5, feature_error(self.critic, 2 * x - 1, fake)
 
     def forward(self, x: Tensor) -> Scores:
-        """Score by the squared differences, or by the most unusual window; map the absolute difference of pixels."""
+        """Score by the squared differences, mapping the absolute one of pixels, or by what is unusual at a place."""
+        if self.config.score == "local":
+            return self.places.score(x, self._compared(x)[0])
+        if self.config.score == "typicality":
+            return self.typicality.score(x, *self._compared(x))
         fake = self._reconstruct(2 * x - 1)
         reconstruction = fake / 2 + 0.5
-        if self.config.score == "local":
-            return self.places.score(x, reconstruction)
         pixels, features = self._differences(2 * x - 1, fake)
         heat = (x - reconstruction).abs().mean(1, keepdim=True)
         return Scores(pixels + self.config.feature_weight * features, heat, reconstruction)

@@ -11,6 +11,10 @@ The networks are DCGAN's with 4x4 kernels, for 32x32 pixels as in the paper; for
 that both share its forward pass, and the discriminator is not drawn anew where its loss comes near 0. Batch norms score
 by their running statistics, where the authors' code scores by those of the test batch; nor are scores scaled to 0 and 1
 by the lowest and highest of the test set, which changes no order. The map is the contextual error of each pixel.
+
+A smooth image has a small error whatever it shows. ``radiograph`` scores by how far the errors of pixels and of the
+discriminator's features lie from those of normal images, to either side (`loligo.nn.typicality`): chosen without
+labels, not the paper's.
 """
 
 from __future__ import annotations
@@ -25,9 +29,10 @@ from torch import Tensor
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import adam
-from loligo.nn.adversarial import discriminator_loss
+from loligo.nn.adversarial import discriminator_loss, feature_error
 from loligo.nn.dcgan import Downward, Upward, check_size
 from loligo.nn.places import Places
+from loligo.nn.typicality import Typicality
 from loligo.types import Scores
 
 
@@ -47,9 +52,10 @@ class GanomalyConfig(MethodConfig):
     """Weight of the absolute difference between image and reconstruction, of pixels in [-1, 1]."""
     encoder_weight: float = 1.0
     """Weight of the squared difference between the codes."""
-    score: Literal["code", "local"] = "code"
+    score: Literal["code", "local", "typicality"] = "code"
     """Image score: the mean absolute difference of the codes; or, for small anomalies, the least structural similarity
-    of any window of a third of the image's side, as unusual as it is there."""
+    of any window of a third of the image's side, as unusual as it is there; or how far the errors of pixels and of the
+    discriminator's features lie from those of normal images, place by place, to either side."""
     learning_rate: float = 2e-4
     """Adam's rate for generator and discriminator."""
 
@@ -58,10 +64,11 @@ class Ganomaly(Method):
     """See the module's docstring."""
 
     Config = GanomalyConfig
+    least = 2
     training_defaults: ClassVar = {"steps": 12_500, "batch_size": 64, "augment": False}
     presets: ClassVar = {
         "radiograph": {
-            **{"size": 64, "widths": (16, 32, 64, 128), "learning_rate": 1e-3},
+            **{"size": 64, "widths": (16, 32, 64, 128), "learning_rate": 1e-3, "score": "typicality"},
             **{"train.epochs": 30, "train.batch_size": 16, "train.augment": True},
         },
         "digits": {
@@ -81,6 +88,7 @@ class Ganomaly(Method):
         self.second = Downward(*shape, config.latent)
         self.discriminator = Downward(*shape, 1)
         self.places = Places(config.size, config.size // 3)
+        self.typicality = Typicality(config.size, config.size >> len(config.widths))
 
     def phases(self) -> tuple[Phase, ...]:
         """Train adversarially, the generator first, so that both share its forward pass."""
@@ -114,15 +122,25 @@ class Ganomaly(Method):
         return z, fake, self.second(fake)[1]
 
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
-        """Measure mean and deviation of the dissimilarity at each place, where the score asks for it."""
+        """Measure what is normal at each place, where the score asks for it."""
         if self.config.score == "local":
-            self.places.fit(self.places(x, self._translate(2 * x - 1)[1] / 2 + 0.5) for x in batches)
+            self.places.fit(self.places(x, self._compared(x)[0]) for x in batches)
+        elif self.config.score == "typicality":
+            described = (self.typicality.describe(x, *self._compared(x)) for x in reduce.shard(batches))
+            self.typicality.fit(described, reduce.sum)
+
+    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return reconstructions of images (N, C, H, W) in [0, 1], and the features' squared error (N, 1, h, w)."""
+        fake = self._translate(2 * x - 1)[1]
+        return fake / 2 + 0.5, feature_error(self.discriminator, 2 * x - 1, fake)
 
     def forward(self, x: Tensor) -> Scores:
-        """Score by the distance of the codes, or by the most unusual window; map the absolute difference."""
+        """Score by the distance of the codes, which maps the absolute difference, or by what is unusual at a place."""
+        if self.config.score == "local":
+            return self.places.score(x, self._compared(x)[0])
+        if self.config.score == "typicality":
+            return self.typicality.score(x, *self._compared(x))
         z, fake, again = self._translate(2 * x - 1)
         reconstruction = fake / 2 + 0.5
-        if self.config.score == "local":
-            return self.places.score(x, reconstruction)
         heat = (x - reconstruction).abs().mean(1, keepdim=True)
         return Scores((z - again).abs().mean(1), heat, reconstruction)

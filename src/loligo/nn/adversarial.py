@@ -19,6 +19,14 @@ def generator_loss(fake: Tensor) -> Tensor:
     return F.softplus(-fake).mean()
 
 
+def feature_error(network: Callable[[Tensor], tuple[Tensor, Tensor]], real: Tensor, fake: Tensor) -> Tensor:
+    """Return the squared error of the features that a network has of two images, mean over channels: (N, 1, h, w).
+
+    ``network`` maps (N, C, H, W) to features (N, D, h, w) and to what else it says.
+    """
+    return (network(real)[0] - network(fake)[0]).square().mean(1, keepdim=True)
+
+
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
     """Return the mean squared departure from 1 of the critic's slope, at a random point between the two images.
 
