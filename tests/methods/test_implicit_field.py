@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.cluster import KMeans
 from torch.optim.lr_scheduler import StepLR
 
-from conftest import anatomy, dataset, ready
+from conftest import anatomy, dataset, ready, write_images
+from loligo import api
 from loligo.config import TrainConfig
 from loligo.methods.contract import Step
 from loligo.methods.implicit_field import ImplicitField, ImplicitFieldConfig, halving
@@ -87,7 +90,7 @@ def test_each_training_image_has_a_code_of_its_own_within_the_ball() -> None:
     torch.testing.assert_close(model.codes.weight.norm(dim=1), torch.ones(4))
 
 
-def test_training_tells_the_images_apart_and_lets_their_codes_go(tmp_path: object) -> None:
+def test_training_tells_the_images_apart_and_lets_their_codes_go() -> None:
     model, seen = field(), []
 
     def losses(x: torch.Tensor, turn: str, step: Step) -> dict[str, torch.Tensor]:
@@ -105,6 +108,15 @@ def test_training_tells_the_images_apart_and_lets_their_codes_go(tmp_path: objec
     assert seen[:7] != seen[7:]
     assert model.codes.weight.shape == (0, 16)
     assert model.codes.weight is before
+
+
+def test_a_run_is_loaded_without_the_codes_of_its_training_images(tmp_path: Path) -> None:
+    rows = [(str(path), "train") for path in write_images(tmp_path, anatomy(8, 64))]
+    rows += [(str(path), "calibration") for path in write_images(tmp_path, anatomy(4, 64, seed=1), "c")]
+    table, train = pd.DataFrame(rows, columns=["path", "split"]), {"epochs": 1, "precision": "float32"}
+    run = api.train("implicit_field", table, tmp_path / "run", preset="tiny", train=train)
+    assert run.model().codes.weight.shape == (0, 16)
+    assert len(api.load(run).predict(anatomy(2, 64, seed=3)[:, 0])) == 2
 
 
 def test_classes_are_those_of_k_means_of_all_intensities() -> None:
