@@ -76,7 +76,9 @@ def draw(runs: list[Path], out: Path) -> None:
         show(axes, np.stack([grey] * 3, -1), "image" if line == 0 else "")
         axes.text(-0.06, 0.5, kind, fontsize=15, rotation=90, ha="right", va="center", transform=axes.transAxes)
         if mask:
-            axes.contour(np.asarray(Image.open(mask).convert("L")), [127], colors=OUTLINE, linewidths=2)
+            changed = np.pad(np.asarray(Image.open(mask).convert("L")), 1)  # closed also at the border
+            along = (np.arange(-1, side + 1) for side in reversed(grey.shape))
+            axes.contour(*along, changed, [127], colors=OUTLINE, linewidths=2).set_clip_on(False)
     for column, run in enumerate(runs, 1):
         detector = loligo.load(run)
         for line, (grey, found) in enumerate(zip(images, detector.predict(list(rows["path"])), strict=True)):

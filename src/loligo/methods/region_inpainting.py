@@ -74,7 +74,8 @@ class Gated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, H / stride, W / stride)."""
         features, gate = self.norm(self.conv(x)).chunk(2, 1)
-        return elu(features) * gate.sigmoid()
+        gated: Tensor = elu(features) * gate.sigmoid()
+        return gated
 
 
 class Generator(nn.Module):

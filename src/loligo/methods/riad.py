@@ -135,7 +135,7 @@ class Riad(Method):
         where = grids.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, None]
         removed = torch.stack([where == i for i in range(self.config.sets)])  # (sets, N or 1, 1, H, W)
         found: Tensor = self.network(((2 * x - 1) * ~removed).flatten(0, 1))
-        return (found.unflatten(0, (self.config.sets, -1)) * removed).sum(0)
+        return (found.view(self.config.sets, -1, *x.shape[1:]) * removed).sum(0)
 
     def _compare(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the dissimilarity of images (N, 1, H, W), over all sizes of cells, and the mean reconstruction."""
