@@ -32,11 +32,11 @@ def test_a_row_a_kind_and_a_column_a_run(figure: ModuleType, tmp_path: Path) -> 
     rows = figure.chosen([one, one])
     assert list(rows.index) == ["normal", "novel", "disorder", "missing", "flipped"]
     assert [Path(path).name for path in rows["path"]] == [f"{kind}_00000.png" for kind in rows.index]
-    figure.draw([one, one], tmp_path / "picture.jpg")
-    pixels = np.asarray(Image.open(tmp_path / "picture.jpg")).astype(int)
+    figure.draw([one, one], tmp_path / "picture.png")
+    pixels = np.asarray(Image.open(tmp_path / "picture.png").convert("RGB")).astype(int)
     parts = np.array_split(pixels[:-80, 70:], 3, axis=1)  # without the names of kinds and the colour bar
-    coloured = [(np.ptp(part, axis=2) > 60).mean() for part in parts]
-    assert coloured[1] == pytest.approx(coloured[2], rel=0.1)  # one run twice
+    coloured = [(np.ptp(part, axis=2) > 20).mean() for part in parts]
+    assert coloured[1] == pytest.approx(coloured[2], rel=0.2)  # one run twice
     assert min(coloured) > 0  # outlines, then heat
     with pytest.raises(ValueError, match="are on different images"):
         figure.chosen([one, other])

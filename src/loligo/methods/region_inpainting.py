@@ -113,7 +113,7 @@ class RegionInpainting(Method):
     presets: ClassVar = {
         "radiograph": {
             **{"width": 16, "stride": 32, "map": "deviation", "image_score": "mean"},
-            **{"learning_rate": 1e-3, "train.epochs": 12},
+            **{"learning_rate": 1e-3, "train.epochs": 10},
         },
         "digits": {
             **{"size": 48, "width": 16, "dilations": (2, 4), "window": 16, "stride": 8, "map": "deviation"},

@@ -90,7 +90,7 @@ class Riad(Method):
     training_defaults: ClassVar = {"epochs": 300, "batch_size": 8, "augment": False}
     presets: ClassVar = {
         "radiograph": {
-            **{"size": 128, "widths": (16, 32, 64, 64), "smoothing": 11, "map": "deviation", "image_score": "mean"},
+            **{"size": 128, "widths": (8, 16, 32, 64), "smoothing": 11, "map": "deviation", "image_score": "mean"},
             **{"learning_rate": 1e-3, "train.epochs": 8, "train.batch_size": 16, "train.augment": True},
         },
         "digits": {
