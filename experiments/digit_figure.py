@@ -86,7 +86,7 @@ def draw(runs: list[Path], out: Path) -> None:
             axes = figure.add_subplot(grid[line, column])
             show(axes, overlay(grey, heat), detector.settings.method if line == 0 else "")
             axes.set_xlabel(f"p = {found.p_value:.3f}{', flagged' if found.flag else ''}", fontsize=11, labelpad=2)
-    bar = figure.add_subplot(grid[len(rows), 1:])
+    bar = figure.add_subplot(grid[len(rows), :])
     bar.imshow(ramp(400, 14), aspect="auto")
     bar.set(yticks=[], xticks=[0, 399])
     bar.set_xticklabels([f"hottest place of a {ENDS[0]}", f"of {ENDS[1]}"], fontsize=11)
