@@ -41,10 +41,13 @@ RASTER = "it restores codes by a raster loop, whose length depends on the image"
 METHODS = {
     "ae": Entry("Autoencoder", "convolutional autoencoder, scored by reconstruction error", "20 min", "parts that are missing, out of place or new"),
     "anatpaste": Entry("Anatpaste", "classifies images with a patch pasted into the lungs (iScience 2023)", "50 min", "to compare with; 0.66 on radiographs"),
+    "anogan": Entry("Anogan", "searches the code whose generated image is most like the image (IPMI 2017)", "6 min", "to compare with; not measured on radiographs"),
     "cutpaste": Entry("Cutpaste", "classifies cut and pasted images, then a Gaussian of features (CVPR 2021)", "25 min", "textures, by its paper; 0.65 on radiographs"),
     "dinomaly": Entry("Dinomaly", "loosely reconstructs features of a frozen vision transformer (CVPR 2025)", "hours", "not measured here; wants a GPU and DINOv2's weights"),
     "duet": Entry("Duet", "likelihood ratio and a head, both of simulated findings, on one backbone's pass; our own", "35 min", "the default: findings, whatever exposure, noise or blur"),
     "edc": Entry("Edc", "encoder-decoder contrast: a pretrained encoder moves with the decoder of its features (TMI 2024)", "10 min", "radiographs"),
+    "fanogan": Entry("Fanogan", "WGAN-GP, then an encoder to its codes; difference of image and features (MedIA 2019)", "15 min", "to compare with; not measured on radiographs"),
+    "ganomaly": Entry("Ganomaly", "encoder, decoder, encoder against a discriminator; distance of the codes (ACCV 2018)", "2 min", "parts that are missing, out of place or new"),
     "gaussian": Entry("Gaussian", "principal components of pixels, scored by Mahalanobis distance; no training", "1 s", "the baseline that a method must beat"),
     "igd": Entry("Igd", "a Gaussian of codes, smoothed by a critic of their mixtures, and reconstruction (AAAI 2022)", "10 min", "radiographs"),
     "implicit_field": Entry("ImplicitField", "likelihood of intensities at coordinates, given a code (MICCAI 2021)", "10 min", "to compare with; near chance on radiographs"),

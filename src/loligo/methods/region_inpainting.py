@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.config import Pooling
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine, adam
+from loligo.nn.adversarial import discriminator_loss, generator_loss
 from loligo.nn.conv import upsample
 from loligo.nn.discriminator import WIDTHS, Discriminator
 from loligo.nn.elu import elu
@@ -145,8 +145,7 @@ class RegionInpainting(Method):
     def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
         """Return the losses of a turn; the generator's leaves its images for the discriminator's of the same step."""
         if turn == "discriminator":
-            real, fake = self.discriminator(x), self.discriminator(step["fake"])
-            return {"discriminator": F.softplus(-real).mean() + F.softplus(fake).mean()}
+            return {"discriminator": discriminator_loss(self.discriminator(x), self.discriminator(step["fake"]))}
         shifts = torch.randint(2 * self.config.window, (len(x), 2))
         missing = lattice(self.config.size, self.config.window, shifts).to(x.device)
         image = self.generator(x, missing)
@@ -154,7 +153,7 @@ class RegionInpainting(Method):
         step["fake"] = fake.detach()
         losses = {
             "reconstruction": (fake - x).abs().sum() / (missing.sum() * x.shape[1]),
-            "adversarial": self.config.adversarial_weight * F.softplus(-self.discriminator(fake)).mean(),
+            "adversarial": self.config.adversarial_weight * generator_loss(self.discriminator(fake)),
         }
         return {"generator": losses["reconstruction"] + losses["adversarial"], **losses}
 

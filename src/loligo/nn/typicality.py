@@ -45,5 +45,6 @@ class Typicality(nn.Module):
 
     def score(self, x: Tensor, reconstruction: Tensor, distance: Tensor) -> Scores:
         """Score by the mean distance of the places; smoothed, they are the map."""
-        heat = self.gaussian(self.describe(x, reconstruction, distance))
+        with torch.autocast(x.device.type, enabled=False):  # scores in bfloat16 would be ties
+            heat = self.gaussian(self.describe(x, reconstruction, distance))
         return Scores(heat.mean((1, 2, 3)), enlarge(heat, self.size, self.size / self.side / 2), reconstruction)
