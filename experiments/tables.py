@@ -17,6 +17,7 @@ from experiments.common import RESULTS
 from loligo import NOTICE
 from loligo.data.acquisition import STEPS
 from loligo.files import write_text
+from loligo.methods import marked
 from loligo.reports.benchmark import page, words
 
 Row = dict[str, Any]
@@ -56,7 +57,10 @@ def table(rows: pd.DataFrame, **columns: str | Callable[[Row], str]) -> str:
     """Return Markdown: a column is a key of the rows, or what a function writes of a row; ``_`` is a space."""
     head = tuple(name.replace("_", " ") for name in columns)
     body = [
-        tuple(str(row[get]) if isinstance(get, str) else get(row) for get in columns.values())
+        tuple(
+            get(row) if callable(get) else marked(row[get]) if get == "method" else str(row[get])
+            for get in columns.values()
+        )
         for row in rows.to_dict("records")
     ]
     return words.markdown_table(head, body)

@@ -23,7 +23,7 @@ from loligo.data.decode import shared_spacing
 from loligo.data.header_scope import HeaderScope
 from loligo.data.places import AS_NAMED, Layout
 from loligo.data.reference import Reference
-from loligo.data.splits import SPLITS
+from loligo.data.splits import ABNORMAL, SPLITS
 from loligo.detector import Detector, part_held_out
 from loligo.dicom import DEFAULT
 from loligo.evaluation import protocols
@@ -90,7 +90,9 @@ def train(
     is too small for the rate. ``options``, ``train`` and ``preprocessing`` replace defaults of the method's Config, of
     `TrainConfig` and of `PreprocessingConfig`; ``preset`` names a set of the first two. A training that was cut off
     resumes. Images that cannot be read are listed in rejected.csv, unless ``strict``. ``callback`` is called after each
-    epoch. Raises ValueError for unknown names or unfit data, fewer than `LEAST` normal images among them.
+    epoch. A weakly supervised method learns from abnormal images, too: those of the split train_abnormal, or else the
+    abnormal ones of validation; others never see them. Raises ValueError for unknown names or unfit data, fewer than
+    `LEAST` normal images among them.
     """
     for name in unknown:
         raise TypeError(misplaced(method, name))
@@ -122,7 +124,7 @@ def train_run(
     rejected = pd.concat([rejected, others], ignore_index=True)
     if strict and len(others):
         raise ValueError(f"{others['path'][0]}: {others['reason'][0]}")
-    rows, folds = _planned(run, rows)
+    rows, folds = _planned(run, run.given(rows))
     with _leaving_nothing(run):
         if run.train.devices > 1 and not processes.inside():
             processes.spawn(_train, run.train.devices, run, rows, folds, rejected, strict, callback)
@@ -189,32 +191,44 @@ def _train(
         first = reduce.rank == 0
         torch.manual_seed(run.train.seed)
         model = run.new_model()  # before anything is written, as it may refuse its options
+        model.check_abnormal(int((rows["split"] == ABNORMAL).sum()))
         if first:
             _begin(run, rows)
         if spacing := shared_spacing(rows.loc[rows["split"].isin(("train", "calibration")), "path"]):
             run.about["data"]["spacing"] = list(spacing)
         splits = ("train",) if folds else ("train", "calibration")
         parts = [images.load(run, rows[rows["split"] == split], strict=strict) for split in splits]
+        sick = rows[rows["split"] == ABNORMAL]
+        abnormal = images.load(run, sick, strict=strict) if model.weakly_supervised else None
+        every = [*parts, abnormal] if abnormal else parts
         if run.headers.modalities:  # some are DICOM; those that could not be read say nothing
             run.about["data"] |= HeaderScope.of(path for part in parts for path in part.rows["path"]).written()
-        refuse_mixed([part.rows["path"][0] for part in parts], [part.counts is not None for part in parts])
-        plan = cross_calibration.Folds.of(parts[0], folds, run.train.seed) if folds else None
+        refuse_mixed([part.rows["path"][0] for part in every], [part.counts is not None for part in every])
+        plan = cross_calibration.Folds.of(parts[0], folds, run.train.seed, abnormal) if folds else None
         normals, held_out = plan.split() if plan else parts
-        if all(part.contents for part in parts):
-            run.remember(itertools.chain(*(part.contents for part in parts)))
-        known = Reference.of(normals, held_out) if first else None
+        if all(part.contents for part in every):
+            run.remember(itertools.chain(*(part.contents for part in every)))
+        known = Reference.of(normals, held_out, abnormal) if first else None
         if known:
             for said in checks.summary(normals.warnings + held_out.warnings) + checks.summary(known.negatives()):
                 log.warning("%s", said)
         each = callback or (_EachEpoch(run, rows, strict) if run.train.evaluate_every_epoch else None)
-        unread = [rejected, *(part.rejected for part in parts)]
+        unread = [rejected, *(part.rejected for part in every)]
         unread += [each.data.rejected] if isinstance(each, _EachEpoch) else []
         run.about.setdefault("precision", resolve(run.train.precision, device))
         if first:
             run.files.write_rejected(pd.concat(unread, ignore_index=True))
             run.save()
         history = loop.fit(
-            model, normals, run.train, run.folder, each, precision=run.precision, reduce=reduce, progress=first
+            model,
+            normals,
+            run.train,
+            run.folder,
+            each,
+            precision=run.precision,
+            reduce=reduce,
+            progress=first,
+            abnormal=abnormal,
         )
         if first:
             run.save_model(model)
@@ -225,6 +239,7 @@ def _train(
             calibration = Detector.of(run, model, run.train.device).calibrate(held_out)
         if known and calibration:
             known.save(run.files.reference)
+            run.about["data"] |= {ABNORMAL: len(abnormal.rows)} if abnormal else {}
             run.about["cost"] = cost(history)
             _finish(run, rows, len(normals.rows), calibration, sum(map(len, unread)))
     return run

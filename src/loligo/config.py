@@ -19,6 +19,8 @@ Aspect = Literal["squash", "pad"]
 Axis = Literal["axial", "coronal", "sagittal"]
 WindowName = Literal["brain", "ct", "unit"]
 Pooling = Literal["max", "mean", "top"]
+Reading = Literal["error", "local", "unusual"]
+"""How an image is scored by its reconstruction; see `nn.places.Comparison`."""
 Shrinkage = Literal["gumbel", "hard", "soft", "none"]
 Statistics = Literal["image", "running"]
 FALSE_ALARM_RATE = 0.05

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from loligo import api
+from loligo import api, methods
 from loligo.data import inputs, manifest
 from loligo.evaluation import results
 from loligo.experiment import complete
@@ -61,6 +61,8 @@ def contaminate(
     the rows of ``method``. Raises ValueError for unfit data, and for an image that cannot be read: counts are exact.
     """
     _check_rates(rates)
+    if methods.weakly_supervised(method):
+        raise ValueError(f"{method} is given abnormal images to train on; contamination is of methods without any")
     if isinstance(data, pd.DataFrame):
         rows = data
     else:

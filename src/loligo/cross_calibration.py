@@ -45,9 +45,11 @@ class Folds:
     normals: Dataset
     number: npt.NDArray[np.int64]
     """(R,) the fold of each row, from 0 on."""
+    abnormal: Dataset | None = None
+    """Abnormal images that every model learns from, where the method is weakly supervised."""
 
     @classmethod
-    def of(cls, normals: Dataset, count: int, seed: int) -> Folds:
+    def of(cls, normals: Dataset, count: int, seed: int, abnormal: Dataset | None = None) -> Folds:
         """Divide images; those of one patient, and copies of one file, are in one fold.
 
         Raises ValueError where all of them would be.
@@ -56,7 +58,7 @@ class Folds:
         number = np.asarray(folds(normals.rows, count, seed, content), np.int64)
         if not number.any():
             raise ValueError(f"all {len(number)} normal images are of one patient, or copies of one; folds need more")
-        return cls(normals, number)
+        return cls(normals, number, abnormal)
 
     def split(self, number: int = 0) -> tuple[Dataset, Dataset]:
         """Return the images that a fold's model learns from, and the fold, which it does not see."""
@@ -86,7 +88,15 @@ class Folds:
         others, own = self.split(number)
         torch.manual_seed(run.train.seed)
         model = run.new_model()
-        loop.fit(model, others, run.train, precision=run.precision, reduce=reduce, progress=False)
+        loop.fit(
+            model,
+            others,
+            run.train,
+            precision=run.precision,
+            reduce=reduce,
+            progress=False,
+            abnormal=self.abnormal,
+        )
         found = Detector.of(run, model.eval(), run.train.device).measure(own)
         if reduce.rank == 0:
             write_json([part.tolist() for part in found], done)

@@ -107,6 +107,7 @@ class Detector:
         images: Images,
         *,
         calibration: Images | None = None,
+        abnormal: Images | None = None,
         preset: str | None = None,
         train: TrainConfig | dict[str, Any] | None = None,
         preprocessing: PreprocessingConfig | dict[str, Any] | None = None,
@@ -118,8 +119,8 @@ class Detector:
 
         ``images`` are arrays (H, W) or one of (N, H, W), `Image`s, or paths; integers are scaled by the range of their
         type, floats lie in [0, 1]. Where no ``calibration`` images are given, a tenth is held out, drawn by
-        ``train.seed``. ``options`` are those of the method, ``train`` those of `TrainConfig`. Raises ValueError for
-        unknown names, unfit images or too few of them.
+        ``train.seed``. Weakly supervised methods need ``abnormal`` images, too. ``options`` are those of the method,
+        ``train`` those of `TrainConfig`. Raises ValueError for unknown names, unfit images or too few of them.
         """
         settings = Settings.of(method, preset, options, train, preprocessing, false_alarm_rate)
         if settings.train.devices > 1:
@@ -133,8 +134,9 @@ class Detector:
         torch.manual_seed(settings.train.seed)
         model = settings.new_model()
         precision = resolve(settings.train.precision, pick_device(settings.train.device))
-        loop.fit(model, normals, settings.train, precision=precision, progress=progress)
-        reference = Reference.of(normals, held_out)
+        others = None if abnormal is None else from_images(abnormal, preprocess)
+        loop.fit(model, normals, settings.train, precision=precision, progress=progress, abnormal=others)
+        reference = Reference.of(normals, held_out, others)
         detector = cls(
             model.eval(), settings, preprocess, precision=precision, device=settings.train.device, reference=reference
         )

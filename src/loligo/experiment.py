@@ -61,6 +61,7 @@ def complete(planned: Run, rows: pd.DataFrame, *, strict: bool = False) -> Run:
     """
     from loligo import api
 
+    rows = planned.given(rows)
     if not planned.trained:
         api.train_run(planned, rows, strict=strict)
     elif manifest.trained_on(planned.manifest()) != manifest.trained_on(rows):

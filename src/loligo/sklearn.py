@@ -65,16 +65,17 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train and calibrate on normal images; where labels ``y`` (N,) are given, on those labelled 0 alone.
 
-        A tenth of them is held out for the threshold. Afterwards ``decision_scores_`` (N,) are the scores of X,
-        ``threshold_`` that from which an image is called abnormal, and ``labels_`` (N,) are 0 and 1.
+        A weakly supervised method is given the others, too. A tenth of the normal ones is held out for the threshold.
+        Afterwards ``decision_scores_`` (N,) are the scores of X, ``threshold_`` that from which an image is called
+        abnormal, and ``labels_`` (N,) are 0 and 1.
         """
         images = _images(X)
-        normals = (
-            images if y is None else [image for image, label in zip(images, np.asarray(y), strict=True) if not label]
-        )
+        labels = [False] * len(images) if y is None else [bool(label) for label in np.asarray(y)]
+        normals, others = ([i for i, label in zip(images, labels, strict=True) if label == k] for k in (False, True))
         self.detector_ = Detector.fit(
             self.method,
             normals,
+            abnormal=others if others and methods.weakly_supervised(self.method) else None,
             preset=self.preset,
             train=self.train,
             preprocessing=self.preprocessing,

@@ -181,3 +181,17 @@ def test_a_printed_setting_is_read_as_it_was_given(data: datasets.Data, word: st
     words = shlex.split(given.command(Cell("one", "ae", 0), data.given))
     (printed,) = [w for w in words if w.startswith("ae.x=")]
     assert request._setting(printed) == request._setting(f"ae.x={word}")
+
+
+def test_a_weakly_supervised_training_sees_abnormal_images_of_validation_and_no_label(data: datasets.Data) -> None:
+    rows = module.select(Cell("one", "ddpm_guided:a", 0), data.rows)
+    seen = module.seen_in_training(rows)
+    assert seen["split"].value_counts().to_dict() == {"train": 60, "calibration": 20, "train_abnormal": 8}
+    assert seen["label"].isna().sum() == 80  # of the others the split says it
+    assert not set(seen["path"]) & set(module.seen_in_scoring(rows)["path"])
+    assert set(module.seen_in_training(module.select(Cell("one", "ae", 0), data.rows))["split"]) == {
+        "train",
+        "calibration",
+    }
+    with pytest.raises(ValueError, match="syndiff is given abnormal images to train on; contamination"):
+        module.select(Cell("one", "syndiff", 0, "contamination", 0.1), data.rows)

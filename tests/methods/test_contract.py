@@ -9,6 +9,7 @@ import itertools
 import textwrap
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from loligo import methods
 from loligo.config import TrainConfig, build
 from loligo.methods.contract import Method
 from loligo.nn.precision import Resolved
-from loligo.training.loop import fit
+from loligo.training import loop
 
 EPOCHS, SIZE = 12, 64
 CPU = torch.device("cpu")
@@ -35,6 +36,16 @@ def fresh(name: str) -> Method:
     torch.manual_seed(0)
     kind = methods.get(name)
     return kind(build(kind.Config, {k: v for k, v in kind.presets["tiny"].items() if not k.startswith("train.")}))
+
+
+ABNORMAL = dataset(swapped(anatomy(16, SIZE, seed=9)))
+"""Of the kind that is planted later: a weakly supervised method knows no other."""
+
+
+def fit(method: Method, *given: Any, **options: Any) -> pd.DataFrame:
+    """Train a method, on abnormal images, too, where it is weakly supervised."""
+    abnormal = ABNORMAL if method.weakly_supervised else None
+    return loop.fit(method, *given, **options, abnormal=abnormal)
 
 
 @cache
@@ -64,6 +75,18 @@ def test_too_few_normals_are_refused_before_anything_is_learnt(name: str) -> Non
     few = method.least - 1
     with pytest.raises(ValueError, match=f"{name} needs {method.least} normal images? or more; it got {few}"):
         fit(method, dataset(anatomy(max(few, 1), SIZE)).subset(range(few)), TrainConfig(2, device="cpu"))
+
+
+def test_abnormal_images_are_for_weakly_supervised_methods_alone(name: str) -> None:
+    method, data = fresh(name), dataset(anatomy(max(2, methods.get(name).least), SIZE))
+    assert methods.METHODS[name].weakly_supervised == methods.weakly_supervised(name) == method.weakly_supervised
+    assert (" (weakly supervised)" in methods.marked(name)) == method.weakly_supervised
+    if method.weakly_supervised:
+        with pytest.raises(ValueError, match=f"{name} is weakly supervised: .* got no abnormal image to train on"):
+            loop.fit(method, data, TrainConfig(1, device="cpu"), progress=False)
+    else:
+        with pytest.raises(ValueError, match=f"{name} learns from normal images alone; it got 16 abnormal ones"):
+            loop.fit(method, data, TrainConfig(1, device="cpu"), progress=False, abnormal=ABNORMAL)
 
 
 def test_scores_have_the_shapes_of_the_contract(name: str, method: Method) -> None:

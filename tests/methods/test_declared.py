@@ -12,7 +12,7 @@ import pytest
 
 from loligo import methods
 from loligo.methods import declared
-from loligo.methods.configs import BackboneConfig
+from loligo.methods.configs import BackboneConfig, DiffusionConfig
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -50,7 +50,8 @@ def test_what_is_declared_is_what_the_class_has(name: str) -> None:
     assert typing.get_type_hints(light.Config) == typing.get_type_hints(real.Config)
     assert light.Config.__doc__ == real.Config.__doc__
     assert declared.one_pass(light) == declared.one_pass(real)
-    assert declared.extra(name) == ("features" if issubclass(real.Config, BackboneConfig) else "")
+    kinds = {BackboneConfig: "features", DiffusionConfig: "diffusion"}
+    assert [declared.extra(name)] == ([extra for kind, extra in kinds.items() if issubclass(real.Config, kind)] or [""])
 
 
 def test_a_method_of_one_pass_is_one_without_phases() -> None:

@@ -65,7 +65,7 @@ def run(site: Path, *words: str | Path) -> str:
 def test_the_command_line_lists_an_installed_method_in_line_with_the_others(site: Path) -> None:
     lines = run(site, "-m", "loligo", "methods").split("\n\n")[0].splitlines()[1:]
     assert [line.split()[0] for line in lines] == sorted([*methods.METHODS, "mean_image"])
-    assert {len(line[:42].rstrip()) for line in lines} >= {10} and {line[40:42] for line in lines} == {"  "}
+    assert {len(line[:43].rstrip()) for line in lines} >= {10} and {line[41:43] for line in lines} == {"  "}
     assert next(line for line in lines if line.startswith("mean_image ")).endswith("  from mean-image")
     assert "--method.power" in run(site, "-m", "loligo", "train", "mean_image", "--help")
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from loligo.nn.places import C1, C2, Deviations, Places, dissimilarity, mean_and_deviation
+from loligo.nn.places import C1, C2, Comparison, Deviations, Places, dissimilarity, mean_and_deviation
 
 
 def test_dissimilarity_is_one_minus_ssim() -> None:
@@ -45,3 +45,29 @@ def test_deviations_are_those_of_all_maps_at_once_whatever_the_batches() -> None
     mean, deviation = mean_and_deviation(maps)
     torch.testing.assert_close(deviations.std, deviation, rtol=1e-3, atol=0)
     torch.testing.assert_close(deviations(maps), (maps - mean) / deviation, rtol=1e-2, atol=1e-3)
+
+
+def test_unusually_similar_windows_count_as_much_as_dissimilar_ones() -> None:
+    torch.manual_seed(0)
+    normal = torch.rand(60, 1, 32, 32)
+    rebuilt = normal + 0.1 * torch.randn_like(normal)
+    comparison = Comparison(32, "unusual")
+    comparison.fit(lambda x: rebuilt[:40] if torch.equal(x, normal[:40]) else rebuilt[40:], [normal[:40], normal[40:]])
+    better, worse, usual = (
+        comparison(normal[:10], normal[:10] + s * (rebuilt[:10] - normal[:10])).image for s in (0, 2, 1)
+    )
+    assert (better > 2 * usual).all()
+    assert (worse > 2 * usual).all()
+
+
+def test_an_error_is_the_mean_difference_to_a_power() -> None:
+    x, y = torch.rand(2, 3, 1, 16, 16)
+    for power in (1.0, 2.0):
+        scores = Comparison(16, "error", power)(x, y)
+        torch.testing.assert_close(scores.map, (x - y).abs() ** power)
+        torch.testing.assert_close(scores.image, scores.map.mean((1, 2, 3)))
+
+
+def test_local_is_what_places_say() -> None:
+    x, y = torch.rand(2, 3, 1, 24, 24)
+    torch.testing.assert_close(Comparison(24, "local")(x, y).image, Places(24, 8).score(x, y).image)

@@ -284,3 +284,37 @@ def test_a_cosine_by_epoch_is_that_of_torch() -> None:
         assert Cosine(0.1)(Clock(epoch * 7, 35, epoch, 5)) == pytest.approx(optimiser.param_groups[0]["lr"])
         optimiser.step()
         theirs.step()
+
+
+class Weak(Mean):
+    """Keeps what it is given of abnormal images, too."""
+
+    weakly_supervised = True
+
+    def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
+        assert len(step["abnormal"]) == len(x)
+        self.seen.append(step["abnormal"])
+        return {"loss": self.net(x.mean((1, 2, 3))[:, None]).square().mean()}
+
+
+@pytest.mark.parametrize("count", [5, 30])
+def test_each_step_has_as_many_abnormal_images_as_normal_ones(count: int) -> None:
+    abnormal = torch.arange(1, count + 1).view(-1, 1, 1, 1).expand(-1, 1, 16, 16) / 100
+    config = TrainConfig(2, batch_size=8, precision="float32", augment=False, device="cpu")
+    method, again = Weak(), Weak()
+    for one in (method, again):
+        fit(one, dataset(np.zeros((21, 1, 16, 16))), config, progress=False, abnormal=dataset(abnormal.numpy()))
+    assert [len(x) for x in method.seen] == [7] * 6
+    first, second = (torch.cat(part)[:, 0, 0, 0] for part in (method.seen[:3], method.seen[3:]))
+    assert not torch.equal(first, second)
+    assert torch.equal(torch.cat(method.seen), torch.cat(again.seen))
+    times = (first[:, None] - abnormal[:, 0, 0, 0]).abs().lt(1e-3).sum(0)
+    assert int(times.sum()) == 21
+    assert int(times.max()) - int(times.min()) == 1  # evenly, or some not at all
+
+
+def test_abnormal_images_change_nothing_for_methods_without_them() -> None:
+    with pytest.raises(ValueError, match="test_loop learns from normal images alone; it got 5 abnormal ones: leave"):
+        fit(Mean(), DATA, CONFIG, progress=False, abnormal=DATA.subset(range(5)))
+    with pytest.raises(ValueError, match=r"test_loop is weakly supervised: .* got no abnormal image to train on"):
+        fit(Weak(), DATA, CONFIG, progress=False)

@@ -18,8 +18,9 @@ from loligo import __version__, methods
 from loligo.benchmark.datasets import Data, digest
 from loligo.config import OF_EPOCHS
 from loligo.contamination import RATES, candidates, mixed, training_size
-from loligo.data import manifest
+from loligo.data import manifest, supervision
 from loligo.data.acquisition import STEPS
+from loligo.data.splits import ABNORMAL
 from loligo.methods.declared import one_pass
 from loligo.runs.scores import ScoreFolder
 from loligo.runs.settings import Settings
@@ -105,8 +106,12 @@ def select(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the manifest that a cell trains and tests on, of the data set's ``rows``; column ``row`` numbers it.
 
     A smaller set is sampled by seed and holds those smaller still. Abnormal images are those of validation, as in
-    `contaminate`. Raises ValueError where there are none.
+    `contaminate`. Raises ValueError where there are none, or for the contamination of a weakly supervised method.
     """
+    weakly = methods.weakly_supervised(cell.method)
+    if weakly and cell.curve == "contamination":
+        raise ValueError(f"{cell.method} is given abnormal images to train on; contamination is of normals alone")
+    rows = supervision.given(rows, weakly)
     if cell.curve:
         kept = rows[rows["split"] != "validation"]
         trained = np.flatnonzero(kept["split"] == "train")
@@ -120,8 +125,8 @@ def select(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def seen_in_training(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return all that a training is given of a manifest: its own rows, without label, mask or other columns."""
-    chosen = rows[rows["split"].isin(("train", "calibration"))]
+    """Return all that a training is given of what `select` returned: its own rows, without label, mask or others."""
+    chosen = rows[rows["split"].isin(("train", "calibration", ABNORMAL))]
     return manifest.check(chosen[["path", "split", "patient", "source"]])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from loligo import __version__
+from loligo import __version__, methods
 from loligo.benchmark import robustness
 from loligo.benchmark.cells import Plan
 from loligo.benchmark.request import Job, Request, finished, reason
@@ -98,6 +98,7 @@ def _rows(job: Job, request: Request, scored: dict[Any, Any]) -> list[dict[str, 
     history, rejected = RunFolder(plan.run).read_history(), plan.scoring.read_rejected()
     about = {
         "status": "done",
+        "weakly_supervised": methods.weakly_supervised(cell.method),
         "reason": "" if finished(plan, corruptions) else reason(plan),
         "preset": run.preset,
         "epochs": 0 if history is None else len(history),
@@ -134,6 +135,7 @@ def _summary(group: list[Job], cells: pd.DataFrame, scored: dict[Any, Any]) -> d
     cell = group[0].cell
     same = (cells["dataset"] == cell.dataset) & (cells["method"] == cell.method) & (cells["curve"] == "")
     row: dict[str, Any] = {"dataset": cell.dataset, "method": cell.method, "seeds": len(group)}
+    row["weakly_supervised"] = methods.weakly_supervised(cell.method)
     row["failed"] = int((same & (cells["status"] == "failed")).sum())
     for protocol, prefix in (("clean", ""), ("paper", "paper_")):
         parts = cells[same & (cells["protocol"] == protocol) & (cells["status"] == "done")]

@@ -25,6 +25,7 @@ from loligo.benchmark import cost
 from loligo.benchmark.cells import Plan, to_corrupt
 from loligo.data.acquisition import SEVERITIES, corrupt
 from loligo.data.dataset import Dataset
+from loligo.data.splits import ABNORMAL
 from loligo.detector import Detector
 from loligo.files import write_csv, write_json
 from loligo.methods.contract import Method
@@ -114,7 +115,9 @@ def _affordable(plan: Plan, rows: pd.DataFrame) -> int:
     path = plan.folder / "budget.json"
     if not path.exists():
         run = Run.new(plan.folder / "none", _settings(plan))
-        seconds = epoch_seconds(run, images.load(run, rows[rows["split"] == "train"]))
+        normals, abnormal = (rows[rows["split"] == split] for split in ("train", ABNORMAL))
+        known = images.load(run, abnormal) if len(abnormal) else None
+        seconds = epoch_seconds(run, images.load(run, normals), known)
         found = {"seconds_per_epoch": seconds, "epochs": max(1, int((plan.budget or 0) / seconds))}
         write_json(found, path)
     return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])

@@ -414,10 +414,11 @@ def list_methods(argv: list[str]) -> None:
 
     parse(new_parser(list_methods, "loligo methods"), argv)
     for row in [("method", "training", "needs", "good at"), *methods.table()]:
-        print("{:20}  {:8}  {:8}  {}".format(*row))
+        print("{:20}  {:8}  {:9}  {}".format(*row))
     print(
         "\ntraining: of 1,133 radiographs on one CPU core, by the preset for radiographs where there is one\n"
-        "features: pip install '.[features]' in a clone of loligo\n"
+        "features, diffusion: pip install '.[features,diffusion]' in a clone of loligo\n"
+        "weakly supervised: beside normal images it must be given abnormal ones; no other method is\n"
         "loligo train METHOD --help: its idea, presets and options"
     )
 

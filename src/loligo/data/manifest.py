@@ -1,9 +1,10 @@
 """Read, write and check manifests: tables of images and what is known of each.
 
 Columns are ``path, split, label, patient, mask, source`` and whatever else a source knows.
-``split`` is train, calibration, validation or test; ``label`` is 0 normal, 1 abnormal or empty (Int64 <NA>);
-``patient``, ``mask`` and ``source`` are text, empty where unknown. Paths are absolute in memory. Blanks around what
-stands in these columns do not count; splits and labels may be words such as Test, val, normal and NORMAL.
+``split`` is train, calibration, validation, test or train_abnormal; ``label`` is 0 normal, 1 abnormal or empty (Int64
+<NA>), in train_abnormal 1; ``patient``, ``mask`` and ``source`` are text, empty where unknown. Paths are absolute in
+memory. Blanks around what stands in these columns do not count; splits and labels may be words such as Test, val,
+normal and NORMAL.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pandas as pd
 from loligo import io
 from loligo.data import copies, folder_names, tables
 from loligo.data.dataset import AllRejected
-from loligo.data.splits import SPLITS, hold_out
+from loligo.data.splits import ABNORMAL, SPLITS, hold_out
 from loligo.data.walk import is_hidden
 from loligo.files import replacing
 from loligo.names import some
@@ -119,6 +120,7 @@ def check(frame: pd.DataFrame, split: str = "") -> pd.DataFrame:
             frame[name] = frame[name].str.strip()
     frame["split"] = frame["split"].map({word: _split(word, split) for word in frame["split"].unique()})
     frame["label"] = _labels(frame["label"])
+    frame["label"] = frame["label"].mask((frame["split"] == ABNORMAL) & frame["label"].isna(), 1)
     _check_rows(frame)
     _check_patients(frame)
     return frame
@@ -203,7 +205,7 @@ def _log(rejected: pd.DataFrame) -> None:
 
 def trained_on(rows: pd.DataFrame) -> set[tuple[str, Path]]:
     """Return split and absolute path of each image that trains or calibrates, by which two manifests are compared."""
-    chosen = rows[rows["split"].isin(("train", "calibration"))]
+    chosen = rows[rows["split"].isin(("train", "calibration", ABNORMAL))]
     return {(split, absolute(Path(path))) for split, path in zip(chosen["split"], chosen["path"], strict=True)}
 
 
@@ -275,7 +277,13 @@ def _check_rows(frame: pd.DataFrame) -> None:
     if (sick := (frame["label"] == 1).fillna(False) & frame["split"].isin(("train", "calibration"))).any():
         raise ValueError(
             f"{int(sick.sum())} abnormal image(s) (label 1) in train or calibration,"
-            f" which learn from normals alone: {some(frame['path'][sick])}; move them to validation or test"
+            f" which learn from normals alone: {some(frame['path'][sick])}; move them to validation or test,"
+            f" or to {ABNORMAL}, from which weakly supervised methods alone learn"
+        )
+    if (well := (frame["label"] == 0).fillna(False) & (frame["split"] == ABNORMAL)).any():
+        raise ValueError(
+            f"{int(well.sum())} normal image(s) (label 0) in {ABNORMAL}: {some(frame['path'][well])};"
+            " move them to train"
         )
 
 

@@ -69,8 +69,8 @@ class Reference:
     """(2, 3) least and largest length of the volumes in mm along X, Y, Z; (0, 3) for images."""
 
     @classmethod
-    def of(cls, normals: Dataset, held_out: Dataset) -> Reference:
-        """Remember the images that were trained and calibrated on."""
+    def of(cls, normals: Dataset, held_out: Dataset, abnormal: Dataset | None = None) -> Reference:
+        """Remember the images that were trained and calibrated on, of ``abnormal`` ones the files alone."""
         train, calibration = (neighbours.measured(data, MOST) for data in (normals, held_out))
         own, other = (neighbours.nearest(part.signatures, train.signatures).distance for part in (train, calibration))
         few = len(own) < _rank(len(own))
@@ -78,7 +78,7 @@ class Reference:
         return cls(
             train=train.signatures.astype(np.float16),
             calibration=calibration.signatures.astype(np.float16),
-            train_contents=_packed(normals.contents),
+            train_contents=_packed(normals.contents + (abnormal.contents if abnormal else ())),
             calibration_contents=_packed(held_out.contents),
             usual=np.array([max(_usual(own) * (FEW if few else 1), _usual(other))], np.float32),
             tails=_bounds(np.concatenate([train.tails, calibration.tails])),

@@ -9,7 +9,9 @@ from pathlib import PurePath
 
 import pandas as pd
 
-SPLITS = ("train", "calibration", "validation", "test")
+ABNORMAL = "train_abnormal"
+"""The split of abnormal images that weakly supervised methods learn from; no other method is given them."""
+SPLITS = ("train", "calibration", "validation", "test", ABNORMAL)
 
 
 def hold_out(

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from loligo.files import locked, write_csv
+from loligo.methods import weakly_supervised
 from loligo.runs.folder import RunFolder
 from loligo.runs.run import Run
 
@@ -26,7 +27,7 @@ COLUMNS = [
         "accuracy",
         "f1",
     ),
-    *("train_seconds", "images_per_s", "machine", "commit"),
+    *("train_seconds", "images_per_s", "machine", "commit", "weakly_supervised"),
 ]
 
 
@@ -72,4 +73,5 @@ def row(run: Run, found: dict[str, Any], protocol: str) -> dict[str, Any]:
         "epochs": found[protocol].get("epoch") or trained,
         **measured,
         **{key: cost[key] for key in ("train_seconds", "images_per_s", "machine", "commit")},
+        "weakly_supervised": weakly_supervised(run.method),
     }

@@ -34,15 +34,20 @@ class Entry(NamedTuple):
     good_at: str = ""
     not_exportable: str = ""
     """What `Method.not_exportable` says of its default options."""
+    weakly_supervised: bool = False
+    """Whether it learns from abnormal images, too, as `Method.weakly_supervised` says."""
 
 
 RASTER = "it restores codes by a raster loop, whose length depends on the image"
+GRADIENT = "it follows a classifier's gradient, which torch.export cannot record"
 # fmt: off
 METHODS = {
     "ae": Entry("Autoencoder", "convolutional autoencoder, scored by reconstruction error", "20 min", "parts that are missing, out of place or new"),
     "anatpaste": Entry("Anatpaste", "classifies images with a patch pasted into the lungs (iScience 2023)", "50 min", "to compare with; 0.66 on radiographs"),
+    "anoddpm": Entry("Anoddpm", "diffusion of simplex noise, part of the way and back (CVPR Workshops 2022)", "10 min", "to compare with; days at the paper's settings"),
     "anogan": Entry("Anogan", "searches the code whose generated image is most like the image (IPMI 2017)", "6 min", "to compare with; not measured on radiographs"),
     "cutpaste": Entry("Cutpaste", "classifies cut and pasted images, then a Gaussian of features (CVPR 2021)", "25 min", "textures, by its paper; 0.65 on radiographs"),
+    "ddpm_guided": Entry("DdpmGuided", "encoded into noise, decoded as healthy by a classifier's guidance (MICCAI 2022)", "15 min", "WEAKLY SUPERVISED: needs abnormal images to train on", GRADIENT, weakly_supervised=True),
     "dinomaly": Entry("Dinomaly", "loosely reconstructs features of a frozen vision transformer (CVPR 2025)", "hours", "not measured here; wants a GPU and DINOv2's weights"),
     "duet": Entry("Duet", "likelihood ratio and a head, both of simulated findings, on one backbone's pass; our own", "35 min", "the default: findings, whatever exposure, noise or blur"),
     "edc": Entry("Edc", "encoder-decoder contrast: a pretrained encoder moves with the decoder of its features (TMI 2024)", "10 min", "radiographs"),
@@ -64,6 +69,7 @@ METHODS = {
     "simsid": Entry("Simsid", "memory matrices at three levels, feature in-painting, a discriminator (TPAMI 2024)", "3 h", "radiographs, with patience or a GPU"),
     "simsid_staged": Entry("SimsidStaged", "in stages: teacher, student with hierarchical memory, discriminator", "50 min", "to compare with; below chance on radiographs"),
     "squid": Entry("Squid", "memory queues, feature in-painting and a discriminator (CVPR 2023)", "4 h", "radiographs: the best AUC by little, with patience"),
+    "syndiff": Entry("Syndiff", "abnormal images translated to normal ones, adversarial diffusion (TMI 2023)", "15 min", "WEAKLY SUPERVISED: needs abnormal images to train on", weakly_supervised=True),
     "vae": Entry("Vae", "variational autoencoder, scored by the ELBO at the mean code", "30 min", "to compare with; near chance on radiographs"),
     "vqvae_restoration": Entry("VqvaeRestoration", "likelihood of quantised codes, restored by a learnt prior (2020)", "2 h", "NIfTI volumes; parts out of place", RASTER),
 }
@@ -94,12 +100,25 @@ def list_methods() -> dict[str, str]:
     return dict(sorted(lines.items()))
 
 
+def weakly_supervised(name: str) -> bool:
+    """Say whether METHOD or METHOD:VARIANT learns from abnormal images, too; False for a name that is not known."""
+    name = name.partition(":")[0]
+    if name in METHODS:
+        return METHODS[name].weakly_supervised
+    return name in _plugins() and get(name).weakly_supervised
+
+
+def marked(name: str) -> str:
+    """Return METHOD or METHOD:VARIANT as tables name it, which say of a weakly supervised one that it is."""
+    return f"{name} (weakly supervised)" if weakly_supervised(name) else name
+
+
 def told(name: str) -> str:
     """Say of a method what it is, how long it trains, and what it is good at."""
     entry = METHODS.get(name)
     if entry is None or not entry.time:
         return list_methods()[name]
-    return f"{name}: {entry.summary}. Trains in {entry.time} on 1,133 radiographs, one core; good at: {entry.good_at}."
+    return f"{marked(name)}: {entry.summary}. Trains in {entry.time} on 1,133 radiographs, one core; good at: {entry.good_at}."
 
 
 def table() -> list[tuple[str, str, str, str]]:
@@ -111,7 +130,8 @@ def table() -> list[tuple[str, str, str, str]]:
 
 
 def _line(entry: Entry) -> str:
-    return entry.summary + (f" [no export: {entry.not_exportable}]" if entry.not_exportable else "")
+    weakly = " [weakly supervised]" if entry.weakly_supervised else ""
+    return entry.summary + weakly + (f" [no export: {entry.not_exportable}]" if entry.not_exportable else "")
 
 
 def _plugins() -> dict[str, EntryPoint]:

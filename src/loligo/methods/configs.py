@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from loligo.nn.backbones import Backbone
+    from loligo.nn.diffusion import Denoiser
 
 STAGES = {"least": -math.inf}
 """Metadata of options that name stages: timm says which there are, and -1 is the last."""
@@ -96,3 +97,39 @@ class FeatureConfig(BackboneConfig):
 
     image_score: Pooling = "max"
     """How a map becomes an image's score: its maximum, its mean, or the mean of its highest hundredth."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(MethodConfig):
+    """What methods have that remove noise from images by a U-Net; the defaults are guided diffusion's at 256 pixels."""
+
+    size: int = 256
+    """Height and width of the images that it sees, in pixels."""
+    widths: tuple[int, ...] = (128, 128, 256, 256, 512, 512)
+    """Channels of the U-Net at each level; each has half the side of the one before."""
+    blocks: int = 2
+    """Residual blocks a level."""
+    attention: tuple[int, ...] = (16,)
+    """Sides in pixels of the maps with self-attention; those at the bottom have it always."""
+    heads: int = 1
+    """Heads of the self-attention."""
+    learning_rate: float = 1e-4
+    """Rate of the optimiser."""
+
+    def __post_init__(self) -> None:
+        if not self.widths:
+            raise ValueError("widths is empty; name the channels of one level or more")
+        if self.size % (step := 1 << (len(self.widths) - 1)):
+            raise ValueError(f"size {self.size} must be a multiple of {step}, for {len(self.widths)} levels of widths")
+        groups = min(32, *self.widths)
+        if wrong := [width for width in self.widths if width % groups or width % self.heads]:
+            raise ValueError(
+                f"widths {self.widths}: {wrong[0]} must be a multiple of {groups}, the groups to normalise, and of"
+                f" heads, {self.heads}"
+            )
+
+    def denoiser(self, inputs: int, outputs: int) -> Denoiser:
+        """Return the U-Net; ImportError, which says how to get it, without MONAI."""
+        from loligo.nn.diffusion import Denoiser  # here: it imports torch
+
+        return Denoiser(inputs, outputs, self.size, self.widths, self.blocks, self.attention, self.heads)

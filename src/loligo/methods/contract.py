@@ -109,6 +109,8 @@ class Method(nn.Module):
     with ``train.``."""
     grown: ClassVar[tuple[str, ...]] = ()
     """Names of buffers whose length is known once it is trained, such as banks of features; loading takes any."""
+    weakly_supervised: ClassVar[bool] = False
+    """Whether it learns from abnormal images, too, of which nothing but that is known; no other method is given any."""
     least: int = 1
     """Normal images that it must have to learn from; no fewer are accepted."""
     config: MethodConfig
@@ -142,6 +144,19 @@ class Method(nn.Module):
             images = "image" if self.least == 1 else "images"
             raise ValueError(f"{name} needs {self.least} normal {images} or more; it got {count}")
 
+    def check_abnormal(self, count: int) -> None:
+        """Raise ValueError where a weakly supervised method has no abnormal image, or another one is given some."""
+        name = type(self).__module__.rpartition(".")[2]
+        if self.weakly_supervised and not count:
+            raise ValueError(
+                f"{name} is weakly supervised: it learns what tells abnormal images from normal ones, and got no"
+                " abnormal image to train on. Give some: a folder of them beside that of the normal ones (--abnormal"
+                " DIR where its name does not say so), rows of the split train_abnormal, or of validation with label 1;"
+                " or choose a method that learns from normal images alone"
+            )
+        if count and not self.weakly_supervised:
+            raise ValueError(f"{name} learns from normal images alone; it got {count} abnormal ones: leave them out")
+
     def start(self) -> None:
         """Load the weights that a training starts from; scoring needs none of it."""
         for part in self.modules():
@@ -158,7 +173,8 @@ class Method(nn.Module):
     def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
         """Return scalar losses of a batch, means over images; all are logged, the one named ``turn`` is minimised.
 
-        ``step`` holds what earlier turns of the same step put there.
+        ``step`` holds what earlier turns of the same step put there; and, for a weakly supervised method, ``abnormal``:
+        as many abnormal images as ``x`` has normal ones.
         """
         raise NotImplementedError(f"{type(self).__name__} is not trained by gradient")
 

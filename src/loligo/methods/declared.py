@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from loligo import methods
 from loligo.config import replaced
-from loligo.methods.configs import BackboneConfig, MethodConfig
+from loligo.methods.configs import BackboneConfig, DiffusionConfig, MethodConfig
 from loligo.names import nearest
 
 NAMES = ("Config", "presets", "training_defaults")
@@ -44,8 +44,9 @@ def read(name: str) -> type[Declared]:
 
 
 def extra(name: str) -> str:
-    """Return the extra of the package that a method needs: that of networks from timm, or none."""
-    return "features" if issubclass(read(name).Config, BackboneConfig) else ""
+    """Return the extra of the package that a method needs: that of networks from timm or MONAI, or none."""
+    extras = {BackboneConfig: "features", DiffusionConfig: "diffusion"}
+    return next((extra for kind, extra in extras.items() if issubclass(read(name).Config, kind)), "")
 
 
 def one_pass(kind: type) -> bool:

@@ -8,12 +8,13 @@ what is reconstructed. The largest deviation of any window becomes the image's s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loligo.config import Reading
 from loligo.types import Scores
 
 C1, C2 = 0.01**2, 0.03**2  # of Wang et al., for pixels in [0, 1]
@@ -96,3 +97,40 @@ class Places(nn.Module):
         deviations = (self(x, reconstruction) - self.mean) / self.std
         heat = F.interpolate(deviations, x.shape[2:], mode="bilinear")
         return Scores(deviations.amax((1, 2, 3)), heat, reconstruction)
+
+    def unusual(self, x: Tensor, reconstruction: Tensor) -> Scores:
+        """Score (N, C, H, W): the mean square of all deviations, and at full size the map of their squares.
+
+        What is reconstructed better than normal images are counts as much as what is reconstructed worse: a diffuse
+        opacity is smoother than the lung that it covers, and easier to reconstruct.
+        """
+        squares = ((self(x, reconstruction) - self.mean) / self.std).square()
+        return Scores(squares.mean((1, 2, 3)), F.interpolate(squares, x.shape[2:], mode="bilinear"), reconstruction)
+
+
+class Comparison(nn.Module):
+    """Score images by their reconstructions.
+
+    By ``error``, the mean of absolute differences to a ``power``; ``local``, the window of a third of the side whose
+    dissimilarity is the highest above that of normal images; or ``unusual``, how far in the mean windows of an eighth
+    of the side are from normal images, whether less similar or more.
+    """
+
+    def __init__(self, size: int, how: Reading, power: float = 2.0) -> None:
+        super().__init__()
+        self.how, self.power = how, power
+        self.places = Places(size, size // (8 if how == "unusual" else 3))
+
+    def fit(self, reconstruct: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> None:
+        """Measure normal images (N, C, H, W), where the score asks for it."""
+        if self.how != "error":
+            self.places.fit(self.places(x, reconstruct(x)) for x in batches)
+
+    def forward(self, x: Tensor, reconstruction: Tensor) -> Scores:
+        """Score images (N, C, H, W) in [0, 1]."""
+        if self.how == "local":
+            return self.places.score(x, reconstruction)
+        if self.how == "unusual":
+            return self.places.unusual(x, reconstruction)
+        error = (x - reconstruction).abs().pow(self.power).mean(1, keepdim=True)
+        return Scores(error.mean((1, 2, 3)), error, reconstruction)

@@ -6,10 +6,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Self
 
+import pandas as pd
+
 from loligo import methods
 from loligo.config import FALSE_ALARM_RATE as FALSE_ALARM_RATE
 from loligo.config import HELD_OUT as HELD_OUT
 from loligo.config import OF_EPOCHS, PreprocessingConfig, TrainConfig, build, one_line, replaced
+from loligo.data import supervision
 from loligo.data.header_scope import ANY, HeaderScope
 from loligo.data.preprocessing import Preprocessing
 from loligo.methods.configs import MethodConfig, SliceConfig
@@ -92,6 +95,10 @@ class Settings:
             return methods.get(self.method)(self.method_config)
         except (RuntimeError, ZeroDivisionError, OverflowError, MemoryError) as error:
             raise ValueError(f"{self.method} cannot be made with these options: {one_line(error)}") from error
+
+    def given(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return a manifest as the method learns from it; see `data.supervision`."""
+        return supervision.given(rows, methods.weakly_supervised(self.method))
 
     @property
     def spacing(self) -> tuple[float, ...]:

@@ -43,8 +43,12 @@ def fit(
     precision: Resolved | None = None,
     reduce: Reduce = ALONE,
     progress: bool = True,
+    abnormal: Dataset | None = None,
 ) -> pd.DataFrame:
     """Train ``method`` in place on all images of ``data``; return the history, one row an epoch.
+
+    A weakly supervised method needs ``abnormal`` images, too, of which as many are seen as of normal ones, some more
+    than once or not in each epoch; ValueError where another method is given any.
 
     Its attributes ``attrs["seconds"]`` and ``attrs["cpu_seconds"]``, of all threads, are what the training took: all
     epochs, and what is learnt after them. ``folder`` keeps history.csv and checkpoint/last.safetensors, both written
@@ -53,6 +57,7 @@ def fit(
     one training.
     """
     method.check_count(len(data))
+    method.check_abnormal(len(abnormal) if abnormal else 0)
     device = pick_device(config.device, local_rank())
     dtype = dtype_of(precision or resolve(config.precision, device), device)
     if len(data) // math.ceil(len(data) / config.batch_size) < reduce.size:
@@ -61,7 +66,7 @@ def fit(
         )
     method.start()
     method.to(device).to(memory_format=torch.channels_last)
-    loop = Loop(method, data, config, device, dtype, reduce, progress)
+    loop = Loop(method, data, config, device, dtype, reduce, progress, abnormal)
     checkpoint = Checkpoint(folder, writes=reduce.rank == 0) if folder else None
     if not (checkpoint and checkpoint.restore(loop)):
         loop.prepare()
@@ -88,9 +93,10 @@ class Loop:
         dtype: torch.dtype,
         reduce: Reduce,
         progress: bool,
+        abnormal: Dataset | None = None,
     ) -> None:
         self.method, self.data, self.config, self.device, self.dtype = method, data, config, device, dtype
-        self.reduce, self.progress = reduce, progress
+        self.reduce, self.progress, self.abnormal = reduce, progress, abnormal
         self.phases = method.phases()
         self.plan = list(schedule.plan(self.phases, config.epochs_on(len(data))))
         self.done = 0
@@ -144,10 +150,11 @@ class Loop:
         totals: dict[str, list[Tensor]] = defaultdict(list)
         start, spent = time.perf_counter(), time.process_time()
         order = torch.randperm(len(self.data), generator=generator).numpy()
+        others = self._abnormal_batches(generator)
         for number, indices in enumerate(np.array_split(order, self.steps)):
-            x, weight = self._share(self._augmented(indices, generator))
+            x, weight = self._share(self._augmented(self.data, indices, generator))
             clock = Clock(epoch.number * self.steps + number, epoch.of * self.steps, epoch.number, epoch.of)
-            for name, loss in self._step(epoch.phase, number, clock, x, weight).items():
+            for name, loss in self._step(epoch.phase, number, clock, x, weight, next(others)).items():
                 totals[name].append(loss)
             bar.update()
             estimate.step()
@@ -167,8 +174,17 @@ class Loop:
             raise FloatingPointError(f"a loss is not finite in epoch {self.done + 1}: {means}")
         self.history.append(row)
 
-    def _augmented(self, indices: Any, generator: torch.Generator) -> Tensor:
-        x = self.data.batch(indices)
+    def _abnormal_batches(self, generator: torch.Generator) -> Iterator[Step]:
+        """Yield what each step of an epoch holds when it begins: abnormal images, in another order, where there are."""
+        if not self.abnormal:
+            yield from ({} for _ in range(self.steps))
+            return
+        order = np.resize(torch.randperm(len(self.abnormal), generator=generator).numpy(), len(self.data))
+        for indices in np.array_split(order, self.steps):
+            yield {"abnormal": self._share(self._augmented(self.abnormal, indices, generator))[0]}
+
+    def _augmented(self, data: Dataset, indices: Any, generator: torch.Generator) -> Tensor:
+        x = data.batch(indices)
         image = x[:, :1]  # alone, without a slice's position
         if self.config.intensity_augmentation:
             image = intensity(image, generator)
@@ -181,10 +197,9 @@ class Loop:
         part = torch.tensor_split(x, self.reduce.size)[self.reduce.rank]
         return self._place(part), len(part) / len(x)
 
-    def _step(self, phase: int, number: int, clock: Clock, x: Tensor, weight: float) -> dict[str, Tensor]:
+    def _step(self, phase: int, number: int, clock: Clock, x: Tensor, weight: float, step: Step) -> dict[str, Tensor]:
         """Take each turn that is due; return all losses, detached, weighted by the process's part of the batch."""
         logged: dict[str, Tensor] = {}
-        step: Step = {}
         for optimiser in self.optimisers[phase]:
             turn = optimiser.turn
             if number % turn.every:

@@ -216,6 +216,20 @@ def test_a_preset_stands_beside_its_method() -> None:
     assert [words.method(row) for row in rows] == ["squid", "squid (a)", "squid:a"]
 
 
+def test_a_weakly_supervised_method_is_marked_as_one() -> None:
+    rows = [
+        {"method": "ddpm_guided", "preset": ""},
+        {"method": "ddpm_guided", "preset": "a"},
+        {"method": "syndiff:a", "preset": "a"},
+    ]
+    assert [words.method(row) for row in rows] == [
+        "ddpm_guided (weakly supervised)",
+        "ddpm_guided (a) (weakly supervised)",
+        "syndiff:a (weakly supervised)",
+    ]
+    assert charts._named(charts.style(["ae", "syndiff"]))[1] == ["ae", "syndiff (weakly supervised)"]
+
+
 def test_numbers_as_text() -> None:
     values = [words.short(value) for value in (0.5052, 12.34, 123456.0, float("nan"))]
     assert values == ["0.505", "12.3", "123,456", "–"]

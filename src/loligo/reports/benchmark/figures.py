@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from loligo.methods import marked
 from loligo.reports.common import figures
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def _named(marks: Mapping[str, dict[str, Any]]) -> tuple[list[Any], list[str]]:
     """Return handles and labels of a legend of methods."""
     from matplotlib.lines import Line2D
 
-    return [Line2D([], [], linestyle="", markersize=7, **mark) for mark in marks.values()], list(marks)
+    return [Line2D([], [], linestyle="", markersize=7, **mark) for mark in marks.values()], [
+        marked(name) for name in marks
+    ]
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -106,7 +109,7 @@ def critical_difference(ranks: Mapping[str, float], critical: float) -> Figure:
         left = i < half
         row, end = depth + 0.5 * (i if left else count - 1 - i), 1 - 0.1 * margin if left else count + 0.1 * margin
         axes.plot([place, place, end], [0, row, row], color="#1a1a1a", linewidth=0.9)
-        axes.text(end, row, f" {name} ({place:.2f}) ", ha="right" if left else "left", va="center")
+        axes.text(end, row, f" {marked(name)} ({place:.2f}) ", ha="right" if left else "left", va="center")
     for i, (first, last) in enumerate(groups):
         axes.plot([places[first], places[last]], [0.35 + 0.28 * i] * 2, color="#D55E00", linewidth=4)
     axes.plot([1, min(1 + critical, count + margin)], [-1, -1], color="#1a1a1a", linewidth=2)

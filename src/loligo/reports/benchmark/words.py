@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from loligo import NOTICE
+from loligo.methods import marked
 
 Rows = list[dict[Any, Any]]
 
@@ -24,7 +25,8 @@ def spread(row: Any, name: str) -> str:
 def method(row: Any) -> str:
     """Name a method with the preset of its options, where that is not in its name: squid (ensemble)."""
     name, preset = row["method"], row.get("preset")
-    return name if not preset or pd.isna(preset) or name.endswith(f":{preset}") else f"{name} ({preset})"
+    known = not preset or pd.isna(preset) or name.endswith(f":{preset}")
+    return marked(name) if known else marked(name).replace(name, f"{name} ({preset})", 1)
 
 
 def published(row: Any) -> str:
@@ -118,7 +120,7 @@ def said(answer: dict[str, Any], summary: pd.DataFrame) -> str:
     """Say which method is best on a data set, and which of the quick ones."""
     rows = summary[summary["dataset"] == answer["dataset"]].set_index("method")
     best = rows.loc[answer["best"]]
-    text = f"Best by AUC: {answer['best']}, {spread(best, 'auc')} (95 % interval {interval(best, 'auc')})."
+    text = f"Best by AUC: {marked(answer['best'])}, {spread(best, 'auc')} (95 % interval {interval(best, 'auc')})."
     rate = f" Clean threshold: {short(100 * best['false_alarm_rate'])} % false alarms among held-out normals."
     if not answer["best_quick"]:
         return text + " No method trained in under 5 minutes of CPU." + rate

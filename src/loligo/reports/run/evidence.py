@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from loligo.calibration import Calibration
+from loligo.methods import marked
 from loligo.runs.folder import RunFolder
 from loligo.runs.scores import ScoreFolder
 
@@ -48,8 +49,8 @@ class Evidence:
 
     @property
     def method(self) -> str:
-        """Name the method; empty where config.yaml is missing."""
-        return str((self.config or {}).get("method", ""))
+        """Name the method, and say where it is weakly supervised; empty where config.yaml is missing."""
+        return marked(str((self.config or {}).get("method", "")))
 
     @property
     def voi(self) -> int:

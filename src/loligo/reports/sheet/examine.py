@@ -15,6 +15,7 @@ from loligo.data import manifest
 from loligo.data.arrays import from_images
 from loligo.data.neighbours import Neighbours, Training
 from loligo.detector import Detector
+from loligo.methods import marked
 from loligo.reports.sheet.case import Case
 from loligo.runs.run import Run
 from loligo.runs.scores import ScoreFolder
@@ -79,7 +80,7 @@ class Examiner:
         near = self._near(data.batch([0])[0, 0].numpy()) if isinstance(image, Image) else None
         return Case(
             image=image,
-            method=self.run.method,
+            method=marked(self.run.method),
             run=self.run.folder.absolute().name,
             written=date.today(),
             calibration=detector.calibration,
