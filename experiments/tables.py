@@ -88,7 +88,7 @@ def zhanglab() -> str:
         Training_s=lambda r: number(r["train_seconds"], 0),
         Epochs=lambda r: f"{r['epochs']:.3g}",
         Published_AUC=lambda r: number(r["published"]),
-        Our_implementation=lambda r: "" if pd.isna(r["ours"]) else r["ours"],
+        Our_implementation=lambda r: "" if pd.isna(r["ours"]) or str(r["preset"]).startswith("earlier") else r["ours"],
     )
 
 

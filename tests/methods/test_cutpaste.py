@@ -80,6 +80,19 @@ def test_the_map_is_where_the_score_comes_from(tmp_path: Path) -> None:
     torch.testing.assert_close(scores.map, enlarge(parts, 64, 0.1), rtol=1e-3, atol=1e-3 * float(parts.abs().max()))
 
 
+@pytest.mark.parametrize("kind", [cutpaste.Cutpaste, methods.get("anatpaste")])
+def test_the_papers_schedule_is_the_default(kind: type[cutpaste.Cutpaste]) -> None:
+    train = TrainConfig(**kind.training_defaults)
+    assert (train.epochs_on(1133) - 1) * 18 < 256 * 256 <= train.epochs_on(1133) * 18  # of 64 images
+    method = fresh(kind.__module__.rpartition(".")[2])
+    (turn,) = method.phases()[0].turns
+    optimiser = turn.optimiser([{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.03}])
+    assert isinstance(optimiser, torch.optim.SGD)
+    assert optimiser.defaults["momentum"] == 0.9 and optimiser.defaults["weight_decay"] == 3e-5
+    assert turn.groups[0].learning_rate == 0.03
+    assert kind.Config().backbone == "resnet18" and kind.Config().weights == "random"
+
+
 def test_more_stages_than_one_are_refused() -> None:
     with pytest.raises(ValueError, match=r"layers \(1, 2\) must be one: the stage that is pooled"):
         cutpaste.Cutpaste(CutpasteConfig(layers=(1, 2)))

@@ -104,6 +104,20 @@ def test_the_gaussian_is_measured_after_the_first_epoch_and_every_so_many(tmp_pa
     assert not any(p.requires_grad for p in model.backbone.parameters())
 
 
+@pytest.mark.parametrize("rate", [0.0, 1e-3])
+def test_the_backbone_learns_at_its_own_rate_or_stays(rate: float) -> None:
+    model = igd(encoder_rate=rate, backbone="test_resnet", layers=(4,))
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    groups = model.phases()[0].turns[0].groups
+    assert [group.learning_rate for group in groups if "backbone" in group.modules] == ([rate] if rate else [])
+    fit(model, dataset(anatomy(8, 64)), TrainConfig(1, batch_size=4, precision="float32", device="cpu"), progress=False)
+    moved = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == {"project", "bottom", "ups", "out", "critic"} | ({"backbone"} if rate else set())
+    with torch.no_grad():
+        z = model._encode(model.eval().backbone(torch.from_numpy(anatomy(8, 64)))[0])
+    torch.testing.assert_close(model.centre, z.mean(0), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,7 +7,9 @@ bandwidth 1: wider than they lie apart, so that it orders images as the Euclidea
 taken. The map is that of `cutpaste`.
 
 Departures: those of `cutpaste`, whose optimiser and schedule the paper takes, and in how the lungs are found. The
-authors' program keeps the epoch of highest AUC on labelled validation images; here the last one stays.
+authors' program keeps the epoch of highest AUC on labelled validation images; here the last one stays. The preset
+``radiograph`` starts at ImageNet weights, where the authors' runs on radiographs start at random ones, and takes 800
+steps of 16: an 82nd of the steps, a 328th of the images.
 """
 
 from __future__ import annotations
@@ -30,5 +32,5 @@ class Anatpaste(Cutpaste):
     """See the module's docstring."""
 
     Config = AnatpasteConfig
-    presets: ClassVar = Cutpaste.presets | {"radiograph": {**Cutpaste.presets["radiograph"], "train.epochs": 30}}
+    presets: ClassVar = Cutpaste.presets | {"radiograph": {**Cutpaste.presets["radiograph"], "train.steps": 800}}
     kinds: ClassVar[tuple[str, ...]] = ("anatpaste",)

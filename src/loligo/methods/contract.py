@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
@@ -16,7 +17,10 @@ from loligo.types import Inspection, Scores
 UNMEASURED = torch.finfo(torch.float32).max
 """What a buffer holds that is infinite until it is measured: weights that are kept are finite."""
 Step = dict[str, Any]
-"""Scratch of one training step, owned by the loop: what a turn leaves for the next one or for `Method.after_step`."""
+"""Scratch of one training step, owned by the loop: what a turn leaves for the next one or for `Method.after_step`.
+
+The loop puts in ``index``, (N,) int64: which of the training images, as `Method.prepare` sees them in order, they are.
+"""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ class Method(nn.Module):
     """Named departures from the paper: values that replace those of the Config, or of the training where the key begins
     with ``train.``."""
     grown: ClassVar[tuple[str, ...]] = ()
-    """Names of buffers whose length is known once it is trained, such as banks of features; loading takes any."""
+    """Names of buffers, such as banks of features, and parameters whose length is known once images are; loading takes
+    any."""
     weakly_supervised: ClassVar[bool] = False
     """Whether it learns from abnormal images, too, of which nothing but that is known; no other method is given any."""
     least: int = 1
@@ -130,10 +135,14 @@ class Method(nn.Module):
         return "mean"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Give buffers that grow the length that they are loaded with; torch refuses what else does not fit."""
+        """Give what grows the length that it is loaded with; torch refuses what else does not fit."""
         for name in self.grown:
-            own, given = self.get_buffer(name), state_dict.get(prefix + name)
-            if given is not None and given.shape[1:] == own.shape[1:]:
+            own, given = attrgetter(name)(self), state_dict.get(prefix + name)
+            if given is None or given.shape[1:] != own.shape[1:]:
+                continue
+            if isinstance(own, nn.Parameter):  # which its optimiser knows
+                own.data = own.new_empty(given.shape)
+            else:  # which a copy may share
                 setattr(self, name, own.new_empty(given.shape))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
@@ -173,8 +182,8 @@ class Method(nn.Module):
     def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
         """Return scalar losses of a batch, means over images; all are logged, the one named ``turn`` is minimised.
 
-        ``step`` holds what earlier turns of the same step put there; and, for a weakly supervised method, ``abnormal``:
-        as many abnormal images as ``x`` has normal ones.
+        ``step`` holds what earlier turns of the same step put there; ``index``; and, for a weakly supervised method,
+        ``abnormal``: as many abnormal images as ``x`` has normal ones.
         """
         raise NotImplementedError(f"{type(self).__name__} is not trained by gradient")
 

@@ -7,13 +7,14 @@ images' vectors how far it is mixed, and the encoder learns against it, so that 
 normal as they are. The score is half the reconstruction's error, by MS-SSIM and absolute difference, and half one minus
 the likelihood under the Gaussian.
 
-Departures: of the encoder only the linear layer ``project`` learns; the backbone, a timm network, is frozen, where the
-authors distil an encoder of their own and train all of it, so that here Gaussian and critic shape a linear map alone.
-One model of whole images; the authors average it with one of patches. Critic and decoder are plain stacks of
-convolutions. Centre and variance come from the vectors of an epoch's steps, and at the end from those of all training
-images in eval mode; in the first epoch there are none, and the likelihood is one. The variance is a mean over the
-vectors without the lower bound of one that the authors' code sets, and the centre's values are as they are, where that
-code keeps them from zero.
+The encoder learns with the decoder: a pretrained backbone and a linear layer ``project``. With an ``encoder_rate`` of 0
+the linear layer alone does, as in the program that the authors show for patches, and as in the presets.
+
+Departures: the backbone is a timm network, where the authors distil one of their own from ImageNet features. One model
+of whole images; the authors average it with one of patches. Critic and decoder are plain stacks of convolutions. Centre
+and variance come from the vectors of an epoch's steps, and at the end from those of all training images in eval mode;
+in the first epoch there are none, and the likelihood is one. The variance is a mean over the vectors without the lower
+bound of one that the authors' code sets, and the centre's values are as they are, where that code keeps them from zero.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class IgdConfig(FeatureConfig):
     every: int = 10
     """Epochs from one measurement of centre and variance to the next."""
     learning_rate: float = 1e-4
-    """Adam's rate for all."""
+    """Adam's rate for all but the backbone."""
+    encoder_rate: float = 1e-4
+    """Adam's rate of the backbone; 0 leaves it as it was pretrained."""
     schedule: Literal["polynomial", "cosine"] = "polynomial"
     """How the rate falls: by step to nought, by a power of 0.9 as the authors', or by epoch to a hundredth."""
 
@@ -77,13 +80,16 @@ class Igd(Method):
     presets: ClassVar = {
         "radiograph": {
             **{"size": 128, "widths": (16, 32, 64, 128, 256), "learning_rate": 5e-4, "every": 4},
-            **{"schedule": "cosine", "train.epochs": 10},
+            **{"encoder_rate": 0.0, "schedule": "cosine", "train.epochs": 10},
         },
         "digits": {
-            **{"size": 96, "learning_rate": 1e-3, "every": 2, "schedule": "cosine"},
+            **{"size": 96, "learning_rate": 1e-3, "encoder_rate": 0.0, "every": 2, "schedule": "cosine"},
             **{"train.epochs": 8, "train.augment": False},
         },
-        "tiny": {"size": 64, "latent": 16, "widths": (8, 8, 16, 16, 16), "learning_rate": 1e-2, "every": 2},
+        "tiny": {
+            **{"size": 64, "latent": 16, "widths": (8, 8, 16, 16, 16), "every": 2},
+            **{"learning_rate": 1e-2, "encoder_rate": 0.0},
+        },
     }
     config: IgdConfig
     epochs: Tensor
@@ -95,7 +101,7 @@ class Igd(Method):
 
     def __init__(self, config: IgdConfig) -> None:
         super().__init__(config)
-        self.backbone = config.extractor()
+        self.backbone = config.extractor(frozen=not config.encoder_rate)
         check(config, self.backbone.strides)
         c, self.side = config, config.size // self.backbone.strides[0]
         self.project = nn.Linear(self.backbone.channels[0], c.latent)
@@ -115,7 +121,10 @@ class Igd(Method):
         """Train adversarially, the encoder first, so that both share its forward pass."""
         rate, betas = self.config.learning_rate, (0.0, 0.9)
         falling = Cosine(0.01) if self.config.schedule == "cosine" else polynomial
-        encoder = Turn("encoder", (Group(("project", "bottom", "ups", "out"), rate),), adam(betas, 1e-6), falling)
+        groups = [Group(("project", "bottom", "ups", "out"), rate)]
+        if self.config.encoder_rate:
+            groups.append(Group(("backbone",), self.config.encoder_rate))
+        encoder = Turn("encoder", tuple(groups), adam(betas, 1e-6), falling)
         return (Phase("adversarial", (encoder, Turn("critic", (Group(("critic",), rate),), adam(betas), falling))),)
 
     def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
@@ -139,7 +148,8 @@ class Igd(Method):
 
     def _mix(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the vectors of images, what they and mixtures of them decode to, and the mixtures' weights (N, 1)."""
-        z = self._encode(self.backbone.teach(x)[0])
+        backbone = self.backbone if self.config.encoder_rate else self.backbone.teach
+        z = self._encode(backbone(x)[0])
         weight = torch.rand(len(x), 1, device=x.device) / 2
         reconstruction, mixed = self.decode(torch.cat([z, interpolate(z, weight)])).chunk(2)
         return z, reconstruction, mixed, weight
@@ -182,7 +192,8 @@ class Igd(Method):
 
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
         """Measure centre and variance once more."""
-        codes = [self._encode(self.backbone.teach(x)[0]) for x in reduce.shard(batches)]
+        backbone = self.backbone.ready(self.centre.device)
+        codes = [self._encode(backbone(x)[0]) for x in reduce.shard(batches)]
         self._measure(*moments(torch.cat([self.centre[None][:0], *codes]), reduce))
 
     def forward(self, x: Tensor) -> Scores:

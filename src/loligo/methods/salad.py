@@ -1,19 +1,24 @@
 """SALAD: self-supervised and translation-consistent features for anomaly detection (Zhao et al., TMI 40(12), 2021).
 
 An autoencoder translates an image to a code, the code to an image, and that to a code again. On normal images all that
-is made consistent: the images alike in structure, the codes of image and reconstruction equal, and near one centre. A
-self-supervised task adds that images with shuffled or painted-over pieces are restored. An abnormal image is
-reconstructed badly, its two codes differ, and they lie far from the centre; the score is made of these features.
+is made consistent: the images alike in structure, the codes of image and reconstruction equal, and near one centre. In
+each space a discriminator learns to tell what comes from images from what comes from reconstructions, and the
+autoencoder learns against both. A self-supervised task adds that images with shuffled or painted-over pieces are
+restored. An abnormal image is reconstructed badly, its two codes differ, and they lie far from the centre; the score is
+made of these features.
 
-Implemented from the paper's abstract alone: translation between image and latent space, structural similarity loss,
-centre constraint, a self-supervised module, and a score of both spaces. The paper's adversarial losses are missing, and
-network and weights are ours, so that its published figures say nothing of this implementation. Also decided here: The
-code is a map with a centre at each place, a running mean, and its channels are normalised without a scale of their own,
-so that it cannot shrink to the centre. Images and reconstructions pass the same batch norms, one batch each: in
-training each has its codes normalised by its own statistics, so that a shift or scale between the two is invisible to
-the consistency loss; in scoring both are normalised by one running mean. The task is local pixel shuffling and boxes of
-one grey (Models Genesis, Zhou et al. 2019) on every second image, which then takes no part in the losses of codes. The
-score is the sum of the three parts, each standardised over training images.
+Implemented from the paper's abstract, as no more of it is open, nor any code of its authors: translation between image
+and latent space, structural similarity loss, centre constraint, a self-supervised module, and a score made of the
+features of both spaces. Network, weights, schedule and the form of the adversarial losses (cross-entropy,
+non-saturating) are ours, so that its published figures say little of this implementation. Also decided here: The code
+is a map with a centre at each place, a running mean, and its channels are normalised without a scale of their own, so
+that it cannot shrink to the centre. Images and reconstructions pass the same batch norms, one batch each: in training
+each has its codes normalised by its own statistics, so that a shift or scale between the two is invisible to the losses
+of codes; in scoring both are normalised by one running mean. The task is local pixel shuffling and boxes of one grey
+(Models Genesis, Zhou et al. 2019) on every second image, which then takes no part in the losses of codes. The score is
+the sum of the three parts, each standardised over training images. The score ``features`` is the Mahalanobis distance,
+at each place, of the second and third part's vectors from those of normal images: in either direction, as an image that
+is easier to reconstruct than normal ones is no more normal for that.
 """
 
 from __future__ import annotations
@@ -24,19 +29,26 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.config import Pooling
 from loligo.methods.configs import MethodConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
-from loligo.methods.optimisation import Cosine
+from loligo.methods.optimisation import Cosine, adam
 from loligo.nn.conv import ConvNorm, upsample
-from loligo.nn.heat import pool
+from loligo.nn.density import PlaceGaussian
+from loligo.nn.discriminator import Discriminator
+from loligo.nn.heat import enlarge, pool
 from loligo.nn.similarity import scales, ssim
 from loligo.types import Scores
 
 MOMENTUM = 0.05
 """Weight of a batch in the running mean that is the centre."""
+CODE_WIDTHS = (64, 64)
+"""Channels of the discriminator of codes."""
+REGULARISATION = 0.001
+"""Fraction of a place's mean variance that is added to the covariance of its codes."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +69,12 @@ class SaladConfig(MethodConfig):
     """Weight of the squared difference between the codes of image and reconstruction."""
     centre_weight: float = 0.1
     """Weight of the codes' squared distance from their centre."""
-    image_score: Literal[Pooling, "sum"] = "sum"
+    adversarial_weight: float = 0.05
+    """Weight of each of the two adversarial losses, of images and of codes; 0 is without discriminators."""
+    image_score: Literal[Pooling, "sum", "features"] = "sum"
     """Image score: the reconstruction's error, the difference of the codes and their distance from the centre, each in
-    standard deviations, summed; or the map's maximum, its mean (the first alone), or the mean of its highest
-    hundredth."""
+    standard deviations, summed; the Mahalanobis distance of the last two, which is then the map; or of the map of the
+    reconstruction's error its maximum, its mean, or the mean of its highest hundredth."""
     learning_rate: float = 1e-3
     """Adam's rate, falling to a tenth by a cosine."""
 
@@ -71,7 +85,7 @@ class Salad(Method):
     Config = SaladConfig
     least = 2
     presets: ClassVar = {
-        "radiograph": {"train.epochs": 12},
+        "radiograph": {"image_score": "features", "train.epochs": 12},
         "digits": {"size": 48, "widths": (16, 32, 64), "train.epochs": 6, "train.augment": False},
         "tiny": {"size": 64, "widths": (4, 8, 8, 16), "code": 8, "learning_rate": 1e-2},
     }
@@ -94,22 +108,34 @@ class Salad(Method):
         self.ups = nn.ModuleList(ConvNorm(b, a) for a, b in reversed(pairs))
         self.out = nn.Conv2d(widths[0], config.channels, 3, padding=1)
         side = config.size >> len(pairs)
+        self.image_discriminator = Discriminator(config.size, config.channels)
+        self.code_discriminator = Discriminator(side, config.code, CODE_WIDTHS)
+        self.gaussian = PlaceGaussian(2 * config.code, side**2 if config.image_score == "features" else 0)
         self.register_buffer("centre", torch.zeros(config.code, side, side))
         self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("deviation", torch.ones(3))
 
     def phases(self) -> tuple[Phase, ...]:
-        """Train everything on one loss."""
-        group = Group(("encoder", "bottom", "ups", "out"), self.config.learning_rate)
-        return (Phase("translation", (Turn("total", (group,), schedule=Cosine(0.1)),)),)
+        """Train the autoencoder, then the discriminators on what it left."""
+        rate, falling = self.config.learning_rate, Cosine(0.1)
+        turns = [Turn("total", (Group(("encoder", "bottom", "ups", "out"), rate),), schedule=falling)]
+        if self.config.adversarial_weight:
+            both = Group(("image_discriminator", "code_discriminator"), rate)
+            turns.append(Turn("discriminators", (both,), adam((0.5, 0.999)), falling))
+        return (Phase("translation", tuple(turns)),)
 
     def losses(self, x: Tensor, turn: str, step: Step) -> dict[str, Tensor]:
+        """Return the losses of a turn; the autoencoder's leaves its images and codes to the discriminators'."""
+        return self._translation_losses(x, step) if turn == "total" else self._discriminator_losses(step)
+
+    def _translation_losses(self, x: Tensor, step: Step) -> dict[str, Tensor]:
         """Return the losses of images, of all, and of codes, of those that are not corrupted."""
         c = self.config
         corrupted = torch.rand(len(x), device=x.device) < c.corrupted
         z, reconstruction, again = self._translate(torch.where(corrupted[:, None, None, None], corrupt(x, c.boxes), x))
         step["codes"] = z[~corrupted].detach()
         clean = (~corrupted).float() / (~corrupted).sum().clamp(min=1)
+        step["pairs"] = x, reconstruction.detach(), z.detach(), again.detach(), clean
         parts = self._parts(x, z, reconstruction, again)
         losses = {
             "reconstruction": (x - reconstruction).abs().mean(),
@@ -117,11 +143,25 @@ class Salad(Method):
             "consistency": (clean * parts[:, 1]).sum(),
             "centre": (clean * parts[:, 2]).sum(),
         }
-        weights = (1.0, c.structure_weight, c.consistency_weight, c.centre_weight)
+        weights = [1.0, c.structure_weight, c.consistency_weight, c.centre_weight]
+        if c.adversarial_weight:
+            losses["image_adversarial"] = F.softplus(-self.image_discriminator(reconstruction)).mean()
+            losses["code_adversarial"] = (clean * F.softplus(-self.code_discriminator(again))).sum()
+            weights += [c.adversarial_weight] * 2
         return {"total": torch.stack([w * v for w, v in zip(weights, losses.values(), strict=True)]).sum(), **losses}
+
+    def _discriminator_losses(self, step: Step) -> dict[str, Tensor]:
+        """Return the cross-entropies of telling originals from what was translated to and fro."""
+        x, reconstruction, z, again, clean = step["pairs"]
+        of_images = F.softplus(-self.image_discriminator(x)) + F.softplus(self.image_discriminator(reconstruction))
+        of_codes = F.softplus(-self.code_discriminator(z)) + F.softplus(self.code_discriminator(again))
+        images, codes = of_images.mean(), (clean * of_codes).sum()
+        return {"discriminators": images + codes, "image_discriminator": images, "code_discriminator": codes}
 
     def after_step(self, turn: str, step: Step, reduce: Reduce = ALONE) -> None:
         """Move the centre towards the codes of the batch."""
+        if turn != "total":
+            return
         codes = step["codes"]
         count, total = reduce.sum(codes.new_tensor(float(len(codes)))), reduce.sum(codes.sum(0))
         if count:
@@ -152,15 +192,26 @@ class Salad(Method):
         )
 
     def fit(self, batches: Iterable[Tensor], reduce: Reduce = ALONE) -> None:
-        """Measure mean and standard deviation of the score's parts."""
-        own = [self._parts(x, *self._translate(x)) for x in reduce.shard(batches)]
-        found = reduce.gather(torch.cat([self.mean[None][:0], *own]))
-        self.mean.copy_(found.mean(0))
-        self.deviation.copy_(found.std(0).clamp(min=1e-8))
+        """Measure mean and standard deviation of the score's parts, or the Gaussian of the two codes at each place."""
+        found, moments = [self.mean[None][:0]], self.gaussian.moments(torch.float64)
+        for x in reduce.shard(batches):
+            z, reconstruction, again = self._translate(x)
+            found.append(self._parts(x, z, reconstruction, again))
+            if self.config.image_score == "features":
+                moments.add(torch.cat([z - self.centre, again - z], 1))
+        parts = reduce.gather(torch.cat(found))
+        self.mean.copy_(parts.mean(0))
+        self.deviation.copy_(parts.std(0).clamp(min=1e-8))
+        if self.config.image_score == "features":
+            moments.reduce(reduce.sum)
+            self.gaussian.fit(moments, REGULARISATION)
 
     def forward(self, x: Tensor) -> Scores:
-        """Score by the sum of standardised parts, or by the map: the reconstruction's error."""
+        """Score by the sum of standardised parts, by the Gaussian, or by the map of the reconstruction's error."""
         z, reconstruction, again = self._translate(x)
+        if self.config.image_score == "features":
+            distance = self.gaussian(torch.cat([z - self.centre, again - z], 1))
+            return Scores(distance.mean((1, 2, 3)), enlarge(distance, self.config.size), reconstruction)
         heat = dissimilarity(x, reconstruction)
         if self.config.image_score != "sum":
             return Scores(pool(heat, self.config.image_score), heat, reconstruction)

@@ -85,13 +85,13 @@ def shrunk(covariance: Tensor, n: int) -> Tensor:
 class Moments:
     """Sums over normal images at each place, from which a Gaussian comes: how many, of features, of their products."""
 
-    def __init__(self, places: int, features: int, device: torch.device) -> None:
+    def __init__(self, places: int, features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         shapes: list[tuple[int, ...]] = [(), (places, features), (places, features, features)]
-        self.sums = [torch.zeros(shape, device=device) for shape in shapes]
+        self.sums = [torch.zeros(shape, device=device, dtype=dtype) for shape in shapes]
 
     def add(self, maps: Tensor) -> None:
         """Add feature maps (N, D, h, w)."""
-        rows = maps.flatten(2).permute(2, 0, 1)  # (P, N, D)
+        rows = maps.flatten(2).permute(2, 0, 1).to(self.sums[1].dtype)  # (P, N, D)
         self.sums[0] += rows.shape[1]
         self.sums[1] += rows.sum(1)
         with torch.autocast(maps.device.type, enabled=False):  # sums in bfloat16 would have no Cholesky factor
@@ -123,9 +123,9 @@ class PlaceGaussian(nn.Module):
         self.register_buffer("mean", torch.zeros(places, features))
         self.register_buffer("factor", torch.zeros(places, features, features))
 
-    def moments(self) -> Moments:
-        """Return sums to which nothing was added yet."""
-        return Moments(self.mean.shape[0], self.mean.shape[1], self.mean.device)
+    def moments(self, dtype: torch.dtype = torch.float32) -> Moments:
+        """Return sums to which nothing was added yet; float64 where features vary little about a large mean."""
+        return Moments(self.mean.shape[0], self.mean.shape[1], self.mean.device, dtype)
 
     def fit(self, moments: Moments, regularisation: float) -> None:
         """Take mean and covariance from sums over two images or more.
@@ -133,15 +133,17 @@ class PlaceGaussian(nn.Module):
         ``regularisation`` is the fraction of a place's mean variance that is added to the diagonal of its covariance.
         """
         count, total, outer = moments.sums
-        self.mean.copy_(total / count)
+        means = total / count
+        self.mean.copy_(means)
         for places in torch.split(torch.arange(len(outer), device=outer.device), 64):  # memory for a few at a time
-            mean = self.mean[places]
+            mean = means[places]
             covariance = (outer[places] - count * mean[:, :, None] * mean[:, None]) / (count - 1)
             diagonal = covariance.diagonal(dim1=1, dim2=2)
             diagonal += regularisation * diagonal.mean(1, keepdim=True).clamp_min(TINY)
             lower = torch.linalg.cholesky(covariance)
-            eye = torch.eye(mean.shape[1], device=mean.device)
-            self.factor[places] = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
+            eye = torch.eye(mean.shape[1], device=mean.device, dtype=mean.dtype)
+            inverse = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False)
+            self.factor[places] = inverse.to(self.factor)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return the distance at each place of maps (N, D, h, w) float32, (N, 1, h, w)."""

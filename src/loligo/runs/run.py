@@ -208,7 +208,8 @@ def _refuse_unfit(model: Method) -> None:
     """Raise ValueError where weights that were loaded cannot score."""
     if name := not_finite(model.state_dict()):
         raise ValueError(f"{name} is not finite")
-    if empty := [name for name in model.grown if not len(model.get_buffer(name))]:
+    buffers = dict(model.named_buffers())  # a parameter that grows may be let go once training ends
+    if empty := [name for name in model.grown if name in buffers and not len(buffers[name])]:
         raise ValueError(f"{empty[0]} has no rows")
 
 

@@ -152,9 +152,11 @@ class Loop:
         order = torch.randperm(len(self.data), generator=generator).numpy()
         others = self._abnormal_batches(generator)
         for number, indices in enumerate(np.array_split(order, self.steps)):
-            x, weight = self._share(self._augmented(self.data, indices, generator))
+            index = self._part(torch.from_numpy(indices))
+            x = self._place(self._part(self._augmented(self.data, indices, generator)))
+            step = next(others) | {"index": index.to(self.device)}
             clock = Clock(epoch.number * self.steps + number, epoch.of * self.steps, epoch.number, epoch.of)
-            for name, loss in self._step(epoch.phase, number, clock, x, weight, next(others)).items():
+            for name, loss in self._step(epoch.phase, number, clock, x, len(index) / len(indices), step).items():
                 totals[name].append(loss)
             bar.update()
             estimate.step()
@@ -181,7 +183,7 @@ class Loop:
             return
         order = np.resize(torch.randperm(len(self.abnormal), generator=generator).numpy(), len(self.data))
         for indices in np.array_split(order, self.steps):
-            yield {"abnormal": self._share(self._augmented(self.abnormal, indices, generator))[0]}
+            yield {"abnormal": self._place(self._part(self._augmented(self.abnormal, indices, generator)))}
 
     def _augmented(self, data: Dataset, indices: Any, generator: torch.Generator) -> Tensor:
         x = data.batch(indices)
@@ -192,10 +194,9 @@ class Loop:
             image = jitter(image, generator)
         return torch.cat([image, x[:, 1:]], 1)
 
-    def _share(self, x: Tensor) -> tuple[Tensor, float]:
-        """Return this process's part of a batch, and what fraction of it that is."""
-        part = torch.tensor_split(x, self.reduce.size)[self.reduce.rank]
-        return self._place(part), len(part) / len(x)
+    def _part(self, x: Tensor) -> Tensor:
+        """Return this process's part of what belongs to a batch's images."""
+        return torch.tensor_split(x, self.reduce.size)[self.reduce.rank]
 
     def _step(self, phase: int, number: int, clock: Clock, x: Tensor, weight: float, step: Step) -> dict[str, Tensor]:
         """Take each turn that is due; return all losses, detached, weighted by the process's part of the batch."""
