@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -193,8 +194,12 @@ class Calibration:
         return f"these images as a whole score {way} than the normal ones of the calibration: {why}"
 
     def save(self, path: Path) -> None:
-        """Write JSON; mean, std, threshold and its interval stand there for readers, and are computed again on load."""
-        values = {
+        """Write its `record` as JSON."""
+        write_json(self.record(), path)
+
+    def record(self) -> dict[str, Any]:
+        """Return what JSON holds of it; mean, std, threshold and its interval stand there for readers alone."""
+        return {
             "scores": self.scores.tolist(),
             "false_alarm_rate": self.false_alarm_rate,
             "typical_peak": self.typical_peak,
@@ -206,7 +211,6 @@ class Calibration:
             "threshold": self.threshold,
             "false_alarm_interval": self.interval,
         }
-        write_json(values, path)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -214,7 +218,14 @@ class Calibration:
         if not path.is_file():
             raise ValueError(f"{path} is missing: the training of this run was not finished; run it again")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls.recorded(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not a calibration ({one_line(error)}); train the run again") from error
+
+    @classmethod
+    def recorded(cls, values: Any) -> Calibration:
+        """Return the calibration of a `record`; ValueError where it is none."""
+        try:
             check_forms(values, FORMS)
             if not all(isinstance(score, (int, float)) for score in values["scores"]):
                 raise ValueError("not all scores are numbers")
@@ -226,8 +237,8 @@ class Calibration:
             if min(counts.values()) < 0:
                 raise ValueError(f"a count is below 0: {counts}")
             return replace(fitted, typical_peak=typical, map_scale=scale, **counts)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-            raise ValueError(f"{path} is not a calibration ({one_line(error)}); train the run again") from error
+        except (TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ValueError(str(error)) from error
 
 
 def q_values(p_values: npt.ArrayLike) -> Floats:

@@ -68,10 +68,10 @@ def measure(detector: Detector, data: Dataset) -> dict[str, Floats]:
     found: list[Floats] = []
     images, scores = [], []
     for _, x, part in detector.batches(data):
-        pixels = x[:, 0].double()
-        steps = (pixels[:, 1:] - pixels[:, :-1]).abs().mean((1, 2))
-        images.append(np.stack([pixels.mean((1, 2)), pixels.std((1, 2)), steps], axis=1))
-        scores.append(part.image.double().numpy())
+        pixels = x[:, 0].astype(np.float64)
+        steps = np.abs(pixels[:, 1:] - pixels[:, :-1]).mean((1, 2))
+        images.append(np.stack([pixels.mean((1, 2)), pixels.std((1, 2), ddof=1), steps], axis=1))
+        scores.append(part.image.astype(np.float64))
     rows = [np.bincount(data.row_of, column) / np.bincount(data.row_of) for column in np.concatenate(images).T]
     found = [detector.by_row(np.concatenate(scores), data), *rows]
     return {name: np.array([float(f"{x:.7g}") for x in values]) for name, values in zip(MEASURES, found, strict=True)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from loligo import methods
 from loligo.config import FALSE_ALARM_RATE as FALSE_ALARM_RATE
@@ -12,9 +12,11 @@ from loligo.config import HELD_OUT as HELD_OUT
 from loligo.config import OF_EPOCHS, PreprocessingConfig, TrainConfig, build, one_line, replaced
 from loligo.data.preprocessing import Preprocessing
 from loligo.methods.configs import MethodConfig, SliceConfig
-from loligo.methods.contract import Method
 from loligo.methods.declared import Options, defaults, one_pass
 from loligo.names import nearest
+
+if TYPE_CHECKING:
+    from loligo.methods.contract import Method
 
 CALIBRATED = ("false_alarm_rate", "held_out", "folds")
 """Settings of the calibration."""
