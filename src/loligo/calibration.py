@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
-from scipy.stats import beta, false_discovery_control, mannwhitneyu, norm
+from scipy.special import betaincinv, expit, ndtri
 
 from loligo.config import check_forms, one_line
 from loligo.files import write_json
@@ -146,10 +145,10 @@ class Calibration:
         n, found = len(self.scores), []
         slip = self.std * math.sqrt(1 / self.shifted_by + 1 / n) if self.shifted_by else 0.0
         for tail in ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2):
-            limit = self.threshold - float(norm.ppf(tail)) * slip
+            limit = self.threshold - float(ndtri(tail)) * slip
             more = int((self.scores >= limit).sum() - (self.scores >= self.threshold).sum())
             rank = min(max(self._rank + more, 1), n)
-            found.append(float(beta.ppf(tail, rank, n + 1 - rank)))
+            found.append(float(betaincinv(rank, n + 1 - rank, tail)))
         return found[0], found[1]
 
     @property
@@ -186,6 +185,8 @@ class Calibration:
         )
         if flagged > MOST * count:
             return f"{flagged} of {count} images are flagged, more than disease explains: {why}"
+        from scipy.stats import mannwhitneyu  # here: it imports slowly, and one prediction needs it not
+
         found = mannwhitneyu(values, self.scores)
         above = float(found.statistic) / (count * len(self.scores))
         if found.pvalue > SURE or 1 - APART < above < APART:
@@ -250,6 +251,8 @@ def q_values(p_values: npt.ArrayLike) -> Floats:
     al., "Testing for outliers with conformal p-values", Annals of Statistics 2023); that is the mean over calibrations,
     too. With n calibration normals and N images no q-value of a single hit falls below N / (n + 1).
     """
+    from scipy.stats import false_discovery_control
+
     found: Floats = np.asarray(false_discovery_control(np.asarray(p_values, np.float64), method="bh"), np.float64)
     return found
 

@@ -208,7 +208,7 @@ def test_exported_it_scores_the_same_or_it_says_truly_that_it_cannot(name: str, 
             export(run, tmp_path / "m.onnx")
         return
     onnx = export(run, tmp_path / "m.onnx")
-    files = formats.converted(onnx, tmp_path / "m.xml")
+    files = formats.converted(onnx, tmp_path / "v.xml")
     exported.write(files[0], run, detector.calibration, method.volume_score, files, {"precision": "float32"})
     images = [*radiographs(5, 90, 77), *radiographs(9, 61, 131), *swapped(radiographs(3, 64, 64)[:, None])[:, 0]]
     expected = detector.predict(images)

@@ -39,9 +39,9 @@ def outputs(graph: Graph) -> list[str]:
 def write(graph: Graph, path: Path, format: str, channels: int) -> list[Path]:
     """Write a graph to ``path``; return the files that this made. Raises ValueError where torch cannot export it."""
     names, size = outputs(graph), graph.size
-    n, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
     example = torch.zeros(3, channels, size + 3, size + 5), torch.ones(3)
-    shapes = {"pixels": {0: n, 2: height, 3: width}, "white": {0: n}}
+    free = {"pixels": {0: "batch", 2: "height", 3: "width"}, "white": {0: "batch"}}
+    shapes = {name: dict.fromkeys(sides, torch.export.Dim.DYNAMIC) for name, sides in free.items()}
     with _quiet():
         try:
             program = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
@@ -54,6 +54,7 @@ def write(graph: Graph, path: Path, format: str, channels: int) -> list[Path]:
         torch.onnx.export(
             program,
             f=plain,
+            dynamic_shapes=free,
             input_names=list(INPUTS),
             output_names=names,
             external_data=sum(p.nbytes for p in graph.state_dict().values()) > LARGEST,

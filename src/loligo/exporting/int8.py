@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 
 from loligo.data.dataset import Dataset
 from loligo.detector import Detector
+from loligo.runs.exported import beside
 from loligo.runs.run import Run
 from loligo.sessions import Session, library
 
@@ -63,22 +64,26 @@ def _at_hand(run: Run, detector: Detector, split: str) -> Dataset:
 
 
 def _write(path: Path, x: np.ndarray) -> None:
-    """Quantise what a file holds by images (N, C, S, S)."""
+    """Quantise what a file holds by images (N, C, S, S); products of matrices, such as distances, stay in float32."""
     nncf, openvino = library("nncf", "openvino"), library("openvino", "openvino")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     model = openvino.Core().read_model(path)
     model.reshape({"pixels": [-1, *x.shape[1:]], "white": [-1]})
     items = [{"pixels": one[None], "white": np.ones(1, np.float32)} for one in x]
-    exact = nncf.IgnoredScope(names=[node.get_friendly_name() for node in _preparing(model)])
+    exact = nncf.IgnoredScope(names=_preparing(model), types=["MatMul"], validate=False)
     quantised = nncf.quantize(model, nncf.Dataset(items), subset_size=len(items), ignored_scope=exact)
-    openvino.save_model(quantised, path, compress_to_fp16=False)
+    aside = beside(path, "_int8.xml")  # the file itself is still being read
+    openvino.save_model(quantised, aside, compress_to_fp16=False)
+    del model, quantised
+    for end in (".xml", ".bin"):
+        aside.with_suffix(end).replace(path.with_suffix(end))
 
 
-def _preparing(model: Any) -> list[Any]:
-    """Return the operations that prepare an image for the network."""
-    found = []
+def _preparing(model: Any) -> list[str]:
+    """Return the names of the operations that prepare an image for the network."""
+    names = []
     for node in model.get_ordered_ops():
-        found.append(node)
+        names.append(node.get_friendly_name())
         if node.get_type_name() == BEFORE:
-            return found
+            return names
     return []

@@ -30,8 +30,15 @@ LOCAL = ("contents", "recalibrated_from")
 """What a run says of its data that means nothing elsewhere."""
 FORMS: dict[str, type] = {
     **dict.fromkeys(("files", "run", "calibration"), dict),
-    **dict.fromkeys(("volume_score", "precision"), str),
+    "volume_score": str,
 }
+"""What a manifest holds."""
+RECORD: dict[str, type] = {
+    **dict.fromkeys(("method_config", "preprocessing", "data", "cost"), dict),
+    "method": str,
+    "false_alarm_rate": float,
+}
+"""What it holds of the run."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ def _parsed(path: Path, values: dict[str, Any]) -> Exported:
     run, volume_score = values["run"], values["volume_score"]
     if volume_score not in ("mean", "max"):
         raise ValueError(f"volume_score is {volume_score!r}; it must be mean or max")
-    check_forms(run, {"method": str, "method_config": dict, "preprocessing": dict, "false_alarm_rate": float})
+    check_forms(run, RECORD)
     own = {key: value for key, value in run["method_config"].items() if key in ("size", "position")}
     weights = {key: run[key] for key in (DIGEST,) if key in run}
     return Exported(
@@ -132,7 +139,7 @@ def _parsed(path: Path, values: dict[str, Any]) -> Exported:
             train=TrainConfig(),
             preprocessing=build(PreprocessingConfig, run["preprocessing"], "preprocessing"),
             false_alarm_rate=run["false_alarm_rate"],
-            about=checked_about({"data": run["data"], "cost": run["cost"], "precision": values["precision"]} | weights),
+            about=checked_about({"data": run["data"], "cost": run["cost"]} | weights),
         ),
         calibration=Calibration.recorded(values["calibration"]),
         reference=Reference.load(file) if REFERENCE in values["files"] and (file := beside(path, REFERENCE)) else None,
