@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loligo.api import evaluate, report, sheet, train
-    from loligo.detector import Detector
+    from loligo.detector import Detector, load
     from loligo.exporting import export
     from loligo.methods import list_methods
     from loligo.nn.precision import accelerate
     from loligo.recalibration import recalibrate
-    from loligo.score_files import load, score
+    from loligo.score_files import score
     from loligo.types import Image, Prediction
 
 __version__ = "0.1.0"
@@ -55,7 +55,7 @@ _HOMES = {
     "accelerate": "nn.precision",
     "export": "exporting",
     "list_methods": "methods",
-    "load": "score_files",
+    "load": "detector",
     "recalibrate": "recalibration",
     "score": "score_files",
 }

@@ -22,6 +22,7 @@ from loligo.data.decode import shared_spacing
 from loligo.data.places import AS_NAMED, Layout
 from loligo.data.reference import Reference
 from loligo.detector import Detector, part_held_out
+from loligo.detector import load as load
 from loligo.evaluation import protocols
 from loligo.evaluation.results import append
 from loligo.files import as_list
@@ -37,7 +38,6 @@ from loligo.runs.run import Run
 from loligo.runs.scores import ScoreFolder
 from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings, misplaced
 from loligo.score_files import Paths, listing, refuse_arrays
-from loligo.score_files import load as load
 from loligo.score_files import score as score
 from loligo.training import images, loop, processes
 from loligo.training.cost import cost

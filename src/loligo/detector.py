@@ -25,7 +25,7 @@ from loligo.data.arrays import Given, from_images
 from loligo.data.dataset import Dataset
 from loligo.data.preprocessing import Preprocessing
 from loligo.data.reference import Reference
-from loligo.io import regions
+from loligo.io import planes, regions
 from loligo.runs import exported
 from loligo.runs.run import Run
 from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings
@@ -96,7 +96,7 @@ class Detector:
             raise ValueError(f"device is {device!r}; an exported model such as {path} is computed on cpu (or auto)")
         found = exported.read(path)
         return cls(
-            Session.open(path, found.channels, found.run.method_config.size, found.volume_score),
+            Session.open(path, found.run.method_config, found.volume_score, found.slice_filter),
             found.run,
             found.run.preprocess(),
             calibration=found.calibration if false_alarm_rate is None else found.calibration.at(false_alarm_rate),
@@ -330,17 +330,18 @@ class Detector:
                 if data.counts is None:
                     yield score, _first(heat), _first(reconstruction)
                 else:
-                    yield score, None if heat is None else self._pooled(heat[:, 0]), None
+                    yield score, None if heat is None else self._across(heat[:, 0]), None
                 row, first = row + 1, first + counts[row]
 
-    def _pooled(self, maps: Floats) -> Floats:
-        """Return a volume's map by those of its slices (N, H, W)."""
-        if isinstance(self.method, Session):
-            return maps
-        import torch
+    def _across(self, maps: Floats) -> Floats:
+        """Return a volume's map (N, H, W) by those of its slices, one after another."""
+        sides = self.method.slice_filter
+        return planes.smoothed(maps, *sides) if sides else maps
 
-        pooled: Floats = self.method.pool(torch.from_numpy(maps)).numpy()
-        return pooled
+
+def load(run: str | Path | Run, device: str = "auto", false_alarm_rate: float | None = None) -> Detector:
+    """Return the detector of a run folder or an exported model, as `Detector.load` does."""
+    return Detector.load(run, device, false_alarm_rate)
 
 
 class _Waiting:

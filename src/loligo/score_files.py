@@ -1,4 +1,4 @@
-"""The verbs that an exported model takes as a run does, without torch: load it, and score files with it."""
+"""Score a folder, files or a manifest with a run, or with an exported model and without torch."""
 
 from __future__ import annotations
 
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 
 Paths = str | Path | Sequence[str | Path]
 log = logging.getLogger(__name__)
-
-
-def load(run: str | Path | Run, device: str = "auto", false_alarm_rate: float | None = None) -> Detector:
-    """Return the detector of a run folder or an exported model, as `Detector.load` does."""
-    return Detector.load(run, device, false_alarm_rate)
 
 
 def score(

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from loligo.methods.configs import MethodConfig
 from loligo.types import Floats, Scored
 
 Compute = Callable[[dict[str, Floats]], dict[str, Floats]]
@@ -30,21 +31,28 @@ class Session:
     compute: Compute
     volume_score: Literal["mean", "max"] = "mean"
     """See `Method.volume_score`."""
+    slice_filter: tuple[int, int] | None = None
+    """See `Method.slice_filter`."""
 
     @classmethod
-    def open(cls, path: Path, channels: int, size: int, volume_score: Literal["mean", "max"] = "mean") -> Self:
-        """Make ready to compute a file, .onnx or .xml, for images of one size; it has as many threads as
-        ``$OMP_NUM_THREADS`` says.
+    def open(
+        cls,
+        path: Path,
+        config: MethodConfig,
+        volume_score: Literal["mean", "max"] = "mean",
+        slice_filter: tuple[int, int] | None = None,
+    ) -> Self:
+        """Make ready to compute a file, .onnx or .xml, for images of the config's size, in ``$OMP_NUM_THREADS`` threads.
 
         Raises ValueError, which names the file, where it is no such graph; ImportError, which says what to install.
         """
         try:
-            compute = (_onnx if path.suffix == ".onnx" else _openvino)(path, channels, size)
+            compute = (_onnx if path.suffix == ".onnx" else _openvino)(path, config.channels, config.size)
         except ImportError:
             raise
         except Exception as error:  # each library has errors of its own
             raise ValueError(f"{path} cannot be computed here: {str(error).strip().splitlines()[0]}") from error
-        return cls(path, compute, volume_score)
+        return cls(path, compute, volume_score, slice_filter)
 
     def __call__(self, x: Floats) -> Scored:
         """Score a batch; results are float32."""

@@ -209,7 +209,7 @@ def test_exported_it_scores_the_same_or_it_says_truly_that_it_cannot(name: str, 
         return
     onnx = export(run, tmp_path / "m.onnx")
     files = formats.converted(onnx, tmp_path / "v.xml")
-    exported.write(files[0], run, detector.calibration, method.volume_score, files, {"precision": "float32"})
+    exported.write(files[0], run, detector.calibration, method, files, {"precision": "float32"})
     images = [*radiographs(5, 90, 77), *radiographs(9, 61, 131), *swapped(radiographs(3, 64, 64)[:, None])[:, 0]]
     expected = detector.predict(images)
     for path, batch in ((onnx, 1), (onnx, 3), (onnx, 16), (files[0], 3)):
@@ -252,7 +252,7 @@ def raw(path: Path, pixels: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, inputs), strict=True))
     model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = model(inputs)
-    return {one.any_name: found[one] for one in model.outputs}
+    return {name: found[one] for one in model.outputs for name in one.names}
 
 
 def test_the_registry_says_what_its_default_options_say_of_export(name: str) -> None:

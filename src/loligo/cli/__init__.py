@@ -133,13 +133,11 @@ def score(argv: list[str]) -> None:
     if given.dicom_objects and not given.dicom:
         fail("--dicom_objects says what to write, not where; name a folder with --dicom")
     kinds = [kind for words in given.dicom_objects or [] for kind in words.split(",") if kind]
-    from loligo import accelerate, score_files
+    from loligo import score_files
     from loligo.runs.exported import is_model
 
-    if exported := is_model(given.run):
-        check_paths([given.run])
-    else:
-        accelerate()
+    if not (exported := is_model(given.run)):  # torch, which an exported model does without
+        _api()
     table = score_files.score(
         given.run,
         data_of(given.paths) if given.paths else None,

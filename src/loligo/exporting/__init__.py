@@ -44,9 +44,11 @@ def export(run: Run | str | Path, out: str | Path, format: Format | None = None,
         raise ValueError(f"int8 is made by OpenVINO; name a file .xml, not {out.name}")
     formats.need(format, int8)
     method = run.model()
-    _refuse(run, method)
+    if method.not_exportable:
+        raise ValueError(f"{run.method} cannot be exported: {method.not_exportable}")
     detector = _in_float32(run, method)
-    graph = Graph(method.freeze(), run.preprocessing.aspect, None if run.spacing else detector.calibration)
+    of_volumes = bool(run.spacing) or (detector.reference is not None and len(detector.reference.extents) > 0)
+    graph = Graph(method.freeze(), run.preprocessing.aspect, None if of_volumes else detector.calibration)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as folder:
         made = Path(folder) / out.name
@@ -60,7 +62,7 @@ def export(run: Run | str | Path, out: str | Path, format: Format | None = None,
             files.append(exported.beside(made, exported.REFERENCE))
             detector.reference.save(files[-1])
         more = {"format": format, "precision": "int8" if int8 else "float32", **formats.about(graph), **found}
-        exported.write(made, run, detector.calibration, method.volume_score, files, more)
+        exported.write(made, run, detector.calibration, method, files, more)
         if not int8:
             _check(detector, made, _images(run, detector), graph)
         write_text(card.text(run, detector.calibration, out, more), exported.beside(made, exported.CARD))
@@ -82,15 +84,6 @@ def _format(out: Path, format: str | None) -> Format:
         if (taken := exported.beside(out, end)).exists():
             raise ValueError(f"{taken} is there already, and nothing is written over; choose another name")
     return endings[out.suffix]
-
-
-def _refuse(run: Run, method: Method) -> None:
-    """Raise ValueError where a graph would not do what the method does."""
-    why = method.not_exportable
-    if run.spacing and type(method).pool is not Method.pool:
-        why = why or "its map of a volume is smoothed across slices, which a graph of single slices is not"
-    if why:
-        raise ValueError(f"{run.method} cannot be exported: {why}")
 
 
 def _in_float32(run: Run, method: Method) -> Detector:

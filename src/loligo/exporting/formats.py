@@ -42,7 +42,7 @@ def write(graph: Graph, path: Path, format: str, channels: int) -> list[Path]:
     example = torch.zeros(3, channels, size + 3, size + 5), torch.ones(3)
     free = {"pixels": {0: "batch", 2: "height", 3: "width"}, "white": {0: "batch"}}
     shapes = {name: dict.fromkeys(sides, torch.export.Dim.DYNAMIC) for name, sides in free.items()}
-    with _quiet():
+    with quiet():
         try:
             program = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
         except Exception as error:  # torch has many
@@ -121,8 +121,8 @@ def about(graph: Graph) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
-    """Keep what torch says of its own export from the user, who can do nothing about it."""
+def quiet() -> Any:
+    """Keep what libraries say of their own work from the user, who can do nothing about it."""
     before = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -7,7 +7,6 @@ flagged that was not: `RANKS` and `FLAGS`.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from scipy.stats import spearmanr
 
 from loligo.data.dataset import Dataset
 from loligo.detector import Detector
+from loligo.exporting.formats import quiet
 from loligo.runs.exported import beside
 from loligo.runs.run import Run
 from loligo.sessions import Session, library
@@ -39,7 +39,7 @@ def quantise(path: Path, detector: Detector, run: Run) -> tuple[Detector, dict[s
     train, normals = (_at_hand(run, detector, split) for split in ("train", "calibration"))
     x = train.images(np.linspace(0, len(train) - 1, min(MEASURED, len(train))).round().astype(int))
     _write(path, x)
-    session = Session.open(path, x.shape[1], x.shape[2], detector.method.volume_score)
+    session = Session.open(path, run.method_config)
     small = Detector(session, run, detector.preprocessing, reference=detector.reference)
     small = small.with_calibration(small.calibrate(normals, detector.calibration.false_alarm_rate))
     before, after = (one.scores(normals.distinct()) for one in (detector, small))
@@ -66,12 +66,12 @@ def _at_hand(run: Run, detector: Detector, split: str) -> Dataset:
 def _write(path: Path, x: np.ndarray) -> None:
     """Quantise what a file holds by images (N, C, S, S); products of matrices, such as distances, stay in float32."""
     nncf, openvino = library("nncf", "openvino"), library("openvino", "openvino")
-    logging.getLogger("nncf").setLevel(logging.ERROR)
     model = openvino.Core().read_model(path)
     model.reshape({"pixels": [-1, *x.shape[1:]], "white": [-1]})
     items = [{"pixels": one[None], "white": np.ones(1, np.float32)} for one in x]
     exact = nncf.IgnoredScope(names=_preparing(model), types=["MatMul"], validate=False)
-    quantised = nncf.quantize(model, nncf.Dataset(items), subset_size=len(items), ignored_scope=exact)
+    with quiet():
+        quantised = nncf.quantize(model, nncf.Dataset(items), subset_size=len(items), ignored_scope=exact)
     aside = beside(path, "_int8.xml")  # the file itself is still being read
     openvino.save_model(quantised, aside, compress_to_fp16=False)
     del model, quantised

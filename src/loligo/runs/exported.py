@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from loligo import NOTICE, __version__
 from loligo.calibration import Calibration
@@ -19,6 +19,9 @@ from loligo.files import write_json
 from loligo.methods.configs import SliceConfig
 from loligo.runs import tables
 from loligo.runs.run import DIGEST, Run, checked_about, digest
+
+if TYPE_CHECKING:
+    from loligo.methods.contract import Method
 
 SUFFIXES = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "torch": (".pt2",)}
 """Of the files of a format; the first is the one to name."""
@@ -31,6 +34,7 @@ LOCAL = ("contents", "recalibrated_from")
 FORMS: dict[str, type] = {
     **dict.fromkeys(("files", "run", "calibration"), dict),
     "volume_score": str,
+    "slice_filter": list,
 }
 """What a manifest holds."""
 RECORD: dict[str, type] = {
@@ -51,11 +55,9 @@ class Exported:
     reference: Reference | None
     """What is remembered of the training images; None where that is not known."""
     volume_score: Literal["mean", "max"]
-
-    @property
-    def channels(self) -> int:
-        """Channels of the images that it sees."""
-        return self.run.method_config.channels
+    """See `Method.volume_score`."""
+    slice_filter: tuple[int, int] | None
+    """See `Method.slice_filter`."""
 
 
 def is_model(path: str | Path) -> bool:
@@ -69,9 +71,9 @@ def beside(path: Path, suffix: str) -> Path:
 
 
 def write(
-    path: Path, run: Run, calibration: Calibration, volume_score: str, files: list[Path], more: dict[str, Any]
+    path: Path, run: Run, calibration: Calibration, method: Method, files: list[Path], more: dict[str, Any]
 ) -> None:
-    """Write the manifest of a model at ``path``, whose other ``files`` are there; ``more`` is for readers."""
+    """Write the manifest of a model of a method at ``path``, whose other ``files`` are there; ``more`` is for readers."""
     record = run.record()
     record["data"] = {key: value for key, value in record["data"].items() if key not in LOCAL}
     values = {
@@ -80,7 +82,8 @@ def write(
         "files": {file.name.removeprefix(path.stem): digest(file) for file in files},
         "run": record,
         "calibration": calibration.record(),
-        "volume_score": volume_score,
+        "volume_score": method.volume_score,
+        "slice_filter": list(method.slice_filter or ()),
         **more,
     }
     write_json(values, beside(path, MANIFEST), indent=2)
@@ -125,9 +128,11 @@ def _check_files(path: Path, digests: dict[str, Any]) -> None:
 
 def _parsed(path: Path, values: dict[str, Any]) -> Exported:
     """Make the parts; of the method's options those that scoring depends on, whatever version wrote the others."""
-    run, volume_score = values["run"], values["volume_score"]
+    run, volume_score, sides = values["run"], values["volume_score"], values["slice_filter"]
     if volume_score not in ("mean", "max"):
         raise ValueError(f"volume_score is {volume_score!r}; it must be mean or max")
+    if sides and not (len(sides) == 2 and all(side in range(1, 100, 2) for side in sides)):
+        raise ValueError(f"slice_filter is {sides}; it must be empty, or two odd numbers below 100")
     check_forms(run, RECORD)
     own = {key: value for key, value in run["method_config"].items() if key in ("size", "position")}
     weights = {key: run[key] for key in (DIGEST,) if key in run}
@@ -144,4 +149,5 @@ def _parsed(path: Path, values: dict[str, Any]) -> Exported:
         calibration=Calibration.recorded(values["calibration"]),
         reference=Reference.load(file) if REFERENCE in values["files"] and (file := beside(path, REFERENCE)) else None,
         volume_score=volume_score,
+        slice_filter=(sides[0], sides[1]) if sides else None,
     )
