@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -246,3 +249,15 @@ def test_int8_is_kept_where_it_ranks_and_flags_alike_and_else_refused(
     with pytest.raises(ValueError, match="ae in int8 is not equal enough: over 24 calibration images the ranks"):
         loligo.export(run, tmp_path / "other.xml", int8=True)
     assert not list(tmp_path.glob("other*")) and not list(tmp_path.glob(".export*"))
+
+
+def test_the_thin_distribution_takes_no_torch_and_all_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: dict[str, Any] = {}
+    monkeypatch.chdir(SRC.parent / "packaging" / "onnx")
+    monkeypatch.setattr("setuptools.setup", lambda **given: said.update(given))
+    runpy.run_path("setup.py")
+    needs = {re.split(r"\W", need.replace("-", "_"))[0] for need in said["install_requires"]}
+    assert {"numpy", "pandas", "pillow", "pydicom", "onnxruntime"} <= needs
+    assert not needs & {"torch", "vector_quantize_pytorch", "onnx", "onnxscript"}
+    assert {"loligo", "loligo.io", "loligo.runs", "loligo.cli"} <= set(said["packages"])
+    assert said["version"] == loligo.__version__

@@ -42,7 +42,7 @@ class Session:
         volume_score: Literal["mean", "max"] = "mean",
         slice_filter: tuple[int, int] | None = None,
     ) -> Self:
-        """Make ready to compute a file, .onnx or .xml, for images of the config's size, in ``$OMP_NUM_THREADS`` threads.
+        """Make ready to compute a file, .onnx or .xml, by images of the config's size; in ``$OMP_NUM_THREADS`` threads.
 
         Raises ValueError, which names the file, where it is no such graph; ImportError, which says what to install.
         """

@@ -64,7 +64,7 @@ def export(run: Run | str | Path, out: str | Path, format: Format | None = None,
         more = {"format": format, "precision": "int8" if int8 else "float32", **formats.about(graph), **found}
         exported.write(made, run, detector.calibration, method, files, more)
         if not int8:
-            _check(detector, made, _images(run, detector), graph)
+            _check(detector, made, _images(run, detector))
         write_text(card.text(run, detector.calibration, out, more), exported.beside(made, exported.CARD))
         for file in [*files, *(exported.beside(made, end) for end in (exported.CARD, exported.MANIFEST))]:
             shutil.move(file, out.parent / file.name)
@@ -116,7 +116,7 @@ def _images(run: Run, detector: Detector) -> Floats:
     return np.concatenate([noise, np.zeros((COMPARED, channels - 1, size, size), np.float32)], 1)
 
 
-def _check(detector: Detector, made: Path, x: Floats, graph: Graph) -> None:
+def _check(detector: Detector, made: Path, x: Floats) -> None:
     """Raise ValueError where what was written scores otherwise than the checkpoint."""
     compute = formats.in_torch(made) if made.suffix == ".pt2" else Detector.load(made).score
     expected, found = detector.score(x), compute(x)

@@ -73,7 +73,7 @@ def beside(path: Path, suffix: str) -> Path:
 def write(
     path: Path, run: Run, calibration: Calibration, method: Method, files: list[Path], more: dict[str, Any]
 ) -> None:
-    """Write the manifest of a model of a method at ``path``, whose other ``files`` are there; ``more`` is for readers."""
+    """Write the manifest of a method at ``path``, whose other ``files`` are there; ``more`` is for readers."""
     record = run.record()
     record["data"] = {key: value for key, value in record["data"].items() if key not in LOCAL}
     values = {
