@@ -4,10 +4,11 @@ An ImageNet-pretrained backbone describes each place of an image. A *density* co
 normal images, as in PaDiM, and one of findings. A *head*, a small convolutional network, predicts what part of a place
 a finding covers. Both learn from normal images with simulated findings (`loligo.data.findings`), and the same random
 changes of acquisition (`loligo.data.acquisition`) are applied to normal images and to those with a finding: so they
-tell findings from exposure, blur, noise and position. Features are first brought to mean 0 and deviation 1 over the
-places of each image: another scanner or another patient changes all places alike, a finding some.
+tell findings from exposure, blur, noise and position. The backbone sees pixels by their ranks in the image (histogram
+equalisation), so that no monotone curve of intensity matters. Features are then brought to mean 0 and deviation 1 over
+the places of each image: another scanner or another patient changes all places alike, a finding some.
 
-With features f(p) at place p, whitened over all normal images to z(p):
+With features f(p) at place p of the equalised image, whitened over all normal images to z(p):
 
     features     u(p) = (z(p) - mean_q z(q)) / (std_q z(q) + 0.1)
     head         h(p) = g(u)(p), a logit, trained by cross-entropy against the part of p that a finding covers
@@ -39,6 +40,7 @@ from loligo.methods.configs import STAGES, BackboneConfig
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine, adamw
 from loligo.nn.density import Moments
+from loligo.nn.equalise import equalised
 from loligo.nn.heat import enlarge
 from loligo.nn.ratio import Covered, LikelihoodRatio
 from loligo.nn.whitening import Whitening
@@ -151,8 +153,8 @@ class Duet(Method):
         return (Phase("findings", (Turn("findings", (group,), optimiser, Cosine(0.0, by_step=True)),)),)
 
     def _features(self, x: Tensor, backbone: Extractor) -> Tensor:
-        """Return the features of all stages at each place, (N, C, h, w) float32."""
-        return torch.cat([F.adaptive_avg_pool2d(m.float(), self.side) for m in backbone(x)], 1)
+        """Return the features of all stages at each place of equalised images, (N, C, h, w) float32."""
+        return torch.cat([F.adaptive_avg_pool2d(m.float(), self.side) for m in backbone(equalised(x))], 1)
 
     def _described(self, x: Tensor, backbone: Extractor) -> Tensor:
         """Return features (N, D, h, w) float32, whitened over normals, then standardised over an image's places."""
