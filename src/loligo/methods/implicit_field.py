@@ -113,7 +113,7 @@ class Field(nn.Module):
 
     def find(self, target: Tensor, coordinates: Tensor, steps: int) -> Tensor:
         """Return codes (N, D) that decode to classes (N, P) at coordinates (P, 2)."""
-        z = self.log_steps.new_zeros(len(target), len(self.log_steps))
+        z = self.log_steps.new_zeros(target.shape[0], len(self.log_steps))
         for _ in range(steps):
             z = z - self.log_steps.exp() * self.gradient(z, target, coordinates)
         return z
@@ -166,7 +166,8 @@ class ImplicitField(Method):
 
     def forward(self, x: Tensor) -> Scores:
         """Score by the negative log-likelihood of what is seen, given the normal image that is most like it."""
-        found = [self._restore(image) for image in torch.split(x, 1)]  # one by one: hidden layers are large
+        parts = [x] if torch.compiler.is_compiling() else torch.split(x, 1)  # one by one: hidden layers are large
+        found = [self._restore(part) for part in parts]
         nats, reconstruction = (torch.cat(parts) for parts in zip(*found, strict=True))
         heat = smooth(nats, 3, self.config.mean_filter_size)
         return Scores(pool(heat, self.config.image_score), heat, reconstruction)
