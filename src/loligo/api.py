@@ -37,7 +37,8 @@ from loligo.runs import scores
 from loligo.runs.run import Run
 from loligo.runs.scores import ScoreFolder
 from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings, misplaced
-from loligo.score_files import Paths, listing, refuse_arrays
+from loligo.score_files import Paths as Paths
+from loligo.score_files import listing, refuse_arrays
 from loligo.score_files import score as score
 from loligo.training import images, loop, processes
 from loligo.training.cost import cost
