@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from loligo.methods.configs import MethodConfig
 from loligo.types import Floats, Scored
+
+if TYPE_CHECKING:
+    from loligo.methods.configs import MethodConfig
 
 Compute = Callable[[dict[str, Floats]], dict[str, Floats]]
 """Takes inputs and returns outputs, by name."""
