@@ -27,6 +27,10 @@ class Graph(nn.Module):
         self.method, self.pad, self.size, self.calibration = method, aspect == "pad", method.config.size, calibration
         if calibration:
             self.register_buffer("scores", torch.tensor(calibration.scores))
+        for part in method.modules():
+            if hasattr(part, "pos_embed") and hasattr(part, "set_input_size"):  # OpenVINO would interpolate otherwise
+                part.set_input_size(img_size=(self.size, self.size))
+        self.requires_grad_(False)
 
     def forward(self, pixels: Tensor, white: Tensor) -> dict[str, Tensor]:
         """Score ``pixels`` (N, C, H, W) float32, of which ``white`` (N,) float32 is each image's value of white."""
