@@ -69,7 +69,8 @@ class Memory(nn.Module):
         with torch.autocast(query.device.type, enabled=False):  # bfloat16 ties slots, so that not k of them are kept
             similarity = query.transpose(0, 1).float() @ self.slots.float().mT  # (L, N, D) @ (L, D, m)
         weights = shrink(similarity, self.shrinkage, self.k, strict=self.strict)
-        if self.shrinkage == "gumbel" and not (self.training and torch.is_grad_enabled()):
+        few = self.shrinkage == "gumbel" and not (self.training and torch.is_grad_enabled())
+        if few and not torch.compiler.is_compiling():  # ONNX has but loops for it
             read = self._read_kept(weights).to(query.dtype)
         else:
             read = weights.to(query.dtype) @ self.slots.to(query.dtype)  # (L, N, m) @ (L, m, D)
