@@ -50,30 +50,37 @@ def write(graph: Graph, path: Path, format: str, channels: int) -> list[Path]:
         if format == "torch":
             torch.export.save(program, path)
             return [path]
-        plain = path if format == "onnx" else beside(path, ".onnx")
+        onnx = path if format == "onnx" else beside(path, ".onnx")
         torch.onnx.export(
             program,
-            f=plain,
+            f=onnx,
             dynamic_shapes=free,
             input_names=list(INPUTS),
             output_names=names,
             external_data=sum(p.nbytes for p in graph.state_dict().values()) > LARGEST,
             verbose=False,
         )
-    if beside(plain, ".onnx.data").exists():
+    if beside(onnx, ".onnx.data").exists():
         raise ValueError(f"its weights take more than {LARGEST:,} bytes, which one ONNX file cannot hold")
     if format == "onnx":
         return [path]
-    files = converted(plain, path)
-    plain.unlink()
+    files = converted(onnx, path)
+    onnx.unlink()
     return files
 
 
-def converted(plain: Path, path: Path) -> list[Path]:
+def converted(onnx: Path, path: Path) -> list[Path]:
     """Write a file of ONNX as one of OpenVINO; return the files that this made."""
     openvino = library("openvino", "openvino")
-    openvino.save_model(openvino.convert_model(plain), path, compress_to_fp16=False)
+    openvino.save_model(openvino.convert_model(onnx), path, compress_to_fp16=False)
     return [path, beside(path, ".bin")]
+
+
+def plain(graph: Graph, x: Floats) -> Floats:
+    """Return the scores (N,) of images by a graph that is not exported."""
+    with torch.no_grad():
+        found: Floats = graph(torch.from_numpy(x), torch.ones(len(x)))["score"].numpy()
+    return found
 
 
 def in_torch(path: Path) -> Callable[[Floats], Scored]:
