@@ -20,6 +20,9 @@ from loligo.files import write_text
 from loligo.reports.benchmark import page, words
 
 Row = dict[str, Any]
+ZHANGLAB = ("benchmark_zhanglab", "benchmark_zhanglab_more")
+DIGIT_ANATOMY = ("benchmark_digit_anatomy_more", "benchmark_digit_anatomy")
+"""Folders of the benchmarks of all methods on a data set; a method of several counts in the first."""
 HEAD = f"""# Results
 
 Written by `python -m experiments.tables --out docs/results.md` from `experiments/results/`; what they mean is in
@@ -70,7 +73,7 @@ def zhanglab() -> str:
     """Return all methods on ZhangLab beside their published figures."""
     known = page.published().query("dataset == 'zhanglab'")
     papers = known[["method", "auc", "ours"]].rename(columns={"auc": "published"})
-    rows = benchmark("benchmark_zhanglab", "benchmark_zhanglab_more").merge(papers, on="method", how="left")
+    rows = benchmark(*ZHANGLAB).merge(papers, on="method", how="left")
     return table(
         rows,
         Method="method",
@@ -87,7 +90,7 @@ def zhanglab() -> str:
 
 def digit_anatomy() -> str:
     """Return all methods on DigitAnatomy of MNIST's digits, by kind of anomaly and by pixel."""
-    rows = benchmark("benchmark_digit_anatomy_more", "benchmark_digit_anatomy")
+    rows = benchmark(*DIGIT_ANATOMY)
     kinds = {k.capitalize(): lambda r, k=k: number(r[f"kind_{k}"]) for k in ("disorder", "flipped", "missing", "novel")}
     return table(
         rows,

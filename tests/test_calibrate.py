@@ -17,6 +17,18 @@ def test_p_values_count_normals_at_or_above() -> None:
     np.testing.assert_allclose(calibration.p_value([0, 2, 2.5, 3, 9]), [1, 4 / 5, 2 / 5, 2 / 5, 1 / 5])
 
 
+def test_p_values_are_those_of_nonconform() -> None:
+    nonconform = pytest.importorskip("nonconform", reason="nonconform, which needs Python 3.12, is not installed")
+    random = np.random.default_rng(0)
+    for count in (1, 9, 37, 500):
+        for normals, scores in (
+            (random.normal(size=count), random.normal(1, 1, 200)),
+            (random.integers(0, 6, count).astype(float), np.arange(-1.0, 8.0)),  # ties
+        ):
+            expected = nonconform.Empirical().compute_p_values(scores, normals)
+            np.testing.assert_allclose(Calibration.fit(normals).p_value(scores), expected, rtol=1e-12)
+
+
 def test_anomaly_score_is_one_minus_the_sigmoid_of_the_papers_discriminator() -> None:
     logits = np.array([0.3, -2.0, 1.5])
     calibration = Calibration.fit(-logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from loligo.data import cache
 from loligo.data.preprocessing import Preprocessing
 from loligo.detector import Detector
 from loligo.io import nifti
+from loligo.recalibration import recalibrate
 from loligo.runs.run import Run
 
 SECRETS = (NAME, PATIENT, ROOT, "PLANTED", "19531224")
@@ -36,6 +38,7 @@ def normals(folder: Path, count: int = 24) -> None:
         tags = {"PatientID": f"{PATIENT}{i // 2}", "PatientBirthDate": "19531224", "ViewPosition": "PA"}
         tags |= {"WindowCenter": [2048, 1000], "WindowWidth": [4096, 500], "StudyDescription": NAME}
         tags |= {"PhotometricInterpretation": "MONOCHROME1"} if i % 2 else {}
+        tags |= {"PatientAge": f"{20 + 2 * i:03d}Y", "BodyPartExamined": "CHEST"}
         image = stored(i)
         write(folder / f"site{i % 2}" / f"IM{i}", 4095 - image if i % 2 else image, **tags)
 
@@ -49,6 +52,12 @@ def others(folder: Path) -> None:
     series(folder / "ct", np.zeros((3, 8, 8), np.int16))
     series(folder / "scout", np.zeros((1, 8, 8), np.int16), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+
+
+def cut(folder: Path) -> None:
+    """Write a file whose header says more than any other's, and that has half of its pixels."""
+    whole = write(folder / "cut", stored(0), ViewPosition="LL", PatientAge="090Y").read_bytes()
+    (folder / "cut").write_bytes(whole[:-960])
 
 
 REASONS = {
@@ -70,6 +79,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(place: Path) -> Run:
     normals(place / "in")
     others(place / "in")
+    cut(place / "in")
     return api.train("gaussian", place / "in", place / "run", preset="tiny", preprocessing={"voi": 1})
 
 
@@ -82,13 +92,17 @@ def rejected(path: Path, root: Path) -> dict[str, str]:
 
 def test_a_mixed_folder_trains_on_its_radiographs_alone(run: Run, place: Path) -> None:
     found = rejected(run.files.rejected, place / "in")
+    assert found.pop("cut") == "is cut short: it holds 960 of 1,920 bytes of pixels"
     assert found.keys() == REASONS.keys()
     assert all(REASONS[name] in why and "allowed" in why for name, why in found.items())
     table = run.manifest()
+    table = table[~table["path"].str.endswith("cut")]  # whose pixels nobody had read then
     assert len(table) == 24 and table["patient"].nunique() == 12 and set(table["view"]) == {"PA"}
     assert (table.groupby("patient")["split"].nunique() == 1).all()
     config = yaml.safe_load(run.files.config.read_text())
     assert config["preprocessing"]["voi"] == 1 and config["data"]["modalities"] == ["CR", "DX"]
+    rules = {"views": ["PA"], "body_parts": ["CHEST"], "ages": [20, 66]}
+    assert rules.items() <= config["data"].items()
 
 
 def test_what_a_run_is_given_later_must_be_of_its_modality(run: Run, place: Path, tmp_path: Path) -> None:
@@ -106,6 +120,63 @@ def test_what_a_run_is_given_later_must_be_of_its_modality(run: Run, place: Path
         Detector.load(run).predict([new / "mammogram"])
     with pytest.raises(ValueError, match=r"mammogram: its Modality \(0008,0060\) is MG; CR and DX"):
         api.sheet(run, new / "mammogram", tmp_path / "a.html")
+
+
+ODD = {
+    "lateral": ({"ViewPosition": "LL"}, "lateral view: its View Position (0018,5101) is LL; PA is allowed"),
+    "child": ({"PatientAge": "003Y"}, "patient of another age: its Patient's Age (0010,1010) is 3 years; 16 to 80 are"),
+    "knee": ({"BodyPartExamined": "KNEE"}, "another part of the body: its Body Part Examined (0018,0015) is KNEE"),
+}
+
+
+def test_what_a_header_says_and_no_training_image_did_is_not_scored(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new"
+    write(new / "same", stored(93), ViewPosition="PA", PatientAge="066Y", BodyPartExamined="CHEST")
+    write(new / "bare", stored(94))
+    for name, (tags, _) in ODD.items():
+        write(new / name, stored(90), **tags)
+    main(["score", str(run.folder), str(new), "--out", str(tmp_path / "out")])
+    assert "2 images" in capsys.readouterr().out
+    found = rejected(tmp_path / "out" / "rejected.csv", new)
+    assert found.keys() == ODD.keys()
+    assert all(found[name].startswith(f"not scored: {why}") for name, (_, why) in ODD.items())
+    table = pd.read_csv(tmp_path / "out" / "scores.csv").fillna("")
+    assert {Path(path).name for path in table["path"][:2]} == {"same", "bare"} and len(table) == 5
+    assert set(table["reason"][2:]) == set(found.values()) and (table["score"][2:] == "").all()
+
+    everything = api.score(run, new, tmp_path / "any", scope="any")
+    names = {Path(path).name: said for path, said in zip(everything["path"], everything["warnings"], strict=True)}
+    assert len(names) == 5 and "other_" not in names["same"] + names["bare"]
+    for name, one in {"lateral": "other_view", "child": "other_age", "knee": "other_body_part"}.items():
+        assert one in names[name].split("; ")
+    (one,) = Detector.load(run).predict([new / "lateral"])
+    assert "other_view" in one.warnings
+    page = api.sheet(run, new / "knee", tmp_path / "a.html").read_text()
+    assert "a Body Part Examined in its DICOM header that no training image has" in page
+
+
+def test_a_run_of_before_these_rules_has_none_of_them(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / "old")
+    config = yaml.safe_load((tmp_path / "old" / "config.yaml").read_text())
+    for name in ("views", "body_parts", "ages"):
+        del config["data"][name]
+    (tmp_path / "old" / "config.yaml").write_text(yaml.safe_dump(config))
+    path = write(tmp_path / "new" / "a", stored(90), ViewPosition="LL", PatientAge="003Y")
+    (one,) = Detector.load(tmp_path / "old").predict([path])
+    assert not [name for name in one.warnings if name.startswith("other_")]
+    again = Detector.load(run).save(tmp_path / "saved")  # and what is saved anew has them all
+    assert again.headers == run.headers == Run.load(tmp_path / "saved").headers
+
+
+def test_a_site_is_not_calibrated_on_what_is_not_scored(run: Run, tmp_path: Path) -> None:
+    for i in range(12):
+        write(tmp_path / "site" / f"{i}", stored(200 + i), ViewPosition="LL" if i < 2 else "PA", PatientID=f"S{i}")
+    new = recalibrate(run, tmp_path / "site", tmp_path / "b")
+    found = rejected(new.files.rejected, tmp_path / "site")
+    assert sorted(found) == ["0", "1"] and all("not scored: lateral view" in why for why in found.values())
+    assert new.headers == run.headers and new.about["data"]["calibration"] == 10
 
 
 def test_a_map_lies_on_the_pixels_of_a_dicom_that_is_not_square(run: Run, tmp_path: Path) -> None:

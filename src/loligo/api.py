@@ -16,9 +16,10 @@ from loligo import calibration as calibrations
 from loligo import cross_calibration, io
 from loligo.calibration import Calibration
 from loligo.config import PreprocessingConfig, TrainConfig
-from loligo.data import checks, copies, headers, manifest
+from loligo.data import checks, copies, manifest
 from loligo.data.dataset import refuse_mixed
 from loligo.data.decode import shared_spacing
+from loligo.data.header_scope import HeaderScope
 from loligo.data.places import AS_NAMED, Layout
 from loligo.data.reference import Reference
 from loligo.detector import Detector, part_held_out
@@ -107,12 +108,12 @@ def train_run(
     if calibration is not None:
         extra, unread = listing(calibration, "train", strict)
         rows, rejected = _joined(rows, extra), pd.concat([rejected, unread], ignore_index=True)
-    if modalities := headers.shared_modalities(rows.loc[rows["split"].isin(("train", "calibration")), "path"]):
-        run.about["data"]["modalities"] = list(modalities)
-        rows, others = headers.only(rows, modalities)
-        rejected = pd.concat([rejected, others], ignore_index=True)
-        if strict and len(others):
-            raise ValueError(f"{others['path'][0]}: {others['reason'][0]}")
+    headers = HeaderScope.of(rows.loc[rows["split"].isin(("train", "calibration")), "path"])
+    run.about["data"] |= HeaderScope(headers.modalities).written()
+    rows, others = headers.only(rows)
+    rejected = pd.concat([rejected, others], ignore_index=True)
+    if strict and len(others):
+        raise ValueError(f"{others['path'][0]}: {others['reason'][0]}")
     rows, folds = _planned(run, rows)
     with _leaving_nothing(run):
         if run.train.devices > 1 and not processes.inside():
@@ -186,6 +187,8 @@ def _train(
             run.about["data"]["spacing"] = list(spacing)
         splits = ("train",) if folds else ("train", "calibration")
         parts = [images.load(run, rows[rows["split"] == split], strict=strict) for split in splits]
+        if run.headers.modalities:  # some are DICOM; those that could not be read say nothing
+            run.about["data"] |= HeaderScope.of(path for part in parts for path in part.rows["path"]).written()
         refuse_mixed([part.rows["path"][0] for part in parts], [part.counts is not None for part in parts])
         plan = cross_calibration.Folds.of(parts[0], folds, run.train.seed) if folds else None
         normals, held_out = plan.split() if plan else parts

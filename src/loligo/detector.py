@@ -189,8 +189,12 @@ class Detector:
     def _about_data(self) -> dict[str, Any]:
         about = dict(self.settings.about["data"]) if isinstance(self.settings, Run) else {}
         spacing = {"spacing": list(self.preprocessing.spacing)} if self.preprocessing.spacing else {}
-        modalities = {"modalities": list(self.preprocessing.modalities)} if self.preprocessing.modalities else {}
-        return about | spacing | modalities | {"false_alarm_rate": self.calibration.false_alarm_rate}
+        return (
+            about
+            | spacing
+            | self.preprocessing.headers.written()
+            | {"false_alarm_rate": self.calibration.false_alarm_rate}
+        )
 
     @property
     def calibration(self) -> Calibration:
@@ -215,11 +219,12 @@ class Detector:
         return self.checked(stored.load(self.settings, rows, strict=strict))
 
     def checked(self, data: Dataset) -> Dataset:
-        """Add the warnings that follow from the training images; see `data.checks`."""
-        if self.reference is None:
-            return data
-        both = zip(data.warnings, self.reference.warnings(data), strict=True)
-        return replace(data, warnings=tuple(checks.ordered(*names) for names in both))
+        """Add the warnings that follow from the training images and their headers; see `data.checks`."""
+        none = ((),) * len(data.rows)
+        known = self.reference.warnings(data) if self.reference else none
+        headers = (self.preprocessing.headers.reasons(one.source) for one in data.geometries)
+        every = zip(data.warnings or none, known, headers, strict=True)
+        return replace(data, warnings=tuple(checks.ordered(*names) for names in every))
 
     def predict(self, images: Images, batch_size: int = 16) -> list[Prediction]:
         """Return a prediction for each image: arrays (H, W) or one of (N, H, W), `Image`s, volumes, or paths.

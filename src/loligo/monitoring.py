@@ -23,6 +23,9 @@ Floats = npt.NDArray[np.float64]
 MEASURES = ("score", "brightness", "contrast", "sharpness")
 """What `measure` gives of a study, in this order."""
 
+BATCH = 16
+"""Images whose pixels memory holds at once."""
+
 
 def follow(
     state: str | Path,
@@ -59,19 +62,23 @@ def follow(
 
 
 def measure(detector: Detector, data: Dataset) -> dict[str, Floats]:
-    """Return `MEASURES` (R,) of the rows of a data set, as the network sees them.
+    """Return `MEASURES` (R,) of the rows of a data set; see `measured`."""
+    return measured(data, detector.scores(data))
 
-    Raw score; mean of the pixels, their standard deviation, and mean difference of neighbours below each other, all in
-    [0, 1], of a volume in the mean over its slices. Scores alone may not tell: those of some methods hardly depend on
-    exposure or contrast.
+
+def measured(data: Dataset, scores: Floats) -> dict[str, Floats]:
+    """Return `MEASURES` (R,) of the rows of a data set, as the network sees them, given the raw score of each (R,).
+
+    Besides the score, mean of the pixels, their standard deviation, and mean difference of neighbours below each other,
+    all in [0, 1], of a volume in the mean over its slices. Scores alone may not tell: those of some methods hardly
+    depend on exposure or contrast.
     """
     found: list[Floats] = []
-    images, scores = [], []
-    for _, x, part in detector.batches(data):
-        pixels = x[:, 0].astype(np.float64)
+    images = []
+    for start in range(0, len(data), BATCH):
+        pixels = data.images(np.arange(start, min(start + BATCH, len(data))))[:, 0].astype(np.float64)
         steps = np.abs(pixels[:, 1:] - pixels[:, :-1]).mean((1, 2))
         images.append(np.stack([pixels.mean((1, 2)), pixels.std((1, 2), ddof=1), steps], axis=1))
-        scores.append(part.image.astype(np.float64))
     rows = [np.bincount(data.row_of, column) / np.bincount(data.row_of) for column in np.concatenate(images).T]
-    found = [detector.by_row(np.concatenate(scores), data), *rows]
+    found = [scores, *rows]
     return {name: np.array([float(f"{x:.7g}") for x in values]) for name, values in zip(MEASURES, found, strict=True)}

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from loligo.calibration import Calibration
-from loligo.data import checks, inputs, manifest, neighbours
+from loligo.data import inputs, manifest, neighbours
 from loligo.data.dataset import Dataset
 from loligo.data.reference import Reference
 from loligo.detector import Detector
@@ -108,7 +108,7 @@ def unfit(normals: Dataset, known: pd.DataFrame, reference: Reference | None) ->
     paths, patients = set(train["path"]), set(train["patient"]) - {""}
     of_patient = normals.rows["patient"].isin(patients)
     seen = reference.seen(normals) if reference else ("",) * len(normals.rows)
-    warnings = reference.warnings(normals) if reference else ((),) * len(normals.rows)
+    out_of_scope = normals.not_scored
     digests = pd.Series(neighbours.measured(normals).digests)
     twice = digests.duplicated() | (pd.Series(normals.contents).duplicated() if any(normals.contents) else False)
     reasons = []
@@ -120,7 +120,7 @@ def unfit(normals: Dataset, known: pd.DataFrame, reference: Reference | None) ->
         elif twice[row]:
             reasons.append("it is a copy of another one")
         else:
-            reasons.append(checks.why_not_scored(warnings[row]))
+            reasons.append(out_of_scope[row])
     return np.array(reasons, object)
 
 

@@ -17,7 +17,7 @@ import PIL.Image
 
 from loligo import io
 from loligo.calibration import Calibration, q_values
-from loligo.data import body, checks
+from loligo.data import body
 from loligo.data.dataset import Dataset
 from loligo.data.preprocessing import resized
 from loligo.detector import Detector
@@ -76,8 +76,7 @@ def score_table(
 
 def not_scored(data: Dataset) -> pd.DataFrame:
     """Return the images of which nothing can be said, which are not to be scored: columns path, reason."""
-    reasons = [checks.why_not_scored(names) for names in data.warnings or ((),) * len(data.rows)]
-    return data.rows[["path"]].assign(reason=reasons).query("reason != ''").reset_index(drop=True)
+    return data.rows[["path"]].assign(reason=data.not_scored).query("reason != ''").reset_index(drop=True)
 
 
 def with_q_values(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float32]
+OLDEST = 90.0
+"""Years of age of all who are as old or older, of whom there are few enough to be recognised."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Acquisition:
     body_part: str = ""
     """Such as CHEST."""
     age: float | None = None
-    """The patient's, in years; 90 for all who are older, of whom there are few enough to be recognised."""
+    """The patient's, in years; `OLDEST` for all who are older."""
     manufacturer: str = ""
     """Of the device."""
     spacing_at: Literal["", "body", "detector"] = ""

@@ -95,5 +95,5 @@ def test_warnings_are_joined_in_one_order() -> None:
     assert checks.ordered(("copy", "blank"), ("tiny", "copy")) == ("blank", "tiny", "copy")
     assert set(checks.WARNINGS) == {
         "narrow_range", "other_range", "blank", "tiny", "inverted", "copy", "seen_in_training", "unlike_training",
-        "extent", "no_window", "out_of_scope"}  # fmt: skip
+        "extent", "no_window", "out_of_scope", "other_view", "other_body_part", "other_age"}  # fmt: skip
     assert all(said.startswith("The image ") and said.endswith(".") for said in checks.WARNINGS.values())

@@ -1,4 +1,4 @@
-"""Patients of DICOM headers as keyed hashes, columns of a manifest, and modalities."""
+"""Patients of DICOM headers as keyed hashes, and columns of a manifest."""
 
 from __future__ import annotations
 
@@ -98,18 +98,6 @@ def test_a_series_is_one_row_and_copies_are_found_by_all_its_files(tmp_path: Pat
     assert found[0] == found[1] != "" and found[2] == ""
 
 
-def test_other_modalities_than_most_are_rejected_by_name(tmp_path: Path) -> None:
-    radiographs(tmp_path, ["a", "b", "c"])
-    radiographs(tmp_path / "dx", ["d"], Modality="DX")
-    mammogram = write(tmp_path / "mg", PLAIN, Modality="MG")
-    rows = inputs.resolve(tmp_path, purpose="train").rows
-    allowed = headers.shared_modalities(rows["path"])
-    assert allowed == ("CR", "DX")
-    kept, rejected = headers.only(rows, allowed)
-    assert len(kept) == 4 and rejected["path"].tolist() == [str(mammogram)]
-    assert "Modality (0008,0060) is MG; CR and DX, as of most training images, are allowed" in rejected["reason"][0]
-
-
 def test_index_dicom_lists_dicom_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -139,3 +127,14 @@ def test_the_dicomdir_stands_for_its_folder(tmp_path: Path) -> None:
     radiographs(tmp_path / "below", ["a", "b"])
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     assert len(inputs.resolve(tmp_path / "DICOMDIR", purpose="score").rows) == 2
+
+
+def test_pictures_beside_a_dicomdir_are_not_learnt_from(tmp_path: Path) -> None:
+    """They are those of the viewer on the disc."""
+    radiographs(tmp_path / "below", ["a", "b"])
+    write_images(tmp_path, anatomy(2))
+    assert len(inputs.resolve(tmp_path, purpose="train").rows) == 4
+    (tmp_path / "dicomdir").write_bytes(bytes(128) + b"DICM")
+    found = inputs.resolve(tmp_path, purpose="train")
+    assert len(found.rows) == 2 and set(found.rows["modality"]) == {"CR"}
+    assert found.rejected["reason"].str.startswith("its content is not DICOM, as are images beside").all()

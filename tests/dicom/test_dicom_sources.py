@@ -18,7 +18,7 @@ import pytest
 from dicom_files import NAME, ROOT, series, write
 from dicom_results import IMAGES, SHAPE, STEP, TURN, about, image, result, slab, validated, volume
 from loligo import dicom
-from loligo.dicom import findings
+from loligo.dicom import findings, writers
 from loligo.io.content import UnreadableImage
 
 STORED = np.arange(960, dtype=np.uint16).reshape(SHAPE)
@@ -44,6 +44,14 @@ def test_odd_values_of_a_header_become_empty(kind: str, tmp_path: Path, caplog: 
     assert not any(found[word].value for word in emptied) and found.InstanceNumber == 1
     assert "PLANTED" not in caplog.text and not [one for one in said if "PLANTED" in str(one.message)]
     assert validated(tmp_path / kind) == []
+
+
+def test_what_others_warn_of_meanwhile_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters of warnings are the process's: whatever other threads warn of while objects are made must be seen."""
+    path = image()(tmp_path).path
+    monkeypatch.setitem(writers.WRITERS, "sr", lambda subject: warnings.warn("of another thread", stacklevel=1))
+    with pytest.warns(UserWarning, match="of another thread"):
+        assert dicom.objects(result(path), path, about(), ["sr"]) == []
 
 
 def test_a_name_keeps_its_letters_in_any_character_set(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
-from pydicom.encaps import encapsulate
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_fragments, generate_frames
 
 from dicom_files import dataset, tool, write
 from loligo import io
@@ -135,6 +136,61 @@ def test_pixels_that_are_too_few_or_too_many_are_refused(tmp_path: Path) -> None
         io.read(path)
     path = write(tmp_path / "b", noise(12), Rows=18)
     with pytest.raises(io.UnreadableImage, match=r"holds 3,700 bytes of pixels where its header says 1,800"):
+        io.read(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\xff\xc4", b"\xde\xc4"),  # a table that is none
+        (b"\xff\xc4", b"junk\xff\xc4"),
+        (b"\xff\xda", b"\xff\xfe"),  # no scan
+        (b"\xff\xc4", b"\xff\xe0\0\x10JFIF\0\2\0\0\0\1\0\1\0\0\xff\xc4"),
+    ],
+)
+@pytest.mark.parametrize("how", ["+e1", "+ee"])
+def test_a_damaged_header_of_a_frame_is_refused_before_gdcm_ends_the_process(
+    how: str, old: bytes, new: bytes, tmp_path: Path
+) -> None:
+    tool("dcmcjpeg", how, write(tmp_path / "a", noise(12)), tmp_path / "b")
+    ds = pydicom.dcmread(tmp_path / "b")
+    (frame,) = generate_frames(ds.PixelData, number_of_frames=1)
+    assert old in frame
+    ds.PixelData = encapsulate([frame.replace(old, new, 1)])
+    ds.save_as(tmp_path / "c")
+    with pytest.raises(io.UnreadableImage, match="damaged"):
+        decoded(tmp_path / "c")
+
+
+@pytest.mark.parametrize("how", [("dcmcjpeg", "+e1"), ("dcmcjpls",), ("dcmcrle",)])
+def test_a_frame_in_many_fragments_is_whole(how: tuple[str, ...], tmp_path: Path) -> None:
+    stored = noise(12, shape=(64, 96))
+    tool(*how, "+fs", 1, write(tmp_path / "a", stored), tmp_path / "b")
+    assert len(list(generate_fragments(pydicom.dcmread(tmp_path / "b").PixelData))) > 3
+    np.testing.assert_array_equal(decoded(tmp_path / "b"), stored)
+
+
+@pytest.mark.parametrize("how", ["+ti", "-e", "+g"])
+def test_pixels_of_icons_and_private_elements_are_not_those_of_the_image(how: str, tmp_path: Path) -> None:
+    """Without VRs, with lengths that are not said, and with those of groups."""
+    stored, icon = noise(12), Dataset()
+    ds, small = dataset(stored), dataset(np.zeros((4, 4), np.uint8), 8)
+    for word in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData"):
+        icon[word] = small[word]
+    icon.SamplesPerPixel, icon.PhotometricInterpretation = 1, "MONOCHROME1"
+    ds.IconImageSequence = [icon]
+    ds.private_block(0x0009, "ME", create=True).add_new(1, "SQ", [icon])
+    ds.private_block(0x7FE1, "ME", create=True).add_new(1, "OB", b"more")
+    ds.save_as(tmp_path / "a", enforce_file_format=True)
+    tool("dcmconv", how, tmp_path / "a", tmp_path / "b")
+    np.testing.assert_array_equal(decoded(tmp_path / "b"), stored)
+
+
+@pytest.mark.parametrize("word", ["BitsStored", "PixelRepresentation"])
+def test_a_header_that_does_not_say_what_its_values_are_is_refused(word: str, tmp_path: Path) -> None:
+    """A guess would show some files wrongly."""
+    path = write(tmp_path / "a", noise(12), 12, **{word: None})
+    with pytest.raises(io.UnreadableImage, match=r"\(0028,010[13]\) holds nothing; one whole number is needed"):
         io.read(path)
 
 

@@ -129,6 +129,11 @@ def change(paths: list[Path], k: int, **tags: Any) -> None:
         (2, {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, r"slices of several directions \(cosines differ by 1\)"),
         (2, {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, r"\(0020,0037\) is not of two upright directions"),
         (2, {"Rows": 5, "PixelData": bytes(120)}, r"slices of 2 sizes \(5 x 12, 10 x 12\); one is allowed"),
+        (
+            2,
+            {"FrameOfReferenceUID": "1.2.3"},
+            r"2 values of Frame of Reference UID \(0020,0052\), so that its slices lie",
+        ),
         (2, {"PixelSpacing": [2, 1]}, r"several values of Pixel Spacing \(0028,0030\)"),
         (2, {"PixelSpacing": None}, r"has no Pixel Spacing \(0028,0030\), so that it has no place"),
         (2, {"ImagePositionPatient": None}, r"has no Image Position \(Patient\) \(0020,0032\)"),

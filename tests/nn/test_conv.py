@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from loligo.nn.conv import ConvNorm, PackedConv, PackedConvNorm, Unit, packed, upsample
+from loligo.nn.conv import ConvNorm, PackedConv, PackedConvNorm, Unit, UpConvNorm, packed, upsample
 
 
 def trained(module: nn.Module) -> nn.Module:
@@ -89,3 +89,17 @@ def test_activations_are_the_same_with_and_without_packing(
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     if limits:
         assert (float(other.min()), float(other.max())) == pytest.approx(limits)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_a_packed_transposed_convolution_equals_the_plain_one(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    up = trained(nn.Sequential(UpConvNorm(6, 4)))
+    x = torch.randn(2, 6, 5, 5)
+    with torch.no_grad():
+        plain = up(x)
+        expected = torch.relu(up[0].norm(up[0].conv(x)))
+        found = packed(up, dtype)(x.to(dtype))
+    assert plain.shape == (2, 4, 10, 10) and found.dtype == dtype
+    torch.testing.assert_close(plain, expected, rtol=0, atol=0)
+    torch.testing.assert_close(found.float(), plain, rtol=tolerance, atol=tolerance * float(plain.max()))

@@ -1,8 +1,17 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from loligo.nn import memory
-from loligo.nn.memory import MemoryMatrix, MemoryQueue, shrink
+from loligo.nn.memory import (
+    MemoryMatrix,
+    MemoryPrototypes,
+    MemoryQueue,
+    compactness_and_separateness,
+    entropy,
+    shrink,
+    unit_distance,
+)
 
 
 def plain_shrink(logits: torch.Tensor, how: str, k: int, threshold: float, strict: bool) -> torch.Tensor:
@@ -139,3 +148,78 @@ def test_a_shared_queue_takes_up_the_features_of_all_positions() -> None:
     features = torch.randn(3, 4, 2)
     queue.write(features)
     torch.testing.assert_close(queue.slots[0], features.reshape(12, 2))
+
+
+def test_a_memory_is_addressed_by_cosine_similarity_and_returns_how() -> None:
+    torch.manual_seed(0)
+    bank = MemoryMatrix(30, 6, 1, "hard", threshold=1 / 30, cosine=True)
+    query = torch.randn(3, 4, 6)
+    found = bank.look(query)
+    for n in range(3):
+        for place in range(4):
+            similarity = torch.stack([F.cosine_similarity(query[n, place], slot, 0) for slot in bank.slots[0]])
+            weights = plain_shrink(similarity[None], "hard", 1, 1 / 30, False)[0]
+            torch.testing.assert_close(found.similarity[0, 4 * n + place], similarity)
+            torch.testing.assert_close(found.weights[0, 4 * n + place], weights, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(found.values[n, place], weights @ bank.slots[0], rtol=1e-4, atol=1e-6)
+    assert 0 < float((found.weights == 0).float().mean()) < 1
+    torch.testing.assert_close(bank.look(100 * query).values, found.values)
+
+
+def test_entropy_is_that_of_torch_and_its_gradient_is_finite_at_nought() -> None:
+    weights = shrink(torch.randn(7, 20), "hard", threshold=0.05).requires_grad_()
+    expected = torch.distributions.Categorical(probs=weights.detach()).entropy().mean()
+    torch.testing.assert_close(entropy(weights), expected)
+    assert (weights == 0).any()
+    assert torch.autograd.grad(entropy(weights), weights)[0].isfinite().all()
+
+
+def test_compactness_and_separateness_are_distance_and_triplet_loss() -> None:
+    torch.manual_seed(0)
+    queries, slots = (F.normalize(torch.randn(n, 8), dim=1) for n in (40, 6))
+    order = torch.cdist(queries, slots).argsort(1)
+    nearest, second = slots[order[:, 0]], slots[order[:, 1]]
+    compactness, separateness = compactness_and_separateness(queries @ slots.T, 0.3)
+    torch.testing.assert_close(compactness, F.pairwise_distance(queries, nearest).mean(), rtol=1e-4, atol=1e-5)
+    expected = F.triplet_margin_loss(queries, nearest, second, margin=0.3)
+    torch.testing.assert_close(separateness, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_distance_of_equal_vectors_has_a_finite_gradient() -> None:
+    cosine = torch.ones(3, requires_grad=True)
+    assert torch.autograd.grad(unit_distance(cosine).sum(), cosine)[0].isfinite().all()
+
+
+def plain_update(slots: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """MNAD's update, slot by slot: weights are a softmax over queries, relative to the largest of a slot's own."""
+    similarity = queries @ slots.T
+    columns = torch.stack(
+        [torch.exp(similarity[:, m]) / torch.exp(similarity[:, m]).sum() for m in range(len(slots))], 1
+    )
+    moved = []
+    for m, slot in enumerate(slots):
+        mine = [k for k in range(len(queries)) if int(similarity[k].argmax()) == m]
+        for k in mine:
+            slot = slot + columns[k, m] / max(columns[j, m] for j in mine) * queries[k]
+        moved.append(slot / slot.norm())
+    return torch.stack(moved)
+
+
+def test_prototypes_move_towards_the_queries_nearest_to_them() -> None:
+    torch.manual_seed(0)
+    memory = MemoryPrototypes(5, 4)
+    torch.testing.assert_close(memory.slots.norm(dim=-1), torch.ones(1, 5))
+    queries = F.normalize(torch.randn(2, 3, 4), dim=-1)
+    expected = plain_update(memory.slots[0], queries.flatten(0, 1))
+    before = memory.slots[0].clone()
+    memory.write(3 * queries)  # whose length says nothing
+    torch.testing.assert_close(memory.slots[0], expected)
+    idle = [m for m in range(5) if m not in (queries.flatten(0, 1) @ before.T).argmax(1)]
+    assert idle and torch.equal(memory.slots[0, idle].round(decimals=5), before[idle].round(decimals=5))
+    assert not list(memory.parameters()) and set(memory.state_dict()) == {"slots"}
+
+
+def test_prototypes_are_read_by_the_softmax_of_cosines() -> None:
+    memory = MemoryPrototypes(5, 4)
+    queries = F.normalize(torch.randn(2, 3, 4), dim=-1)
+    torch.testing.assert_close(memory(queries), (queries @ memory.slots[0].T).softmax(-1) @ memory.slots[0])

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from experiments.pacs_servers import radiograph, wait
 
+from loligo.data.header_scope import HeaderScope
 from loligo.data.preprocessing import Preprocessing
 from loligo.pacs.decode import Decoder, Hostile
 
 
 @pytest.fixture
 def decoder() -> Iterator[Decoder]:
-    one = Decoder(Preprocessing(32, modalities=("CR", "DX")), seconds=120, memory=2048)
+    one = Decoder(Preprocessing(32, headers=HeaderScope(("CR", "DX"))), seconds=120, memory=2048)
     yield one
     one.close()
 

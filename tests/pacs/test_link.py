@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from experiments.pacs_servers import ROOT, Orthanc, radiograph, send, wait
@@ -18,6 +19,7 @@ from experiments import pacs_servers as servers
 from loligo.detector import Detector
 from loligo.pacs import fetch, receive, work
 from loligo.pacs.config import Config, web
+from loligo.pacs.schema import STUDIES
 from loligo.pacs.web import Server
 
 numbers = iter(range(100, 10_000))
@@ -186,6 +188,30 @@ def test_what_cannot_be_scored_is_done_with_a_reason(
     here.work()
     assert here.store.counts()["done"] == 2 == here.store.not_scored()
     assert not results(orthanc, number)
+
+
+@pytest.mark.parametrize("kind", ["header", "content"])
+def test_what_is_out_of_scope_is_done_with_a_reason_unless_any_is_to_be_scored(
+    link: Callable[..., Any], orthanc: Orthanc, tmp_path: Path, number: str, kind: str
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 4096, (256, 256)).astype("<u2").tobytes()
+    odd = {"ViewPosition": "LL"} if kind == "header" else {"PixelData": noise}
+    content = radiograph(tmp_path / "a", number, **odd).read_bytes()
+    here = link(local(orthanc, "rest"))
+    here.inbox.take(content)
+    here.work()
+    with here.store.engine.begin() as connection:
+        (row,) = connection.execute(STUDIES.select()).all()
+    said = {
+        "header": "not scored: lateral view: its View Position (0018,5101) is LL; PA is allowed, as of the training",
+        "content": "not scored: it shows something else than the training images",
+    }
+    assert row.state == "done" and row.reason.startswith(said[kind])
+    assert not results(orthanc, number) and here.store.measured(0) == []
+    every = link(local(orthanc, "rest"), scope="any")
+    every.inbox.take(content)
+    every.work()
+    assert results(orthanc, number)["SR"] == 1 and len(every.store.measured(0)) == 1
 
 
 def test_late_images_reopen_a_study(link: Callable[..., Any], orthanc: Orthanc, tmp_path: Path, number: str) -> None:

@@ -82,6 +82,24 @@ def test_a_repeat_changes_nothing_and_more_reopens(store: Store) -> None:
     assert store.knows("s", "a") and not store.knows("s", "c")
 
 
+def test_a_study_is_measured_once_and_only_by_whose_it_is(store: Store) -> None:
+    store.receive("s", "a", "1", 0, 1)
+    first = store.claim("w", 5, 60)
+    assert store.give_back("w") == ["w"]
+    second = store.claim("v", 6, 60)
+    assert first and second
+    assert store.advance(first, state="sending", measured=("m", "of one that was thought dead")) is None
+    assert store.measured(0) == []
+    assert store.advance(second, state="sending", measured=("m", "{1}"))
+    store.receive("s", "b", "2", 7, 1)  # reopened
+    again = store.claim("w", 9, 60)
+    assert again and store.advance(again, state="sending", measured=("n", "{2}"))
+    store.receive("t", "a", "1", 10, 1)
+    other = store.claim("w", 12, 60)
+    assert other and store.advance(other, state="sending", measured=("m", "{3}"))
+    assert store.measured(0) == [(1, "m", "{1}"), (2, "m", "{3}")] and store.measured(1) == [(2, "m", "{3}")]
+
+
 def test_a_lease_ends_and_counts_as_an_attempt(store: Store) -> None:
     store.receive("s", "a", "1", 0, 1)
     first = store.claim("w", 5, seconds=60)
@@ -172,6 +190,8 @@ def test_nothing_is_lost_whatever_dies(tmp_path: Path, seed: int) -> None:
         now += 10
         _step(store, held, delivered, "w0", now)
     assert store.counts()["done"] == len(sent) == sum(store.counts().values())
+    measured = store.measured(0)
+    assert [number for number, _, _ in measured] == [*range(1, len(sent) + 1)]  # each study once, without gaps
     assert sorted(delivered.values()) == sorted(tuple(sorted(names)) for names in sent.values())
 
 
@@ -181,7 +201,8 @@ def _step(store: Store, held: dict, delivered: dict, worker: str, now: float) ->
     if study is None:
         return
     if study.state == "working":
-        held[worker] = store.advance(study, state="sending", results="out")
+        measured = ("model", str(study.files))
+        held[worker] = store.advance(study, state="sending", results="out", measured=measured)
     else:
         delivered[study.id] = study.files
         store.advance(study, state="done", finished=now, worker="", lease=0)

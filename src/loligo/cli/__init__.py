@@ -124,7 +124,10 @@ def score(argv: list[str]) -> None:
     add_rate(parser)
     parser.add_argument("--layout", choices=["loligo", "mood"], default="loligo", help="mood: for that challenge too")
     parser.add_argument(
-        "--scope", choices=["checked", "any"], default="checked", help="any: also images that show something else"
+        "--scope",
+        choices=["checked", "any"],
+        default="checked",
+        help="any: also images that show something else, or whose DICOM header says so",
     )
     parser.add_argument("--q_value", action="store_true", help="add the false-discovery rate over all images given")
     parser.add_argument("--dicom", help="folder for DICOM objects of DICOM images, such as a structured report")

@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
 
         Without a title they are ``--name``.
         """
-        hints, meanings = typing.get_type_hints(kind), _meanings(kind)
+        hints, meanings = typing.get_type_hints(kind), meanings_of(kind)
         group = self.add_argument_group((inspect.getdoc(kind) or "").rstrip("."))
         for field in dataclasses.fields(kind):
             if field.name not in hidden:
@@ -195,7 +195,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _meanings(kind: type) -> dict[str, str]:
+def meanings_of(kind: type) -> dict[str, str]:
     """Return the text below each field of a dataclass and of those that it derives from."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):

@@ -7,7 +7,7 @@ images of a scoring, by `reference`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,10 @@ TINY = 4
 _SAYS = {
     "out_of_scope": "shows something else than the training images: most of its structure is none that they have, so"
     " that its score says nothing",
+    "other_view": "has a View Position in its DICOM header that no training image has",
+    "other_body_part": "has a Body Part Examined in its DICOM header that no training image has",
+    "other_age": "is of a patient who is much younger or older than all whose images were trained on, by its DICOM"
+    " header",
     "blank": "shows nothing: nearly all of its pixels have one value",
     "tiny": f"has fewer than 1/{TINY} of the pixels a side that the network sees",
     "narrow_range": "uses less than half of its file's range, as 12-bit numbers in a 16-bit file do, and is dark to the"
@@ -49,8 +53,8 @@ _SAYS = {
 }
 WARNINGS = {name: f"The image {said}." for name, said in _SAYS.items()}
 """What each warning says, in one sentence, by its name."""
-NOT_SCORED = ("out_of_scope",)
-"""Warnings of images that a scoring does not score: what a rule on a file's header finds is to be one of them, too."""
+NOT_SCORED = ("other_view", "other_body_part", "other_age", "out_of_scope")
+"""Warnings of images that a scoring does not score, by their header (see `header_scope`) or their content."""
 _SAMPLED = 1 << 20  # pixels by which a large image is judged
 
 
@@ -88,10 +92,13 @@ def ordered(*warnings: Iterable[str]) -> Names:
     return tuple(name for name in WARNINGS if name in given)
 
 
-def why_not_scored(warnings: Names) -> str:
-    """Return the reason why an image with these warnings is not scored; empty where it is."""
-    said = [_SAYS[name] for name in warnings if name in NOT_SCORED]
-    return f"not scored: it {'; it '.join(said)}" if said else ""
+def why_not_scored(warnings: Names, headers: Mapping[str, str]) -> str:
+    """Return the reason why an image with these warnings is not scored; empty where it is.
+
+    ``headers`` says more of those that are due to its header; see `HeaderScope.reasons`.
+    """
+    said = [headers.get(name, f"it {_SAYS[name]}") for name in NOT_SCORED if name in warnings]
+    return f"not scored: {'; '.join(said)}" if said else ""
 
 
 def summary(warnings: Sequence[Names], images: str = "training images") -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from loligo.data import checks
 from loligo.data.checks import Names
 from loligo.data.preprocessing import WHITE, Preprocessing
 from loligo.io import planes
@@ -115,6 +116,13 @@ class Dataset:
         """Return the data set with one row of each content; itself where all differ, or nobody looked."""
         first = pd.Series(self.contents).drop_duplicates().index if all(self.contents) else range(len(self.contents))
         return self if len(first) == len(self.contents) else self.subset(first)
+
+    @property
+    def not_scored(self) -> tuple[str, ...]:
+        """Say why each row, R, is not to be scored by its warnings; empty where it is."""
+        both = zip(self.warnings or ((),) * len(self.rows), self.geometries, strict=True)
+        headers = self.preprocessing.headers
+        return tuple(checks.why_not_scored(names, headers.reasons(one.source)) for names, one in both)
 
     @functools.cached_property
     def _positions(self) -> npt.NDArray[np.float32]:

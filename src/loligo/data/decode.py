@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loligo import io
-from loligo.data import checks, headers
+from loligo.data import checks
 from loligo.data.preprocessing import Levels, Preprocessing
 from loligo.types import Geometry, Image, Volume, VolumeHeader
 
@@ -66,7 +66,7 @@ def decode(path: Path, preprocessing: Preprocessing) -> Decoded:
     """
     try:
         reader = io.reader(path)
-        headers.refuse_other(path, preprocessing.modalities)
+        preprocessing.headers.refuse_other(path)
         with _MEMORY.taken(reader.weigh(path)):
             return prepared(reader.read(path, preprocessing.voi), preprocessing)
     except MemoryError as error:

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loligo import io
-from loligo.data import headers
 from loligo.data.checks import Names
 from loligo.data.decode import Decoded, decode
 from loligo.data.preprocessing import Levels, Preprocessing
@@ -70,7 +69,7 @@ def wanted(source: str, preprocessing: Preprocessing, folder: Path) -> Wanted:
 
     Raises ``UnreadableImage`` where it cannot be opened, and for DICOM of another modality than those allowed.
     """
-    headers.refuse_other(Path(source), preprocessing.modalities)
+    preprocessing.headers.refuse_other(Path(source))
     p, content = preprocessing, content_hash(Path(source))
     said = f"{FORMAT_VERSION} {p.size} {p.aspect} {p.axis} {p.window} {p.spacing} {p.voi} {content}"
     return Wanted(source, content, folder / hashlib.sha256(said.encode()).hexdigest()[:40])

@@ -14,8 +14,6 @@ import hmac
 import os
 import secrets
 import tempfile
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("modality", "view", "laterality", "body_part", "age", "manufacturer")
 """Columns of a manifest that DICOM headers fill, as `Acquisition` has them."""
-GROUPS = (("CR", "DX"), ("RF", "XA"))
-"""Modalities that are one to a method: radiographs, and images of one kind of device."""
 KEY_BYTES = 16
 """Least length of a key."""
 
@@ -94,47 +90,3 @@ def _make(path: Path) -> None:
             os.link(temporary, path)
     finally:
         Path(temporary).unlink()
-
-
-def modalities(path: Path) -> tuple[str, ...]:
-    """Return the modality of a DICOM file and those that are one with it, such as CR and DX; none for other files."""
-    found = io.about(path)
-    if not found or not found.acquisition:
-        return ()
-    own = found.acquisition.modality
-    return next((group for group in GROUPS if own in group), (own,))
-
-
-def shared_modalities(paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the modalities, that are one, of most DICOM files among some; none where there is none."""
-    count: Counter[tuple[str, ...]] = Counter()
-    for path in paths:
-        with contextlib.suppress(io.UnreadableImage):
-            count[modalities(Path(path))] += 1
-    count.pop((), None)
-    return count.most_common(1)[0][0] if count else ()
-
-
-def refuse_other(path: Path, allowed: tuple[str, ...]) -> None:
-    """Raise ``UnreadableImage`` for DICOM of a modality that is not ``allowed``; where none is named, all are."""
-    if allowed and (own := modalities(path)) and own != allowed:
-        raise _other(path, own, allowed)
-
-
-def _other(path: Path, own: tuple[str, ...], allowed: tuple[str, ...]) -> io.UnreadableImage:
-    return io.UnreadableImage(
-        path,
-        f"its Modality (0008,0060) is {' or '.join(own)}; {' and '.join(allowed)}, as of most training images, are"
-        " allowed",
-    )
-
-
-def only(rows: pd.DataFrame, allowed: tuple[str, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows without DICOM of another modality, and a table of those: columns path, reason."""
-    others = {}
-    for index, path in rows["path"].items():
-        with contextlib.suppress(io.UnreadableImage):  # loading says what is wrong with a file
-            if (own := modalities(Path(path))) and own != allowed:
-                others[index] = str(_other(Path(path), own, allowed)).removeprefix(f"{path}: ")
-    table = pd.DataFrame({"path": rows.loc[list(others), "path"], "reason": list(others.values())}, dtype=str)
-    return rows.drop(index=list(others)).reset_index(drop=True), table.reset_index(drop=True)

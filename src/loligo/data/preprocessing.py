@@ -14,6 +14,7 @@ import PIL.Image
 
 from loligo.config import Aspect, Axis, WindowName
 from loligo.data import normalise
+from loligo.data.header_scope import ANY, HeaderScope
 from loligo.io import planes
 from loligo.types import Geometry, Image, Volume, VolumeHeader
 
@@ -44,8 +45,8 @@ class Preprocessing:
     """Distance of voxels along X, Y, Z in mm that a volume must have; None takes any."""
     voi: int = 1
     """Number of the VOI LUT or window of a DICOM radiograph; 0 is its full range."""
-    modalities: tuple[str, ...] = ()
-    """Those that a DICOM file may have; empty takes any."""
+    headers: HeaderScope = ANY
+    """What a DICOM file may say of itself."""
 
     def __post_init__(self) -> None:
         if self.size < 1:

@@ -63,5 +63,5 @@ def population(run: Run) -> str:
     count = data.get("train", "an unknown number of")
     what = "volumes" if "spacing" in data else "images"
     names = [word for word in str(data.get("source", "")).split() if _WORD.fullmatch(word)]
-    known = "; ".join(filter(None, (", ".join(names), " or ".join(run.modalities))))
+    known = "; ".join(filter(None, (", ".join(names), run.headers.told)))
     return f"{count} normal {what}" + (f" ({known})" if known else "")

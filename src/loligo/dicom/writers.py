@@ -13,6 +13,8 @@ from loligo.dicom import ko, pdf, pm, sc, seg, sr
 from loligo.dicom.subject import Subject
 from loligo.io.content import UnreadableImage
 
+_LIBRARIES = r"(highdicom|pydicom|loligo\.dicom)(\.|$)"  # warnings of highdicom may count as its caller's
+
 
 def _ko(subject: Subject) -> Dataset | None:
     """Return the key object selection of one image; None where it is not flagged."""
@@ -39,10 +41,9 @@ def write(subject: Subject, kinds: Sequence[str]) -> list[tuple[str, Dataset]]:
 
 def _write(subject: Subject, kind: str) -> Dataset | None:
     logging.getLogger("highdicom").setLevel(logging.CRITICAL)  # it repeats values of the header, names among them
+    warnings.filterwarnings("ignore", module=_LIBRARIES)  # so do its warnings; for good, as threads share the filters
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # so do its warnings
-            return WRITERS[kind](subject)
+        return WRITERS[kind](subject)
     except (UnreadableImage, OSError, MemoryError):
         raise
     except Exception as error:  # of a header that is odd in a way nobody thought of

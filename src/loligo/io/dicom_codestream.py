@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from pydicom.uid import UID, JPEG2000TransferSyntaxes, RLELossless
@@ -11,6 +12,7 @@ HTJ2K = tuple(UID(f"1.2.840.10008.1.2.4.{n}") for n in (201, 202, 203))
 """JPEG 2000 of high throughput: lossless, by resolution, and any."""
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # markers of JPEG and JPEG-LS that give the size
 _BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
+_SCAN, _JFIF = 0xDA, 0xE0
 
 
 class Size(NamedTuple):
@@ -33,20 +35,37 @@ def size(frame: bytes, syntax: UID) -> Size | None:
         return None
 
 
+def has_whole_header(frame: bytes) -> bool:
+    """Tell whether nothing but segments lies before the scan of a JPEG frame, and its JFIF, if any, is of version 1.
+
+    Of what else lies there, decoders warn; GDCM then ends the process.
+    """
+    found = list(_segments(frame))
+    odd = any(content[:5] == b"JFIF\0" and content[5:6] != b"\1" for marker, content in found if marker == _JFIF)
+    return bool(found) and found[-1][0] == _SCAN and not odd
+
+
 def _jpeg(frame: bytes) -> Size | None:
+    for marker, content in _segments(frame):
+        if marker in _FRAMES:
+            precision, rows, columns, components = struct.unpack(">BHHB", content[:6])
+            return Size(rows, columns, components, precision)
+    return None
+
+
+def _segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and content of the segments of a JPEG frame, up to that of the scan or what is none."""
     place = 2
-    while place + 4 <= len(frame):
-        if frame[place] != 0xFF:
-            return None
+    while place + 4 <= len(frame) and frame[place] == 0xFF:
         marker = frame[place + 1]
         if marker == 0xFF or marker in _BARE:
             place += 1 if marker == 0xFF else 2
-        elif marker in _FRAMES:
-            precision, rows, columns, components = struct.unpack(">BHHB", frame[place + 4 : place + 10])
-            return Size(rows, columns, components, precision)
-        else:
-            place += 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
-    return None
+            continue
+        length = int.from_bytes(frame[place + 2 : place + 4], "big")
+        yield marker, frame[place + 4 : place + 2 + length]
+        if marker == _SCAN:
+            return
+        place += 2 + length
 
 
 def _jpeg_2000(frame: bytes) -> Size | None:

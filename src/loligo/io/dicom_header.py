@@ -32,14 +32,14 @@ MAX_INFLATED = 2**28
 _CODE = re.compile(r"[A-Z0-9 _.\-]{1,16}")  # what may be shown of a coded value
 _KEYWORDS = """
     SpecificCharacterSet ImageType SOPClassUID Modality PresentationIntentType Manufacturer AnatomicRegionSequence
-    IssuerOfPatientID PatientID PatientName PatientBirthDate PatientAge BodyPartExamined ViewPosition ViewCodeSequence
-    SliceThickness SpacingBetweenSlices ImagerPixelSpacing PixelSpacing NominalScannedPixelSpacing StudyInstanceUID
-    SeriesInstanceUID SOPInstanceUID ImagePositionPatient ImageOrientationPatient PatientOrientation Laterality
-    ImageLaterality SamplesPerPixel PhotometricInterpretation NumberOfFrames Rows Columns BitsAllocated BitsStored
-    HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleIntercept RescaleSlope RescaleType
-    ModalityLUTSequence WindowCenter WindowWidth VOILUTFunction VOILUTSequence PresentationLUTShape PlanarConfiguration
-    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence ExtendedOffsetTable ExtendedOffsetTableLengths
-    PixelData
+    IssuerOfPatientID PatientID PatientName PatientBirthDate PatientAge BodyPartExamined ViewPosition
+    ViewCodeSequence SliceThickness SpacingBetweenSlices ImagerPixelSpacing PixelSpacing NominalScannedPixelSpacing
+    StudyInstanceUID SeriesInstanceUID SOPInstanceUID FrameOfReferenceUID ImagePositionPatient
+    ImageOrientationPatient PatientOrientation Laterality ImageLaterality SamplesPerPixel PhotometricInterpretation
+    NumberOfFrames Rows Columns BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue
+    PixelPaddingRangeLimit RescaleIntercept RescaleSlope RescaleType ModalityLUTSequence WindowCenter WindowWidth
+    VOILUTFunction VOILUTSequence PresentationLUTShape PlanarConfiguration SharedFunctionalGroupsSequence
+    PerFrameFunctionalGroupsSequence ExtendedOffsetTable ExtendedOffsetTableLengths PixelData
 """
 _TAGS: list[BaseTag | int] = [tag_for_keyword(word) or 0 for word in _KEYWORDS.split()]
 _PIXELS = 0x7FE00001  # where the tables of frames and the pixels begin

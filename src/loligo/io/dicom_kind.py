@@ -13,14 +13,12 @@ from pydicom.uid import UID
 from loligo.io import content, dicom_header, sniff_dicom
 from loligo.io.content import UnreadableImage
 from loligo.io.dicom_header import Header, tag
-from loligo.types import Acquisition
+from loligo.types import OLDEST, Acquisition
 
 IMAGES = ("CR", "DX", "IO", "MG", "PX", "RF", "XA")
 """Modalities of single projections."""
 VOLUMES = ("CT", "MR")
 """Modalities of volumes."""
-OLDEST = 90.0
-"""Years of age that stand for more, too."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _CLASSES: dict[str, Literal["image", "volume"]] = {

@@ -81,13 +81,13 @@ def layout(header: Header, most: int = MAX_PIXELS) -> Layout:
     refuse_colour(header)
     rows, columns = header.whole("Rows"), header.whole("Columns")
     frames, allocated = header.whole("NumberOfFrames", 1), header.whole("BitsAllocated")
-    stored = header.whole("BitsStored", allocated)
-    high, sign = header.whole("HighBit", stored - 1), header.whole("PixelRepresentation", 0)
     if min(rows, columns, frames) < 1 or frames > MAX_FRAMES or rows * columns * frames > most:
         shown = f"{rows} x {columns} pixels in {frames} frames"
         raise header.refuse(f"has {shown}; 1 of each to {most:,} pixels in {MAX_FRAMES:,} frames are allowed")
     if allocated not in (8, 16):
         raise header.refuse(f"its {tag('BitsAllocated')} is {allocated}; 8 and 16 are allowed")
+    stored, sign = header.whole("BitsStored"), header.whole("PixelRepresentation")
+    high = header.whole("HighBit", stored - 1)
     if not 1 <= stored <= allocated:
         raise header.refuse(f"its {tag('BitsStored')} is {stored}; 1 to {allocated} are allowed")
     if high != stored - 1:
@@ -208,6 +208,8 @@ def _gdcm(header: Header, layout: Layout, one: bytes) -> npt.NDArray[Any]:
     """Decode by GDCM itself: pydicom's way to it does not take 12 bits of JPEG Extended."""
     import gdcm
 
+    if not codestream.has_whole_header(one):
+        raise header.refuse(f"its pixels, {header.syntax.name}, have a damaged header, so that they are not decoded")
     fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
     fragment.SetByteStringValue(one)
     fragments.AddFragment(fragment)

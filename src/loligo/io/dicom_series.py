@@ -204,12 +204,15 @@ def _refuse_not_hu(header: Header, transformation: Values) -> None:
 
 
 def _refuse_mixed(path: Path, slices: Sequence[_Slice]) -> None:
-    """Raise where slices differ in size, direction or spacing."""
+    """Raise where slices differ in size, space, direction or spacing."""
     first = slices[0]
     sizes = sorted({(one.header.whole("Rows"), one.header.whole("Columns")) for one in slices})
     if len(sizes) > 1:
         shown = ", ".join(f"{rows} x {columns}" for rows, columns in sizes[:4])
         raise UnreadableImage(path, f"its series has slices of {len(sizes)} sizes ({shown}); one is allowed")
+    if (count := len({one.header.text("FrameOfReferenceUID") for one in slices} - {""})) > 1:
+        said = f"its series has {count} values of {tag('FrameOfReferenceUID')}"
+        raise UnreadableImage(path, f"{said}, so that its slices lie in no common space; one is allowed: split it")
     off = max(float(np.abs(one.directions - first.directions).max()) for one in slices)
     if off > SAME:
         raise UnreadableImage(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 Groups = list[dict[str, Any]]
 """Parameter groups as torch.optim takes them: ``params`` and ``lr``."""
@@ -85,3 +85,8 @@ def stable_adamw(
 def sgd(momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False) -> OptimiserFactory:
     """Return a factory of stochastic gradient descent."""
     return lambda groups: SGD(groups, lr=0.0, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+
+
+def rmsprop(decay: float = 0.99, eps: float = 1e-8) -> OptimiserFactory:
+    """Return a factory of RMSProp, with the decay of the mean of squared gradients."""
+    return lambda groups: RMSprop(groups, alpha=decay, eps=eps)

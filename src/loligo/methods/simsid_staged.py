@@ -41,6 +41,7 @@ from torch import Tensor, nn
 from loligo.methods.configs import MethodConfig, check_fractions
 from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, Turn
 from loligo.methods.optimisation import Cosine
+from loligo.nn.adversarial import discriminator_loss
 from loligo.nn.conv import ConvNorm
 from loligo.nn.discriminator import Discriminator
 from loligo.nn.inpaint import neighbours
@@ -320,9 +321,7 @@ class SimsidStaged(Method):
     def _discriminator_losses(self, x: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
             fake = self.reconstruct(x)
-        real_loss = F.softplus(-self.discriminator(x)).mean()
-        fake_loss = F.softplus(self.discriminator(fake)).mean()
-        return {"discriminator": real_loss + fake_loss}
+        return {"discriminator": discriminator_loss(self.discriminator(x), self.discriminator(fake))}
 
     def after_step(self, turn: str, step: Step, reduce: Reduce = ALONE) -> None:
         """Write the batch's features to memory in the student's stage."""

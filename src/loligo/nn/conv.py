@@ -54,6 +54,23 @@ class Unit(nn.Module):
         return out
 
 
+class UpConvNorm(nn.Module):
+    """Convolve, transposed, 3x3, batch-normalise, apply ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, D, 2 H, 2 W)."""
+        return F.relu(self.norm(self.conv(x)), inplace=True)
+
+    def pack(self, dtype: torch.dtype) -> None:
+        """Fold the batch norm into the convolution; its dtype is changed by `packed`."""
+        self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm, transpose=True), nn.Identity()  # type: ignore[arg-type]
+
+
 def upsample(x: Tensor) -> Tensor:
     """Double height and width by bilinear interpolation in the dtype of ``x``; autocast would go to float32."""
     with torch.autocast(x.device.type, enabled=False):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loligo.config import Statistics
+from loligo.nn import adversarial
 
 WIDTHS = (16, 32, 64, 128, 128)
 """Channels of SQUID's discriminator."""
@@ -209,8 +210,8 @@ class Ensemble(nn.Module):
 
     def generator_loss(self, fake: Tensor) -> Tensor:
         """Return the cross-entropy of calling reconstructions (N, C, H, W) real."""
-        return F.softplus(-self(fake)).mean()
+        return adversarial.generator_loss(self(fake))
 
     def loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the cross-entropy of telling real images from reconstructions, both (N, C, H, W)."""
-        return F.softplus(-self(real)).mean() + F.softplus(self(fake)).mean()
+        return adversarial.discriminator_loss(self(real), self(fake))

@@ -1,13 +1,14 @@
-"""Memories of normal features: a queue of recent ones, a learnt matrix, and how a query reads them.
+"""Memories of normal features: a queue of recent ones, a learnt matrix, prototypes, and how a query reads them.
 
-Memory matrix: Gong et al., MemAE, ICCV 2019 (1904.02639). Memory queue and Gumbel shrinkage: Xiang et al., SQUID,
-CVPR 2023 (2111.13495). A memory holds ``positions`` independent sets of slots, one a patch position; with one set
-for all, the memory is shared.
+Memory matrix and entropy: Gong et al., MemAE, ICCV 2019 (1904.02639). Prototypes, compactness and separateness: Park et
+al., MNAD, CVPR 2020 (2003.13228). Memory queue and Gumbel shrinkage: Xiang et al., SQUID, CVPR 2023 (2111.13495). A
+memory holds ``positions`` independent sets of slots, one a patch position; with one set for all, the memory is shared.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,14 +48,55 @@ def check_k(shrinkage: Shrinkage, k: int, strict: bool) -> None:
         raise ValueError(f"k is {k}; {why}")
 
 
+def entropy(weights: Tensor) -> Tensor:
+    """Return the mean entropy in nats of addressing weights (..., m); its gradient is finite where weights are 0."""
+    return -(weights * (weights + 1e-12).log()).sum(-1).mean()
+
+
+def unit_distance(cosine: Tensor) -> Tensor:
+    """Return the Euclidean distance, in [0, 2], of vectors of unit length by their cosine similarity."""
+    return (2 - 2 * cosine).clamp_min(1e-6).sqrt()  # of equal ones the root has no gradient
+
+
+def compactness_and_separateness(cosine: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    """Return MNAD's losses of queries by their cosine similarities (..., m) to the slots, means over queries.
+
+    Compactness is the distance from the nearest slot; separateness is how far the second nearest is from lying
+    ``margin`` farther off.
+    """
+    nearest, second = unit_distance(cosine.topk(2, -1).values).unbind(-1)
+    return nearest.mean(), F.relu(nearest - second + margin).mean()
+
+
+class Reading(NamedTuple):
+    """What a memory returns for queries (N, L, D)."""
+
+    values: Tensor
+    """(N, L, D) in the dtype of the queries: slots, weighed."""
+    weights: Tensor
+    """(L, N, m) float32, of a shared memory (1, N * L, m): how much of each slot that is."""
+    similarity: Tensor
+    """The same shape: of query and slots, dot product or cosine."""
+
+
 class Memory(nn.Module):
-    """Hold (positions, m, D) slots and read them by dot product."""
+    """Hold (positions, m, D) slots and read them by dot product, or by cosine similarity where ``cosine``."""
 
     slots: Tensor
 
-    def __init__(self, slots: int, dim: int, positions: int, shrinkage: Shrinkage, k: int, strict: bool) -> None:
+    def __init__(
+        self,
+        slots: int,
+        dim: int,
+        positions: int,
+        shrinkage: Shrinkage,
+        k: int = 5,
+        strict: bool = False,
+        threshold: float = 0.0025,
+        cosine: bool = False,
+    ) -> None:
         super().__init__()
-        self.shrinkage, self.k, self.strict = shrinkage, k, strict
+        self.shrinkage, self.k, self.strict, self.threshold, self.cosine = shrinkage, k, strict, threshold, cosine
         bound = 1 / math.sqrt(dim)
         self._hold(torch.empty(positions, slots, dim).uniform_(-bound, bound))
 
@@ -63,18 +105,29 @@ class Memory(nn.Module):
 
     def forward(self, query: Tensor) -> Tensor:
         """Read (N, L, D) queries, position by position: (N, L, D). L is ``positions``, or any where that is one."""
+        return self.look(query).values
+
+    def look(self, query: Tensor) -> Reading:
+        """Read (N, L, D) queries as `forward`, and return weights and similarities, too."""
         n, length, dim = query.shape
         if self.slots.shape[0] == 1:
             query = query.reshape(n * length, 1, dim)
-        with torch.autocast(query.device.type, enabled=False):  # bfloat16 ties slots, so that not k of them are kept
-            similarity = query.transpose(0, 1).float() @ self.slots.float().mT  # (L, N, D) @ (L, D, m)
-        weights = shrink(similarity, self.shrinkage, self.k, strict=self.strict)
+        similarity = self._compare(query)
+        weights = shrink(similarity, self.shrinkage, self.k, self.threshold, self.strict)
         few = self.shrinkage == "gumbel" and not (self.training and torch.is_grad_enabled())
         if few and not torch.compiler.is_compiling():  # ONNX has but loops for it
             read = self._read_kept(weights).to(query.dtype)
         else:
             read = weights.to(query.dtype) @ self.slots.to(query.dtype)  # (L, N, m) @ (L, m, D)
-        return read.transpose(0, 1).reshape(n, length, dim).contiguous()
+        return Reading(read.transpose(0, 1).reshape(n, length, dim).contiguous(), weights, similarity)
+
+    def _compare(self, query: Tensor) -> Tensor:
+        """Return the similarities (L, N, m) float32 of queries (N, L, D) and the slots of their positions."""
+        with torch.autocast(query.device.type, enabled=False):  # bfloat16 ties slots, so that not k of them are kept
+            query, slots = query.transpose(0, 1).float(), self.slots.float()
+            if self.cosine:
+                query, slots = F.normalize(query, dim=-1), F.normalize(slots, dim=-1)
+            return query @ slots.mT  # (L, N, D) @ (L, D, m)
 
     def _read_kept(self, weights: Tensor) -> Tensor:
         """Return ``weights @ slots``, (L, N, m) @ (L, m, D), from the few slots alone whose weight may not be zero."""
@@ -111,3 +164,31 @@ class MemoryQueue(Memory):
         places = (start + torch.arange(len(values), device=values.device)) % m
         self.slots[:, places] = values.transpose(0, 1)
         self.pointer.fill_((start + len(values)) % m)
+
+
+class MemoryPrototypes(Memory):
+    """Slots of unit length that move towards the queries nearest to them; not learnt by gradient, shared by all places.
+
+    Read by the softmax of cosine similarities (MNAD, section 3.1.2).
+    """
+
+    def __init__(self, slots: int, dim: int) -> None:
+        super().__init__(slots, dim, 1, "none", cosine=True)
+
+    def _hold(self, slots: Tensor) -> None:
+        self.register_buffer("slots", F.normalize(slots, dim=-1))
+
+    @torch.no_grad()
+    def write(self, queries: Tensor) -> None:
+        """Add to each slot the queries (..., D) that it is the nearest of, and bring it to unit length again.
+
+        A query counts by the exponential of its similarity, relative to the most similar query of the same slot: the
+        softmax over all queries cancels out.
+        """
+        queries = F.normalize(queries.detach().float().flatten(0, -2), dim=-1)
+        similarity = self._compare(queries[:, None])[0]  # (N, m)
+        nearest = F.one_hot(similarity.argmax(1), similarity.shape[1]) > 0
+        own = similarity.masked_fill(~nearest, -torch.inf)
+        weights = (own - own.amax(0).clamp_min(-1)).exp()  # no slot without queries has a greatest similarity
+        with torch.autocast(queries.device.type, enabled=False):
+            self.slots.copy_(F.normalize(self.slots + weights.mT @ queries, dim=-1))

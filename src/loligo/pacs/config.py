@@ -10,7 +10,7 @@ import stat
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 SECRET = "LOLIGO_PACS_CREDENTIALS"
@@ -76,6 +76,8 @@ class Config:
     """auto, cpu, cuda, mps, or another accelerator of PyTorch."""
     false_alarm_rate: float | None = None
     """Proportion of normal images that may be flagged, in place of the run's."""
+    scope: Literal["checked", "any"] = "checked"
+    """Any scores also images that show something else than the training images, or whose header says so."""
 
     @property
     def database(self) -> str:

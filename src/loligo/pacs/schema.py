@@ -52,6 +52,14 @@ INSTANCES = sql.Table(
     sql.Column("key", sql.String(64), primary_key=True),
     sql.Column("digest", sql.String(64), nullable=False),
 )
+MEASURES = sql.Table(
+    "measures",
+    META,
+    sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),  # from 1 on, without gaps
+    sql.Column("study", sql.Integer, sql.ForeignKey("studies.id"), unique=True, nullable=False),
+    sql.Column("model", sql.String(64), nullable=False),
+    sql.Column("measured", sql.Text, nullable=False),  # JSON of `monitoring.MEASURES`
+)
 FACTS = sql.Table(
     "facts", META, sql.Column("name", sql.String(128), primary_key=True), sql.Column("value", sql.Text, nullable=False)
 )

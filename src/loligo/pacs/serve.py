@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from loligo import NOTICE
 from loligo.pacs import fetch, journal, metrics, receive, work
+from loligo.pacs.alarm import Alarm
 from loligo.pacs.config import Config, check
 from loligo.pacs.inbox import Inbox
 from loligo.pacs.journal import place, say
@@ -38,7 +39,7 @@ def serve(run: str, config: Config, make: work.MakeResults = work.objects) -> No
     unsafe, and for a run that is not trained; OSError where the spool is used by another, or an address is taken.
     """
     check(config)
-    about = Run.load(run).about["data"]
+    trained = Run.load(run)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -47,13 +48,13 @@ def serve(run: str, config: Config, make: work.MakeResults = work.objects) -> No
     config.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _alone(config):
         store = Store(config.database)
-        inbox = Inbox(config.spool, store, config.quiet)
+        inbox, alarm = Inbox(config.spool, store, config.quiet), Alarm(store)
         store.give_back()
         inbox.sweep()
-        with _open(config, inbox, stop):
-            known = {key: about[key] for key in ("train", "modalities") if key in about}
+        with _open(config, inbox, alarm, stop):
+            known = {"images": trained.about["data"].get("train"), "headers": trained.headers.told}
             say("begins", notice=NOTICE, trained_on=known)
-            _tend(Workers(run, config, make), store, inbox, config, stop)
+            _tend(Workers(run, config, make), inbox, alarm, config, stop)
     say("ended")
 
 
@@ -72,10 +73,10 @@ def _alone(config: Config) -> Iterator[None]:
 
 
 @contextmanager
-def _open(config: Config, inbox: Inbox, stop: threading.Event) -> Iterator[None]:
+def _open(config: Config, inbox: Inbox, alarm: Alarm, stop: threading.Event) -> Iterator[None]:
     """Receive, fetch and tell metrics, as far as asked for."""
     server = receive.start(config, inbox) if config.listen else None
-    told = metrics.start(inbox.store, config.metrics) if config.metrics else None
+    told = metrics.start(inbox.store, alarm, config.metrics) if config.metrics else None
     fetcher = threading.Thread(target=fetch.run, args=(config, inbox, stop), daemon=True)
     if config.source:
         fetcher.start()
@@ -91,9 +92,9 @@ def _open(config: Config, inbox: Inbox, stop: threading.Event) -> Iterator[None]
             fetcher.join(_GRACE)
 
 
-def _tend(workers: Workers, store: Store, inbox: Inbox, config: Config, stop: threading.Event) -> None:
-    """Keep workers alive, end those that take too long, and remove what is done, until told to ``stop``."""
-    tidied = 0.0
+def _tend(workers: Workers, inbox: Inbox, alarm: Alarm, config: Config, stop: threading.Event) -> None:
+    """Keep workers alive, end those that take too long, remove what is done, tell of drift; until told to ``stop``."""
+    store, tidied, changed = inbox.store, 0.0, dict[str, str]()
     try:
         while not stop.wait(_TICK):
             try:
@@ -105,12 +106,21 @@ def _tend(workers: Workers, store: Store, inbox: Inbox, config: Config, stop: th
                     workers.kill(name)
                 if time.time() - tidied > _TIDY:
                     inbox.tidy(config.keep)
+                    changed = _tell(alarm, changed)
                     tidied = time.time()
                 stop.wait(_AGAIN if ended else 0)
             except (OperationalError, OSError) as error:
                 say("the queue cannot be changed", logging.ERROR, error=place(error))
     finally:
         workers.end()
+
+
+def _tell(alarm: Alarm, before: dict[str, str]) -> dict[str, str]:
+    """Log what has changed of the department's studies where that is news; return it."""
+    drift = alarm.update().drift
+    if (now := drift.alarms if drift else {}) != before and drift and now:
+        say(drift.told, logging.ERROR, studies=alarm.studies)
+    return now
 
 
 class Workers:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 
+from loligo.pacs.alarm import Alarm
 from loligo.pacs.config import Config
 from loligo.pacs.store import Store
 
 
 def text(config: Config) -> str:
-    """Return the number of studies in each state, and the dead ones with their reasons."""
+    """Return the number of studies in each state, how the drift alarm stands, and the dead ones with their reasons."""
     store = _store(config)
     lines = [f"{state:9} {count:7}" for state, count in store.counts().items()]
     lines.append(f"{store.not_scored()} of those done were not scored")
+    lines.append(Alarm(store).update().told)
     for number, finished, reason in store.dead():
         lines.append(f"dead {number}, {time.strftime('%Y-%m-%d %H:%M', time.localtime(finished))}: {reason}")
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sql
 
-from loligo.pacs.schema import FACTS, INSTANCES, STATES, STUDIES, opened
+from loligo.pacs.schema import FACTS, INSTANCES, MEASURES, STATES, STUDIES, opened
 
 _OF = STUDIES.c
 _FREE: dict[str, Any] = {"worker": "", "lease": 0}
@@ -114,12 +114,17 @@ class Store:
             own = {name: getattr(row, name) for name in Study._fields if name not in ("state", "version", "files")}
             return Study(state=state, version=row.version + 1, files=tuple(sorted(files)), **own)
 
-    def advance(self, study: Study, **values: Any) -> Study | None:
-        """Change a leased study; None, and no change, where the lease is no longer the worker's."""
+    def advance(self, study: Study, measured: tuple[str, str] | None = None, **values: Any) -> Study | None:
+        """Change a leased study; None, and no change, where the lease is no longer the worker's.
+
+        Of ``measured``, a model and what was measured with it, a study that is measured already keeps the first.
+        """
         with self.engine.begin() as connection:
             mine = sql.and_(_OF.id == study.id, _OF.version == study.version)
             if not self._change(connection, mine, **values):
                 return None
+            if measured:
+                self._measure(connection, study.id, *measured)
         own = {name: value for name, value in values.items() if name in Study._fields}
         return study._replace(version=study.version + 1, **own)
 
@@ -212,6 +217,21 @@ class Store:
         with self.engine.begin() as connection:
             row = connection.execute(sql.select(*within, sql.func.sum(took)).where(_OF.state == "done")).one()
         return [int(count or 0) for count in row[:-1]], float(row[-1] or 0)
+
+    def measured(self, after: int) -> list[tuple[int, str, str]]:
+        """Return number, model and measures of the studies that were measured after a number, in order."""
+        chosen = sql.select(MEASURES).where(MEASURES.c.number > after).order_by(MEASURES.c.number)
+        with self.engine.begin() as connection:
+            return [(row.number, row.model, row.measured) for row in connection.execute(chosen)]
+
+    @staticmethod
+    def _measure(connection: sql.Connection, study: int, model: str, measured: str) -> None:
+        """Keep what was measured of a study, one after another whatever worker it is, so that no number is late."""
+        connection.execute(sql.select(FACTS).where(FACTS.c.name == "secret").with_for_update())
+        if connection.scalar(sql.select(MEASURES.c.number).where(MEASURES.c.study == study)) is None:
+            number = (connection.scalar(sql.select(sql.func.max(MEASURES.c.number))) or 0) + 1
+            values = {"number": number, "study": study, "model": model, "measured": measured}
+            connection.execute(MEASURES.insert().values(**values))
 
     @staticmethod
     def _change(connection: sql.Connection, which: Any, **values: Any) -> int:

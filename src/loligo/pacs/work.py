@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -12,15 +13,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from sqlalchemy.exc import OperationalError
 
+from loligo import monitoring
 from loligo.data import cache
+from loligo.data.dataset import Dataset as Images
 from loligo.detector import Detector
 from loligo.io import UnreadableImage
-from loligo.pacs import journal
+from loligo.pacs import alarm, journal
 from loligo.pacs.config import Config
 from loligo.pacs.decode import Decoder, Hostile
 from loligo.pacs.inbox import INSTANCES, WORK, folder_of, synced
@@ -40,6 +44,17 @@ MakeResults = Callable[[Detector, Config], Results]
 _POLL = 0.25  # seconds between looks at an empty queue
 _LONGEST = 300.0  # seconds between attempts
 _ANSWER = 60.0  # seconds in which storage commitment is answered
+
+
+class Found(NamedTuple):
+    """What a worker makes of a study."""
+
+    scored: list[Scored]
+    """What the detector says of each image or series, and its path."""
+    measured: dict[str, float]
+    """`monitoring.MEASURES` in the mean over these, for the drift alarm."""
+    reasons: Sequence[str]
+    """Why others are left out."""
 
 
 class GivenUp(ValueError):
@@ -70,6 +85,7 @@ class Worker:
     def __init__(self, name: str, detector: Detector, config: Config, make: MakeResults) -> None:
         self.name, self.detector, self.config = name, detector, config
         self.results, self.target, self.store = make(detector, config), target(config), Store(config.database)
+        self.model = alarm.model(detector)
         self.decoder = Decoder(detector.preprocessing, config.decode_seconds, config.decode_memory)
 
     def work(self, stop: threading.Event) -> None:
@@ -110,31 +126,43 @@ class Worker:
     def _score(self, held: _Held) -> None:
         """Score a study and keep its results, or end it where there are none."""
         study = held.study
-        scored, reasons = self._scored(study) if study.files else ([], ["it has no image that is read"])
-        if not scored:
-            self._finish(held, f"not scored: {reasons[0]}")
+        found = self._found(study) if study.files else Found([], {}, ["it has no image that is read"])
+        if not found.scored:
+            self._finish(held, f"not scored: {found.reasons[0].removeprefix('not scored: ')}")
             return
         name = f"out-{study.version}"
         out = folder_of(self.config.spool, study.key) / name
-        _written(self.results(scored), out)
-        held.change(state="sending", results=name, attempts=0, put_off=0)
-        flagged = sum(prediction.flag for prediction, _ in scored)
-        say("scored", study=study.id, images=len(scored), flagged=flagged, left_out=len(reasons))
+        _written(self.results(found.scored), out)
+        measured = (self.model, json.dumps(found.measured))
+        held.change(state="sending", results=name, attempts=0, put_off=0, measured=measured)
+        flagged = sum(prediction.flag for prediction, _ in found.scored)
+        say("scored", study=study.id, images=len(found.scored), flagged=flagged, left_out=len(found.reasons))
 
-    def _scored(self, study: Study) -> tuple[list[Scored], Sequence[str]]:
-        """Return what the detector says of each image or series, and why others are left out."""
+    def _found(self, study: Study) -> Found:
+        """Decode and score a study."""
         folder = folder_of(self.config.spool, study.key)
         work = folder / f"{WORK}{study.version}"
         try:
             found = self.decoder([folder / INSTANCES / name for name in study.files], work)
             if not found.paths:
-                return [], found.reasons
+                return Found([], {}, found.reasons)
             rows = pd.DataFrame({"path": list(found.paths)})
             data = cache.load(rows, self.detector.preprocessing, folder=work, progress=False)
-            predictions = list(self.detector.predictions(self.detector.checked(data)))
-            return list(zip(predictions, map(Path, data.rows["path"]), strict=True)), found.reasons
+            return self._of(self.detector.checked(data), found.reasons)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+    def _of(self, data: Images, unread: Sequence[str]) -> Found:
+        """Score the images of a study that are in scope, and measure them."""
+        predictions = list(self.detector.predictions(data))
+        out = ("",) * len(predictions) if self.config.scope == "any" else data.not_scored
+        kept = [row for row, why in enumerate(out) if not why]
+        measures = monitoring.measured(data, np.array([one.score for one in predictions]))
+        return Found(
+            [(predictions[row], Path(data.rows["path"][row])) for row in kept],
+            {name: float(values[kept].mean()) for name, values in measures.items()} if kept else {},
+            [*unread, *filter(None, out)],
+        )
 
     def _send(self, held: _Held) -> None:
         """Send results, and end the study, or wait for storage commitment."""

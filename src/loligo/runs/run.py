@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from loligo import __version__, methods
 from loligo.config import PreprocessingConfig, TrainConfig, build, check_forms, one_line
 from loligo.data import manifest
+from loligo.data.header_scope import HeaderScope
 from loligo.files import replacing, write_text
 from loligo.runs import tables
 from loligo.runs.folder import RunFolder
@@ -127,9 +128,9 @@ class Run(Settings):
         return tuple(self.about["data"].get("spacing", ()))
 
     @property
-    def modalities(self) -> tuple[str, ...]:
-        """Modalities that DICOM files must have: those of its training images, where these were DICOM."""
-        return tuple(self.about["data"].get("modalities", ()))
+    def headers(self) -> HeaderScope:
+        """What DICOM headers may say: what those of its training images do."""
+        return HeaderScope.read(self.about["data"])
 
     @property
     def begun(self) -> bool:
@@ -235,9 +236,7 @@ def checked_about(values: dict[str, Any]) -> dict[str, Any]:
     spacing = about["data"].get("spacing", [])
     if not (isinstance(spacing, list) and len(spacing) in (0, 3) and all(map(_is_length, spacing))):
         raise ValueError(f"data.spacing is {spacing!r}; it must be 3 distances in mm")
-    modalities = about["data"].get("modalities", [])
-    if not (isinstance(modalities, list) and all(isinstance(one, str) for one in modalities)):
-        raise ValueError(f"data.modalities is {modalities!r}; it must be a list such as [CR, DX]")
+    HeaderScope.read(about["data"])
     if (precision := values.get("precision", "float32")) not in ("bf16", "float32"):
         raise ValueError(f"precision is {precision!r}; it must be bf16 or float32")
     return about | {key: values[key] for key in ("precision", DIGEST) if key in values}

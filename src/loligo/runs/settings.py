@@ -10,6 +10,7 @@ from loligo import methods
 from loligo.config import FALSE_ALARM_RATE as FALSE_ALARM_RATE
 from loligo.config import HELD_OUT as HELD_OUT
 from loligo.config import OF_EPOCHS, PreprocessingConfig, TrainConfig, build, one_line, replaced
+from loligo.data.header_scope import ANY, HeaderScope
 from loligo.data.preprocessing import Preprocessing
 from loligo.methods.configs import MethodConfig, SliceConfig
 from loligo.methods.declared import Options, defaults, one_pass
@@ -100,9 +101,9 @@ class Settings:
         return ()
 
     @property
-    def modalities(self) -> tuple[str, ...]:
-        """Modalities that DICOM files must have; empty where they may have any."""
-        return ()
+    def headers(self) -> HeaderScope:
+        """What DICOM headers may say."""
+        return ANY
 
     def preprocess(self) -> Preprocessing:
         """Return how images become what the method sees."""
@@ -116,7 +117,7 @@ class Settings:
             position,
             self.spacing or None,
             config.voi,
-            self.modalities,
+            self.headers,
         )
 
     def difference(self, other: Self) -> str:

@@ -17,6 +17,7 @@ from typing import Literal
 
 import pandas as pd
 
+from loligo import io
 from loligo.config import HELD_OUT
 from loligo.data import folder_names, headers, manifest, patients
 from loligo.data.manifest import Listing
@@ -61,14 +62,18 @@ def index(
 def listed(root: Path, loose: Literal["train", "test"], layout: Layout = AS_NAMED, *, to_learn: bool = True) -> Listing:
     """List the images below ``root`` in order of path as they lie; those of no split folder are ``loose``.
 
-    Links to folders are followed, but not in circles. A file that is met again through a link is listed once. Every
-    other file, but hidden ones, those of the system and results of loligo, is rejected. Raises ``FileNotFoundError``
-    where there is no file, ``AllRejected`` where there is no image, and ``ValueError`` for a link that gives a file two
-    splits or classes and, where it is ``to_learn`` from, where it is unclear which images are normal.
+    Beside a DICOMDIR, other files than DICOM are rejected. Links to folders are followed, but not in circles. A
+    file that is met again through a link is listed once. Every other file, but hidden ones, those of the system and
+    results of loligo, is rejected. Raises ``FileNotFoundError`` where there is no file, ``AllRejected`` where there
+    is no image, and ``ValueError`` for a link that gives a file two splits or classes and, where it is ``to_learn``
+    from, where it is unclear which images are normal.
     """
     root = manifest.absolute(root)
     said, seen = layout.kinds(root), walk(root)
     files, rejected = manifest.sift(seen.files)
+    if is_medium(root):
+        files, others = _dicom(files)
+        rejected = pd.concat([rejected, others], ignore_index=True)
     places = Places((path.relative_to(root).parts[:-1] for path in files), said)
     _check_links(seen, places, root)
     found = places.find(files, root)
@@ -84,6 +89,18 @@ def listed(root: Path, loose: Literal["train", "test"], layout: Layout = AS_NAME
         notes += patients.notes(images, rows, layout.patient)
     rejected = pd.concat([rejected, manifest.rejection([*seen.closed, *orphans])], ignore_index=True)
     return Listing(manifest.check(rows), rejected, tuple(notes))
+
+
+def is_medium(root: Path) -> bool:
+    """Tell whether a folder is that of a DICOMDIR, beside which pictures are those of a viewer."""
+    return any((root / name).is_file() for name in ("DICOMDIR", "dicomdir"))
+
+
+def _dicom(files: list[Path]) -> tuple[list[Path], pd.DataFrame]:
+    """Return the files that are DICOM, and a table of the others."""
+    others = [path for path in files if io.about(path) is None]
+    why = "its content is not DICOM, as are images beside a DICOMDIR; index it apart"
+    return [path for path in files if path not in set(others)], manifest.rejection((path, why) for path in others)
 
 
 def _check_links(seen: Walk, places: Places, root: Path) -> None:

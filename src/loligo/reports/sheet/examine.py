@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from loligo import io
-from loligo.data import headers, manifest
+from loligo.data import manifest
 from loligo.data.arrays import from_images
 from loligo.data.neighbours import Neighbours, Training
 from loligo.detector import Detector
@@ -70,7 +70,7 @@ class Examiner:
         Raises ValueError, which names the file, where it cannot be read, or its score or map is not a number.
         """
         detector, voi = self.detector, self.detector.preprocessing.voi
-        headers.refuse_other(path, detector.preprocessing.modalities)
+        detector.preprocessing.headers.refuse_other(path)
         image = io.load(path, voi)
         data = detector.checked(from_images([image], detector.preprocessing))
         (prediction,) = detector.predictions(data)
