@@ -28,8 +28,9 @@ class Graph(nn.Module):
         if calibration:
             self.register_buffer("scores", torch.tensor(calibration.scores))
         for part in method.modules():
-            if hasattr(part, "pos_embed") and hasattr(part, "set_input_size"):  # OpenVINO would interpolate otherwise
-                part.set_input_size(img_size=(self.size, self.size))
+            resize = getattr(part, "set_input_size", None)
+            if resize and hasattr(part, "pos_embed"):  # of a transformer; OpenVINO would interpolate them otherwise
+                resize(img_size=(self.size, self.size))
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor, white: Tensor) -> dict[str, Tensor]:
