@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from experiments.common import RESULTS, machine
 from loligo import api, experiment
@@ -29,7 +28,6 @@ from loligo.data import manifest, mood_anomalies, toy_brains
 from loligo.detector import Detector
 from loligo.evaluation import metrics, results
 from loligo.io import nifti, planes
-from loligo.methods.vqvae_restoration import smooth_slices
 from loligo.nn.precision import accelerate
 from loligo.runs.run import Run
 from loligo.runs.scores import scorings
@@ -70,7 +68,7 @@ def read_maps(folder: Path, table: pd.DataFrame) -> tuple[Maps, Masks]:
 
 def smoothed(maps: Maps) -> Maps:
     """Smooth maps of slices as the VQ-VAE's are."""
-    return [smooth_slices(torch.from_numpy(heat), *SMOOTHING).numpy() for heat in maps]
+    return [planes.smoothed(heat, *SMOOTHING) for heat in maps]
 
 
 def voxels(maps: Maps, masks: Masks) -> dict[str, float]:

@@ -46,8 +46,8 @@ class Variants:
         detector, found = Detector.of(self.run, model, self.run.train.device), []
         for _, x, scores in detector.batches(self.data):
             with torch.inference_mode(), autocast(detector.device, detector.dtype):
-                variants = by_variant(detector.network, x, scores.reconstruction)
-            found.append(variants | {"score": scores.image.numpy()})
+                variants = by_variant(detector.network, *map(torch.from_numpy, (x, scores.reconstruction)))
+            found.append(variants | {"score": scores.image})
         table = self.data.rows[["path", "split", "label", "patient"]].assign(epoch=epoch)
         columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
         self.run.files.append_epoch(table.assign(score=columns.pop("score")), epoch)

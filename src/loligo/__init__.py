@@ -22,11 +22,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loligo.api import evaluate, load, report, score, sheet, train
-    from loligo.detector import Detector
+    from loligo.api import evaluate, report, sheet, train
+    from loligo.detector import Detector, load
+    from loligo.exporting import export
     from loligo.methods import list_methods
     from loligo.nn.precision import accelerate
     from loligo.recalibration import recalibrate
+    from loligo.score_files import score
     from loligo.types import Image, Prediction
 
 __version__ = "0.1.0"
@@ -37,6 +39,7 @@ __all__ = [
     "Prediction",
     "accelerate",
     "evaluate",
+    "export",
     "list_methods",
     "load",
     "recalibrate",
@@ -50,8 +53,11 @@ _HOMES = {
     "Image": "types",
     "Prediction": "types",
     "accelerate": "nn.precision",
+    "export": "exporting",
     "list_methods": "methods",
+    "load": "detector",
     "recalibrate": "recalibration",
+    "score": "score_files",
 }
 
 

@@ -6,11 +6,11 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
-from scipy.stats import beta, false_discovery_control, mannwhitneyu, norm
+from scipy.special import betaincinv, expit, ndtri
 
 from loligo.config import check_forms, one_line
 from loligo.files import write_json
@@ -145,10 +145,10 @@ class Calibration:
         n, found = len(self.scores), []
         slip = self.std * math.sqrt(1 / self.shifted_by + 1 / n) if self.shifted_by else 0.0
         for tail in ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2):
-            limit = self.threshold - float(norm.ppf(tail)) * slip
+            limit = self.threshold - float(ndtri(tail)) * slip
             more = int((self.scores >= limit).sum() - (self.scores >= self.threshold).sum())
             rank = min(max(self._rank + more, 1), n)
-            found.append(float(beta.ppf(tail, rank, n + 1 - rank)))
+            found.append(float(betaincinv(rank, n + 1 - rank, tail)))
         return found[0], found[1]
 
     @property
@@ -185,6 +185,8 @@ class Calibration:
         )
         if flagged > MOST * count:
             return f"{flagged} of {count} images are flagged, more than disease explains: {why}"
+        from scipy.stats import mannwhitneyu  # here: it imports slowly, and one prediction needs it not
+
         found = mannwhitneyu(values, self.scores)
         above = float(found.statistic) / (count * len(self.scores))
         if found.pvalue > SURE or 1 - APART < above < APART:
@@ -193,8 +195,12 @@ class Calibration:
         return f"these images as a whole score {way} than the normal ones of the calibration: {why}"
 
     def save(self, path: Path) -> None:
-        """Write JSON; mean, std, threshold and its interval stand there for readers, and are computed again on load."""
-        values = {
+        """Write its `record` as JSON."""
+        write_json(self.record(), path)
+
+    def record(self) -> dict[str, Any]:
+        """Return what JSON holds of it; mean, std, threshold and its interval stand there for readers alone."""
+        return {
             "scores": self.scores.tolist(),
             "false_alarm_rate": self.false_alarm_rate,
             "typical_peak": self.typical_peak,
@@ -206,7 +212,6 @@ class Calibration:
             "threshold": self.threshold,
             "false_alarm_interval": self.interval,
         }
-        write_json(values, path)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -214,7 +219,14 @@ class Calibration:
         if not path.is_file():
             raise ValueError(f"{path} is missing: the training of this run was not finished; run it again")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls.recorded(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not a calibration ({one_line(error)}); train the run again") from error
+
+    @classmethod
+    def recorded(cls, values: Any) -> Calibration:
+        """Return the calibration of a `record`; ValueError where it is none."""
+        try:
             check_forms(values, FORMS)
             if not all(isinstance(score, (int, float)) for score in values["scores"]):
                 raise ValueError("not all scores are numbers")
@@ -226,8 +238,8 @@ class Calibration:
             if min(counts.values()) < 0:
                 raise ValueError(f"a count is below 0: {counts}")
             return replace(fitted, typical_peak=typical, map_scale=scale, **counts)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-            raise ValueError(f"{path} is not a calibration ({one_line(error)}); train the run again") from error
+        except (TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ValueError(str(error)) from error
 
 
 def q_values(p_values: npt.ArrayLike) -> Floats:
@@ -239,6 +251,8 @@ def q_values(p_values: npt.ArrayLike) -> Floats:
     al., "Testing for outliers with conformal p-values", Annals of Statistics 2023); that is the mean over calibrations,
     too. With n calibration normals and N images no q-value of a single hit falls below N / (n + 1).
     """
+    from scipy.stats import false_discovery_control
+
     found: Floats = np.asarray(false_discovery_control(np.asarray(p_values, np.float64), method="bh"), np.float64)
     return found
 

@@ -11,13 +11,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
-from torch import Tensor
 
 from loligo import progress as bars
 from loligo.calibration import Calibration
@@ -27,15 +25,19 @@ from loligo.data.arrays import Given, from_images
 from loligo.data.dataset import Dataset
 from loligo.data.preprocessing import Preprocessing
 from loligo.data.reference import Reference
-from loligo.io import regions
-from loligo.methods.contract import Method
-from loligo.nn.conv import packed
-from loligo.nn.precision import Resolved, autocast, dtype_of, pick_device, resolve
+from loligo.io import planes, regions
+from loligo.runs import exported
 from loligo.runs.run import Run
 from loligo.runs.settings import FALSE_ALARM_RATE, HELD_OUT, Settings
+from loligo.sessions import Session
 from loligo.training import images as stored
-from loligo.training import loop
-from loligo.types import Prediction, Scores
+from loligo.types import Prediction, Scored, Scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from loligo.methods.contract import Method
+    from loligo.nn.precision import Resolved
 
 Floats = npt.NDArray[np.float32]
 Images = Sequence[Given] | Given
@@ -48,7 +50,7 @@ class Detector:
 
     def __init__(
         self,
-        method: Method,
+        method: Method | Session,
         settings: Settings,
         preprocessing: Preprocessing,
         *,
@@ -59,26 +61,47 @@ class Detector:
     ) -> None:
         """Make ``method`` fast: folded, packed, in its dtype, without gradients; the one given stays as it is."""
         self.method, self.settings, self.preprocessing, self.precision = method, settings, preprocessing, precision
-        self.device = pick_device(device)
-        self.dtype = dtype_of(precision, self.device)
-        self.network = packed(method, self.dtype, self.device).freeze()
         self._calibration = calibration
         self.reference = reference
         """What is remembered of the training images; None where that is not known."""
+        if isinstance(method, Session):
+            return
+        from loligo.nn.conv import packed  # here: an exported model is scored without torch
+        from loligo.nn.precision import dtype_of, pick_device
+
+        self.device = pick_device(device)
+        self.dtype = dtype_of(precision, self.device)
+        self.network = packed(method, self.dtype, self.device).freeze()
 
     @classmethod
     def load(cls, run: str | Path | Run, device: str = "auto", false_alarm_rate: float | None = None) -> Self:
-        """Read a run folder, or a `Run`; at another false-alarm rate than the run's, where one is given.
+        """Read a run folder, a `Run`, or an exported model (.onnx, .xml), at another false-alarm rate if one is given.
 
         It scores in the precision that the run was calibrated in. Raises ValueError, which names the file, where the
-        folder is no run, its training is not finished, or a file is not whole.
+        folder is no run, its training is not finished, or a file is not whole; ImportError where what computes an
+        exported model is not installed.
         """
+        if not isinstance(run, Run) and exported.is_model(run):
+            return cls._exported(Path(run), device, false_alarm_rate)
         run = run if isinstance(run, Run) else Run.load(run)
         calibration = Calibration.load(run.files.calibration)
         if false_alarm_rate is not None:
             calibration = calibration.at(false_alarm_rate)
         reference = Reference.load(run.files.reference) if run.files.reference.is_file() else None
         return cls.of(run, run.model(), device, calibration, reference)
+
+    @classmethod
+    def _exported(cls, path: Path, device: str, false_alarm_rate: float | None) -> Self:
+        if device not in ("auto", "cpu"):
+            raise ValueError(f"device is {device!r}; an exported model such as {path} is computed on cpu (or auto)")
+        found = exported.read(path)
+        return cls(
+            Session.open(path, found.run.method_config, found.volume_score, found.slice_filter),
+            found.run,
+            found.run.preprocess(),
+            calibration=found.calibration if false_alarm_rate is None else found.calibration.at(false_alarm_rate),
+            reference=found.reference,
+        )
 
     @classmethod
     def of(
@@ -122,6 +145,11 @@ class Detector:
         ``train.seed``. Weakly supervised methods need ``abnormal`` images, too. ``options`` are those of the method,
         ``train`` those of `TrainConfig`. Raises ValueError for unknown names, unfit images or too few of them.
         """
+        import torch
+
+        from loligo.nn.precision import pick_device, resolve
+        from loligo.training import loop
+
         settings = Settings.of(method, preset, options, train, preprocessing, false_alarm_rate)
         if settings.train.devices > 1:
             raise ValueError(f"train.devices is {settings.train.devices}; images in memory are trained on by 1 process")
@@ -143,7 +171,12 @@ class Detector:
         return detector.with_calibration(detector.calibrate(held_out))
 
     def save(self, folder: str | Path) -> Run:
-        """Write a run folder, which `load` and the command line read; ValueError where a run stands there already."""
+        """Write a run folder, which `load` and the command line read.
+
+        Raises ValueError where a run stands there already, and for an exported model, which is a file already.
+        """
+        if isinstance(self.method, Session):
+            raise ValueError(f"{self.method.path} is exported already; copy it with the files beside it")
         run = Run.new(folder, self.settings)
         if run.begun:
             raise ValueError(f"{folder} holds a run already; choose another folder, or remove it")
@@ -203,28 +236,39 @@ class Detector:
         """
         return list(self.predictions(self.checked(from_images(images, self.preprocessing)), batch_size))
 
-    @torch.inference_mode()
     def __call__(self, x: Tensor) -> Scores:
         """Score a batch (N, C, S, S) float32 in [0, 1]; results are float32 on the CPU."""
-        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.dtype):
-            scores = self.network(x)
-        return Scores(*(None if part is None else part.float().cpu() for part in scores))  # type: ignore[arg-type]
+        import torch
+
+        from loligo.nn.precision import autocast
+
+        with torch.inference_mode(), autocast(self.device, self.dtype):
+            scores = self.network(x.to(self.device).contiguous(memory_format=torch.channels_last))
+            return Scores(*(None if part is None else part.float().cpu() for part in scores))  # type: ignore[arg-type]
+
+    def score(self, x: Floats) -> Scored:
+        """Score a batch (N, C, S, S) float32 in [0, 1] of arrays; results are float32."""
+        if isinstance(self.method, Session):
+            return self.method(x)
+        import torch
+
+        found = self(torch.from_numpy(x))
+        return Scored(*(None if part is None else part.numpy() for part in found))  # type: ignore[arg-type]
 
     def batches(
         self, data: Dataset, batch_size: int = 16, progress: bool = False
-    ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor, Scores]]:
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Floats, Scored]]:
         """Yield (indices, images, scores) of all images of a data set in order."""
         with bars.bar(total=len(data), desc="scoring", unit="image", show=progress) as bar:
             for start in range(0, len(data), batch_size):
                 indices = np.arange(start, min(start + batch_size, len(data)))
-                x = data.batch(indices)
-                yield indices, x, self(x)
+                x = data.images(indices)
+                yield indices, x, self.score(x)
                 bar.update(len(indices))
 
     def scores(self, data: Dataset, batch_size: int = 16, progress: bool = False) -> npt.NDArray[np.float64]:
         """Return the raw score of each row (R,); see `by_row`."""
-        found = [scores.image.double().numpy() for *_, scores in self.batches(data, batch_size, progress)]
+        found = [scores.image.astype(np.float64) for *_, scores in self.batches(data, batch_size, progress)]
         return self.by_row(np.concatenate(found), data)
 
     def by_row(self, scores: npt.NDArray[np.float64], data: Dataset) -> npt.NDArray[np.float64]:
@@ -289,29 +333,39 @@ class Detector:
             waiting.add(scores)
             while row < len(counts) and len(waiting.image) >= counts[row]:
                 image, heat, reconstruction = waiting.take(counts[row])
-                score = self._over_slices(image.double().numpy(), data.tissue[first : first + counts[row]])
+                score = self._over_slices(image.astype(np.float64), data.tissue[first : first + counts[row]])
                 if data.counts is None:
                     yield score, _first(heat), _first(reconstruction)
                 else:
-                    yield score, None if heat is None else self.method.pool(heat[:, 0]).numpy(), None
+                    yield score, None if heat is None else self._across(heat[:, 0]), None
                 row, first = row + 1, first + counts[row]
+
+    def _across(self, maps: Floats) -> Floats:
+        """Return a volume's map (N, H, W) by those of its slices, one after another."""
+        sides = self.method.slice_filter
+        return planes.smoothed(maps, *sides) if sides else maps
+
+
+def load(run: str | Path | Run, device: str = "auto", false_alarm_rate: float | None = None) -> Detector:
+    """Return the detector of a run folder or an exported model, as `Detector.load` does."""
+    return Detector.load(run, device, false_alarm_rate)
 
 
 class _Waiting:
     """Scores of images whose row is not whole yet."""
 
     def __init__(self) -> None:
-        self.image = torch.empty(0)
-        self.parts: list[Tensor | None] = [None, None]
+        self.image = np.empty(0, np.float32)
+        self.parts: list[Floats | None] = [None, None]
 
-    def add(self, scores: Scores) -> None:
+    def add(self, scores: Scored) -> None:
         """Append those of a batch."""
         before = self.parts if len(self.image) else [None, None]
-        self.image = torch.cat([self.image, scores.image])
+        self.image = np.concatenate([self.image, scores.image])
         both = zip(before, (scores.map, scores.reconstruction), strict=True)
-        self.parts = [new if old is None or new is None else torch.cat([old, new]) for old, new in both]
+        self.parts = [new if old is None or new is None else np.concatenate([old, new]) for old, new in both]
 
-    def take(self, count: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def take(self, count: int) -> tuple[Floats, Floats | None, Floats | None]:
         """Return the first ones and keep the others."""
         image, self.image = self.image[:count], self.image[count:]
         first = [None if part is None else part[:count] for part in self.parts]
@@ -324,9 +378,9 @@ def rounded(score: float) -> float:
     return float(f"{score:.7g}")
 
 
-def _first(part: Tensor | None) -> Floats | None:
+def _first(part: Floats | None) -> Floats | None:
     """Return the first channel of an image's part (1, C, S, S), apart from its batch, so that this can go."""
-    return None if part is None else part[0, 0].numpy().copy()
+    return None if part is None else part[0, 0].copy()
 
 
 def part_held_out(part: float, count: int) -> float:

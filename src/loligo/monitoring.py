@@ -76,9 +76,9 @@ def measured(data: Dataset, scores: Floats) -> dict[str, Floats]:
     found: list[Floats] = []
     images = []
     for start in range(0, len(data), BATCH):
-        pixels = data.batch(np.arange(start, min(start + BATCH, len(data))))[:, 0].double()
-        steps = (pixels[:, 1:] - pixels[:, :-1]).abs().mean((1, 2))
-        images.append(np.stack([pixels.mean((1, 2)), pixels.std((1, 2)), steps], axis=1))
+        pixels = data.images(np.arange(start, min(start + BATCH, len(data))))[:, 0].astype(np.float64)
+        steps = np.abs(pixels[:, 1:] - pixels[:, :-1]).mean((1, 2))
+        images.append(np.stack([pixels.mean((1, 2)), pixels.std((1, 2), ddof=1), steps], axis=1))
     rows = [np.bincount(data.row_of, column) / np.bincount(data.row_of) for column in np.concatenate(images).T]
     found = [scores, *rows]
     return {name: np.array([float(f"{x:.7g}") for x in values]) for name, values in zip(MEASURES, found, strict=True)}

@@ -163,7 +163,7 @@ def _original(data: Dataset, row: int, prediction: Prediction, shown: Geometry) 
         ):
             pixels: Floats = resized(image.pixels[:1], shown.shape)[0]
             return pixels
-    return prediction.restore(data.batch([row])[0, 0].numpy(), shown)
+    return prediction.restore(data.images([row])[0, 0], shown)
 
 
 def _shown(geometry: Geometry, most: int) -> Geometry:

@@ -143,6 +143,14 @@ class Scores(NamedTuple):
     """(N, C, H, W) float32 in [0, 1]: the normal image that the method sees in each."""
 
 
+class Scored(NamedTuple):
+    """The same `Scores` as arrays, whatever computed them."""
+
+    image: Floats
+    map: Floats | None = None
+    reconstruction: Floats | None = None
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a detector says of one image or volume."""

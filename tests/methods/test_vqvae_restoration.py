@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import conftest
-from loligo.methods.vqvae_restoration import VqvaeRestoration, VqvaeRestorationConfig, smooth_slices
+from loligo.io import planes
+from loligo.methods.vqvae_restoration import VqvaeRestoration, VqvaeRestorationConfig
 from loligo.nn.autoregressive import CausalConv, nll, resample
 from loligo.nn.heat import smooth
 from loligo.types import Again
@@ -296,7 +297,7 @@ def test_maps_of_slices_are_smoothed_across_slices(shape: tuple[int, int, int]) 
             for d, i, j in torch.cartesian_prod(*map(torch.arange, x.shape)).tolist()
         ]
     ).view(x.shape)
-    torch.testing.assert_close(smooth_slices(x, 3, 5), expected)
+    torch.testing.assert_close(torch.from_numpy(planes.smoothed(x.numpy(), 3, 5)), expected)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from loligo.nn.places import C1, C2, Comparison, Places, dissimilarity
+from loligo.nn.places import C1, C2, Comparison, Deviations, Places, dissimilarity, mean_and_deviation
 
 
 def test_dissimilarity_is_one_minus_ssim() -> None:
@@ -36,6 +36,15 @@ def test_score_is_the_most_unusual_window_and_the_map_shows_where() -> None:
     row, column = divmod(int(scores.map[1, 0].argmax()), 32)
     assert 4 <= row < 12
     assert 20 <= column < 28
+
+
+def test_deviations_are_those_of_all_maps_at_once_whatever_the_batches() -> None:
+    maps = 100 + torch.rand(11, 1, 6, 6, generator=torch.Generator().manual_seed(0)) * torch.linspace(0, 1, 6)
+    deviations = Deviations(6)
+    deviations.fit(iter([maps[:4], maps[4:8], maps[8:]]))
+    mean, deviation = mean_and_deviation(maps)
+    torch.testing.assert_close(deviations.std, deviation, rtol=1e-3, atol=0)
+    torch.testing.assert_close(deviations(maps), (maps - mean) / deviation, rtol=1e-2, atol=1e-3)
 
 
 def test_unusually_similar_windows_count_as_much_as_dissimilar_ones() -> None:

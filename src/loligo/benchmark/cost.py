@@ -21,11 +21,11 @@ TIMED, BATCH = 64, 16
 
 def measure(run: Run, data: Dataset) -> dict[str, Any]:
     """Return the cost of scoring images of ``data`` with a trained run, on the threads that torch may use here."""
-    detector = Detector.load(run, run.train.device)
+    detector, model = Detector.load(run, run.train.device), run.model()
     return {
-        "parameters": sum(p.numel() for p in detector.method.parameters()),
+        "parameters": sum(p.numel() for p in model.parameters()),
         "model_bytes": run.files.model.stat().st_size,
-        "flops_per_image": flops(run.model().freeze(), data.batch([0])),
+        "flops_per_image": flops(model.freeze(), data.batch([0])),
         "score_images_per_s": round(speed(detector, data), 2),
     }
 

@@ -31,7 +31,7 @@ from loligo.cli.options import (
     with_file,
 )
 from loligo.cli.parser import complete, fail, parse
-from loligo.cli.site import drift, recalibrate
+from loligo.cli.site import drift, export, recalibrate
 from loligo.names import nearest
 
 
@@ -104,7 +104,7 @@ def train(argv: list[str]) -> None:
 def score(argv: list[str]) -> None:
     """score images with a trained run: loligo score RUN PATH... (without PATH: its manifest's test split)"""
     parser = new_parser(score, "loligo score RUN [PATH ...] [options]")
-    parser.add_argument("run", metavar="RUN", help="run folder made by loligo train")
+    parser.add_argument("run", metavar="RUN", help="run folder, or an exported model, .onnx or .xml")
     parser.add_argument(
         "paths", metavar="PATH", nargs="*", default=[], help="folder, files, manifest; else the test split"
     )
@@ -136,8 +136,12 @@ def score(argv: list[str]) -> None:
     if given.dicom_objects and not given.dicom:
         fail("--dicom_objects says what to write, not where; name a folder with --dicom")
     kinds = [kind for words in given.dicom_objects or [] for kind in words.split(",") if kind]
-    api = _api()
-    table = api.score(
+    from loligo import score_files
+    from loligo.runs.exported import is_model
+
+    if not (exported := is_model(given.run)):  # torch, which an exported model does without
+        _api()
+    table = score_files.score(
         given.run,
         data_of(given.paths) if given.paths else None,
         given.out,
@@ -158,7 +162,8 @@ def score(argv: list[str]) -> None:
     print(f"the threshold {table.attrs['threshold']}")
     if given.dicom:
         print(f"{given.dicom}: {table.attrs['objects']} DICOM objects; {folder / 'objects.csv'} says of which images")
-    print(f"now: loligo report {folder}")
+    if not exported:
+        print(f"now: loligo report {folder}")
     _tell_rejected(folder)
     if remark := table.attrs["remark"]:
         print(remark, file=sys.stderr)
@@ -449,6 +454,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "score": score,
     "recalibrate": recalibrate,
     "drift": drift,
+    "export": export,
     "evaluate": evaluate,
     "report": report,
     "sheet": sheet,
@@ -487,7 +493,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except (ValueError, FloatingPointError, ImportError, MemoryError) as error:
         _raise_to_debug()
-        fail(str(error) or "there is not enough memory")
+        fail(_without_torch(error) or str(error) or "there is not enough memory")
     except KeyboardInterrupt:
         fail(_interrupted(args))
 
@@ -500,6 +506,13 @@ class _AboveBars(logging.Handler):
         from loligo.progress import say  # here: most commands say nothing
 
         say(self.format(record))
+
+
+def _without_torch(error: Exception) -> str:
+    """Say what an installation without torch is for; empty where the error is another one."""
+    if getattr(error, "name", None) != "torch":
+        return ""
+    return "torch is not installed: this installation scores exported models alone; for all else, pip install loligo"
 
 
 def _raise_to_debug() -> None:

@@ -1,4 +1,4 @@
-"""Commands for the site where a run is used: calibrate on its normal images, and raise an alarm when they change."""
+"""Commands for the site where a run is used: calibrate there, raise an alarm when images change, export."""
 
 from __future__ import annotations
 
@@ -71,3 +71,21 @@ def drift(argv: list[str]) -> None:
     print(f"{given.state}: {found.count} studies; {found.told}. {NOTICE}")
     if found.alarms:
         raise SystemExit(1)
+
+
+def export(argv: list[str]) -> None:
+    """write a run as a model for ONNX Runtime, OpenVINO or torch: loligo export RUN --out model.onnx"""
+    parser = new_parser(export, "loligo export RUN --out model.onnx|model.xml|model.pt2 [options]")
+    parser.add_argument("run", metavar="RUN", help="run folder made by loligo train")
+    parser.add_argument("--out", required=True, help="new file; its manifest (.json) and model card (.md) go beside it")
+    parser.add_argument("--format", choices=["onnx", "openvino", "torch"], help="as the ending of --out says")
+    parser.add_argument("--int8", action="store_true", help="quantise by the training images (OpenVINO), if that holds")
+    given = parse(parser, argv)
+    check_paths([given.run])
+    from loligo import accelerate, exporting
+
+    accelerate()
+    out = exporting.export(given.run, given.out, given.format, int8=given.int8)
+    print(f"{out}: scores as {given.run} does; {out.with_suffix('.json')} says what goes in and comes out. {NOTICE}")
+    if out.suffix != ".pt2":
+        print(f"now: loligo score {out} new/")

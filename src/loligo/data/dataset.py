@@ -76,19 +76,23 @@ class Dataset:
         known = itertools.chain.from_iterable(self.slices_with_tissue)
         return np.fromiter(known, bool) if self.slices_with_tissue else np.ones(len(self), bool)
 
-    def batch(self, indices: Any) -> torch.Tensor:
+    def images(self, indices: Any) -> npt.NDArray[np.float32]:
         """Copy the images at ``indices`` (n,), a list, array or tensor, as (n, 1, S, S) float32 in [0, 1].
 
         Where slices' positions are asked for they are a second channel, from -0.5 to 0.5 all over.
         """
-        import torch  # here: whoever indexes a folder needs it not
-
         chosen = np.asarray(indices)
-        x = torch.from_numpy(self.pixels[chosen].astype(np.float32) / np.float32(WHITE))
+        x: npt.NDArray[np.float32] = self.pixels[chosen].astype(np.float32) / np.float32(WHITE)
         if not self.preprocessing.position:
             return x
-        position = torch.from_numpy(self._positions[chosen])
-        return torch.cat([x, position.view(-1, 1, 1, 1).expand_as(x)], 1)
+        position = self._positions[chosen].reshape(-1, 1, 1, 1)
+        return np.concatenate([x, np.broadcast_to(position, x.shape)], axis=1)
+
+    def batch(self, indices: Any) -> torch.Tensor:
+        """Return the same `images` as a tensor."""
+        import torch  # here: whoever indexes a folder or scores by an exported model needs it not
+
+        return torch.from_numpy(self.images(indices))
 
     def subset(self, rows: Any) -> Dataset:
         """Return the data set of some rows (n,), ascending; its pixels lie in memory."""

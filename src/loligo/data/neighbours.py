@@ -5,6 +5,7 @@ Images are compared as a reader would from across the room: small, blurred, and 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,9 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from scipy.ndimage import gaussian_filter
-from torch.nn.functional import adaptive_avg_pool2d
 
 from loligo.data.checks import TAILS
 from loligo.data.dataset import Dataset
@@ -110,12 +109,24 @@ class Training:
 
 def signatures(images: Floats) -> Floats:
     """Return what of images (N, H, W) is compared: (N, SIDE * SIDE) of mean 0 and length 1, or 0 where one is flat."""
-    small = adaptive_avg_pool2d(torch.from_numpy(images), SIDE).numpy()
+    rows, columns = (_averaging(side) for side in images.shape[1:])
+    small = rows @ images @ columns.T
     flat = gaussian_filter(small, (0, BLUR, BLUR), mode="nearest").reshape(len(images), -1)
     flat -= flat.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(flat, axis=1, keepdims=True)
     found: Floats = np.divide(flat, lengths, out=np.zeros_like(flat), where=lengths > FLAT)
     return found
+
+
+@functools.cache
+def _averaging(side: int) -> Floats:
+    """Return the weights (SIDE, side) by which pixels along a side are averaged in as many windows, which may overlap.
+
+    Window i is that of adaptive pooling: from the pixel in which its part of the side begins to that in which it ends.
+    """
+    i, pixels = np.arange(SIDE)[:, None], np.arange(side)
+    inside = (pixels >= i * side // SIDE) & (pixels < -(-(i + 1) * side // SIDE))
+    return np.asarray(inside / inside.sum(axis=1, keepdims=True), np.float32)
 
 
 class Measured(NamedTuple):
@@ -144,7 +155,7 @@ def _parts(data: Dataset, rows: npt.NDArray[np.int64]) -> Iterator[Measured]:
     """Measure some images, or one volume, at a time."""
     for start in range(0, len(rows), at_once := 1 if data.counts else _AT_ONCE):
         chosen = np.flatnonzero(np.isin(data.row_of, rows[start : start + at_once]))
-        x = np.ascontiguousarray(data.batch(chosen)[:, 0].numpy())
+        x = np.ascontiguousarray(data.images(chosen)[:, 0])
         images, pictures = (x[None], x.mean(axis=0)[None]) if data.counts else (x, x)
         sampled = images.reshape(len(images), -1)[:, :: max(1, images[0].size // _SAMPLED)]
         tails = np.percentile(sampled, TAILS, axis=1).T.astype(np.float32)

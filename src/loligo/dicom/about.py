@@ -51,13 +51,13 @@ class About:
             version=__version__,
             digest=weights,
             calibration=detector.calibration,
-            population=_population(run),
+            population=population(run),
             identity=hashlib.sha256(text.encode()).hexdigest(),
             voi=run.preprocessing.voi,
         )
 
 
-def _population(run: Run) -> str:
+def population(run: Run) -> str:
     """Say how many normals of which data set and modality a run was trained on."""
     data = run.about["data"]
     count = data.get("train", "an unknown number of")

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from loligo.config import Axis
 from loligo.names import nearest
@@ -46,6 +47,14 @@ def positions(count: int) -> npt.NDArray[np.float32]:
     if count < 1:
         raise ValueError(f"{count} slices have no positions; 1 or more is allowed")
     return np.linspace(-0.5, 0.5, count, dtype=np.float32) if count > 1 else np.zeros(1, np.float32)
+
+
+def smoothed(slices: npt.NDArray[np.float32], least: int, window: int) -> npt.NDArray[np.float32]:
+    """Return slices (N, H, W) after the minimum of a cube of ``least`` voxels a side, then the mean of 3 slices by
+    ``window`` x ``window``, both odd; of windows that reach beyond the volume what lies in it counts."""
+    lowest, size = ndimage.minimum_filter(slices, least, mode="nearest"), (3, window, window)
+    inside = ndimage.uniform_filter(np.ones_like(lowest), size, mode="constant")
+    return np.asarray(ndimage.uniform_filter(lowest, size, mode="constant") / inside, np.float32)
 
 
 def _order(array: npt.NDArray[T], axis: str) -> tuple[int, int, int]:

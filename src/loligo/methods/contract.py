@@ -134,6 +134,11 @@ class Method(nn.Module):
         """How a volume's score comes from those of its slices: the mean of those that hold tissue, or the highest."""
         return "mean"
 
+    @property
+    def slice_filter(self) -> tuple[int, int] | None:
+        """Sides of the windows by which the maps of a volume's slices are smoothed across; see `planes.smoothed`."""
+        return None
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Give what grows the length that it is loaded with; torch refuses what else does not fit."""
         for name in self.grown:
@@ -214,10 +219,6 @@ class Method(nn.Module):
     def forward(self, x: Tensor) -> Scores:
         """Score a batch (N, C, H, W) in eval mode, tensors alone; an image's score does not depend on the others."""
         raise NotImplementedError
-
-    def pool(self, maps: Tensor) -> Tensor:
-        """Return a volume's map by those of its slices, (N, H, W) one after another: as they are or smoothed across."""
-        return maps
 
     def inspect(self, x: Tensor) -> Inspection | None:
         """Return what the figures of the report show of a batch (N, C, H, W); None where there is nothing."""

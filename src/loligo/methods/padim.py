@@ -150,7 +150,7 @@ class Padim(Method):
 
     def _centred(self, x: Tensor, backbone: Backbone) -> Iterator[tuple[Level, Tensor]]:
         """Yield each level with the features of coarser ones and its own, (P, N, D), less their means."""
-        features = x.new_zeros(1, len(x), 0, dtype=torch.float32)
+        features = x.new_zeros(1, x.shape[0], 0, dtype=torch.float32)
         for level, own in zip(self._grids, self._describe(x, backbone), strict=True):
             features = torch.cat([features[level.parent], own - level.mean[:, None]], 2)
             yield level, features
@@ -196,7 +196,7 @@ class Padim(Method):
 
     def forward(self, x: Tensor) -> Scores:
         """Score by the map of Mahalanobis distances."""
-        squared, side = x.new_zeros(1, len(x), dtype=torch.float32), self._grids[-1].side
+        squared, side = x.new_zeros(1, x.shape[0], dtype=torch.float32), self._grids[-1].side
         with torch.autocast(x.device.type, enabled=False):
             for level, features in self._centred(x, self.backbone):
                 squared = squared[level.parent] + torch.bmm(features, level.whitening.mT).square_().sum(2)  # (P, N)

@@ -158,8 +158,12 @@ class Panda(Method):
 
 def neighbour_distance(features: Tensor, bank: Tensor, k: int) -> Tensor:
     """Return the mean squared distance (N,) of features (N, D) from the k nearest of a bank (M, D)."""
-    distances = torch.cdist(features, bank, compute_mode="donot_use_mm_for_euclid_dist")
-    return distances.topk(k, 1, largest=False).values.square().mean(1)
+    if torch.compiler.is_compiling():  # ONNX has no cdist
+        distances = torch.linalg.vector_norm(features[:, None] - bank, dim=2)
+    else:
+        distances = torch.cdist(features, bank, compute_mode="donot_use_mm_for_euclid_dist")
+    nearest: Tensor = distances.topk(k, 1, largest=False).values
+    return nearest.square().mean(1)
 
 
 @torch.enable_grad()

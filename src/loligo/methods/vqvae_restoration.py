@@ -338,22 +338,11 @@ class VqvaeRestoration(Method):
         """A volume's least likely codes are those of any of its slices; of everything else the slices' mean counts."""
         return "max" if self.config.score == "max_nll" else "mean"
 
-    def pool(self, maps: Tensor) -> Tensor:
-        """Smooth the maps of a volume's slices (N, H, W) across slices too; see `smooth_slices`."""
+    @property
+    def slice_filter(self) -> tuple[int, int] | None:
+        """The windows of the map of an image, across slices too."""
         c = self.config
-        return smooth_slices(maps, c.min_filter_size, c.mean_filter_size) if c.position else maps
-
-
-def smooth_slices(x: Tensor, least: int, window: int) -> Tensor:
-    """Take the minimum of a cube of voxels, then the mean over window x window of 3 slices, of slices (N, H, W)."""
-    x = -F.max_pool3d(-x[None], least, 1, least // 2)[0]
-    x = F.avg_pool2d(x[:, None], window, 1, window // 2, count_include_pad=False)[:, 0]
-    total, counts = x.clone(), x.new_full((len(x), 1, 1), 3)  # not by avg_pool3d: it refuses fewer slices than 3
-    total[1:] += x[:-1]
-    total[:-1] += x[1:]
-    counts[0] -= 1
-    counts[-1] -= 1
-    return total / counts
+        return (c.min_filter_size, c.mean_filter_size) if c.position else None
 
 
 def check(config: VqvaeRestorationConfig) -> None:

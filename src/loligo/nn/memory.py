@@ -114,7 +114,8 @@ class Memory(nn.Module):
             query = query.reshape(n * length, 1, dim)
         similarity = self._compare(query)
         weights = shrink(similarity, self.shrinkage, self.k, self.threshold, self.strict)
-        if self.shrinkage == "gumbel" and not (self.training and torch.is_grad_enabled()):
+        few = self.shrinkage == "gumbel" and not (self.training and torch.is_grad_enabled())
+        if few and not torch.compiler.is_compiling():  # ONNX has but loops for it
             read = self._read_kept(weights).to(query.dtype)
         else:
             read = weights.to(query.dtype) @ self.slots.to(query.dtype)  # (L, N, m) @ (L, m, D)

@@ -1,4 +1,4 @@
-"""Local structural dissimilarity of an image and its reconstruction, standardised place by place over normal images.
+"""Dissimilarity of an image and its reconstruction, standardised place by place over normal images.
 
 Structural similarity (SSIM; Wang et al. 2004) compares means, contrasts and correlation within a window; as the error
 of an autoencoder: Bergmann et al. 2018 (1807.02011). Unlike the squared error it does not grow with the contrast of
@@ -7,6 +7,7 @@ what is reconstructed. The largest deviation of any window becomes the image's s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
 import torch
@@ -33,8 +34,39 @@ def mean_and_deviation(found: Tensor) -> tuple[Tensor, Tensor]:
 
     A tenth of the mean deviation is added everywhere, so that a place that never varies does not rule the score.
     """
-    deviation = found.std(0, keepdim=True, correction=0)
-    return found.mean(0, keepdim=True), deviation + 0.1 * deviation.mean() + 1e-6
+    return found.mean(0, keepdim=True), _floored(found.std(0, keepdim=True, correction=0))
+
+
+def _floored(deviation: Tensor) -> Tensor:
+    return deviation + 0.1 * deviation.mean() + 1e-6
+
+
+class Deviations(nn.Module):
+    """Standardise maps at each place over normal images."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, 1, size, size))
+        self.register_buffer("std", torch.ones(1, 1, size, size))
+
+    def fit(self, maps: Iterable[Tensor]) -> None:
+        """Take `mean_and_deviation` of the maps (N, 1, size, size) of normal images, of which one batch is held."""
+        batches = iter(maps)
+        first = next(batches)
+        origin = first.mean(0, keepdim=True)  # sums of squares about it lose nothing in float32
+        count, total, squares = 0, torch.zeros_like(origin), torch.zeros_like(origin)
+        for found in itertools.chain([first], batches):
+            count, offset = count + len(found), found - origin
+            total, squares = total + offset.sum(0, keepdim=True), squares + offset.square().sum(0, keepdim=True)
+        self.mean.copy_(origin + total / count)
+        self.std.copy_(_floored((squares / count - (total / count).square()).clamp(min=0).sqrt()))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return maps (N, 1, size, size) in standard deviations; below 0 is less than usual."""
+        return (maps - self.mean) / self.std
 
 
 class Places(nn.Module):

@@ -1,7 +1,8 @@
-"""Structural similarity of images under a Gaussian window, at one scale and at several, as loss and as map.
+"""Similarity of images in structure and in gradients, at one scale and at several, as loss and as map.
 
-SSIM: Wang et al., IEEE TIP 2004. MS-SSIM: Wang, Simoncelli & Bovik, Asilomar 2003. `loligo.nn.places` compares
-by square windows of an anomaly's size.
+SSIM, under a Gaussian window: Wang et al., IEEE TIP 2004. MS-SSIM: Wang, Simoncelli & Bovik, Asilomar 2003. Gradient
+magnitude similarity (GMS): Xue et al., IEEE TIP 2014. `loligo.nn.places` compares by square windows of an anomaly's
+size.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor
 
 WINDOW, SIGMA = 11, 1.5  # of Wang et al., in pixels
 C1, C2 = 0.01**2, 0.03**2  # of Wang et al., for pixels in [0, 1]
+C3 = 170 / 255**2  # of Xue et al., for pixels in [0, 1]
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, finest scale first
 
 
@@ -45,6 +47,33 @@ def scales(side: int) -> int:
     if not count:
         raise ValueError(f"an image of {side} pixels a side is smaller than the window of {WINDOW} that compares it")
     return count
+
+
+def gms(x: Tensor, y: Tensor) -> Tensor:
+    """Return the GMS at each pixel of images (N, C, H, W) in [0, 1], of the same shape; the borders are reflected."""
+    a, b = _gradient(x.float()), _gradient(y.float())
+    return (2 * a * b + C3) / (a.square() + b.square() + C3)
+
+
+def ms_gms(x: Tensor, y: Tensor, count: int = 4) -> Tensor:
+    """Return the mean GMS of images (N, C, H, W) in [0, 1] at ``count`` scales, each half of the one before.
+
+    As in RIAD (Zavrtanik et al. 2021): scales are enlarged bilinearly and weigh the same. A side has 2**count pixels or
+    more.
+    """
+    found, (height, width) = gms(x, y), x.shape[2:]
+    for _ in range(count - 1):
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+        found = found + F.interpolate(gms(x, y), (height, width), mode="bilinear", align_corners=False)
+    return found / count
+
+
+def _gradient(x: Tensor) -> Tensor:
+    """Return the magnitude of the gradient by Prewitt's filters, the mean of three differences of two pixels."""
+    x = F.pad(x, [1] * 4, mode="reflect")
+    rows, columns = x[..., :-2] + x[..., 1:-1] + x[..., 2:], x[..., :-2, :] + x[..., 1:-1, :] + x[..., 2:, :]
+    down, right = rows[..., 2:, :] - rows[..., :-2, :], columns[..., 2:] - columns[..., :-2]
+    return ((down.square() + right.square()) / 9 + 1e-12).sqrt()  # the root of zero has no gradient
 
 
 def _compare(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,23 +9,24 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from loligo import __version__, methods
 from loligo.config import PreprocessingConfig, TrainConfig, build, check_forms, one_line
 from loligo.data import manifest
 from loligo.data.header_scope import HeaderScope
 from loligo.files import replacing, write_text
-from loligo.methods.contract import Method
-from loligo.nn.precision import Resolved, not_finite
 from loligo.runs import tables
 from loligo.runs.folder import RunFolder
 from loligo.runs.settings import CALIBRATED, HELD_OUT, Settings
+
+if TYPE_CHECKING:
+    from loligo.methods.contract import Method
+    from loligo.nn.precision import Resolved
 
 DIGEST = "weights_sha256"
 """Name in config.yaml of the SHA-256 of model.safetensors."""
@@ -85,7 +86,7 @@ class Run(Settings):
                 false_alarm_rate=values["false_alarm_rate"],
                 held_out=values.get("held_out", HELD_OUT),
                 folds=values.get("folds"),
-                about=_about(values),
+                about=checked_about(values),
             )
         except KeyError as error:
             raise ValueError(f"{files.config} lacks {error}; train the run again") from error
@@ -105,8 +106,12 @@ class Run(Settings):
         return found
 
     def save(self) -> None:
-        """Write config.yaml."""
-        values = {
+        """Write its `record` as config.yaml."""
+        write_text(yaml.safe_dump(self.record(), sort_keys=False), self.files.config)
+
+    def record(self) -> dict[str, Any]:
+        """Return its options and what was measured while it trained, as config.yaml holds them."""
+        return {
             "loligo": __version__,
             "method": self.method,
             "preset": self.preset,
@@ -116,7 +121,6 @@ class Run(Settings):
             **{name: getattr(self, name) for name in CALIBRATED},
             **self.about,
         }
-        write_text(yaml.safe_dump(values, sort_keys=False), self.files.config)
 
     @property
     def spacing(self) -> tuple[float, ...]:
@@ -152,6 +156,8 @@ class Run(Settings):
                 f"{path} is not the file that the training wrote: its SHA-256 is not the {DIGEST} of config.yaml; "
                 "copy the run folder again, or train the run again"
             )
+        from safetensors.torch import load_file  # here: a run that was exported is read without torch
+
         model = self.new_model()
         try:
             model.load_state_dict(load_file(path))
@@ -168,6 +174,10 @@ class Run(Settings):
 
         Raises FloatingPointError, and writes nothing, where a weight is not finite.
         """
+        from safetensors.torch import save_file
+
+        from loligo.nn.precision import not_finite
+
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         if name := not_finite(tensors):
             raise FloatingPointError(
@@ -197,6 +207,12 @@ class Run(Settings):
             return pd.DataFrame(columns=[*manifest.REQUIRED, *manifest.OPTIONAL], dtype=str)
         return manifest.read(self.files.manifest)
 
+    def at_hand(self, split: str) -> pd.DataFrame:
+        """Return the rows of a split of the manifest whose files are still there."""
+        rows = self.manifest()
+        rows = rows[rows["split"] == split]
+        return rows.loc[rows["path"].map(lambda path: Path(path).is_file()).astype(bool)]
+
 
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
@@ -206,6 +222,8 @@ def digest(path: Path) -> str:
 
 def _refuse_unfit(model: Method) -> None:
     """Raise ValueError where weights that were loaded cannot score."""
+    from loligo.nn.precision import not_finite
+
     if name := not_finite(model.state_dict()):
         raise ValueError(f"{name} is not finite")
     buffers = dict(model.named_buffers())  # a parameter that grows may be let go once training ends
@@ -213,7 +231,7 @@ def _refuse_unfit(model: Method) -> None:
         raise ValueError(f"{empty[0]} has no rows")
 
 
-def _about(values: dict[str, Any]) -> dict[str, Any]:
+def checked_about(values: dict[str, Any]) -> dict[str, Any]:
     """Return what a configuration says was measured; ValueError where a part has another form."""
     about: dict[str, Any] = {name: values.get(name, {}) for name in ("data", "cost")}
     spacing = about["data"].get("spacing", [])

@@ -85,7 +85,10 @@ class ScoreFolder:
     @property
     def run(self) -> RunFolder:
         """The run that scored; ValueError where it is not where it was."""
-        said = (tables.optional(self.about, tables.mapping) or {}).get("run", "../..")
+        about = tables.optional(self.about, tables.mapping) or {}
+        if model := about.get("model"):
+            raise ValueError(f"{self.path}: it was scored by the exported model {model}; for this, score with its run")
+        said = about.get("run", "../..")
         places = [self.path / str(said), self.path.parent.parent, self.path]
         for place in places:
             if (place / "config.yaml").is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
@@ -16,9 +16,11 @@ from loligo.data import supervision
 from loligo.data.header_scope import ANY, HeaderScope
 from loligo.data.preprocessing import Preprocessing
 from loligo.methods.configs import MethodConfig, SliceConfig
-from loligo.methods.contract import Method
 from loligo.methods.declared import Options, defaults, one_pass
 from loligo.names import nearest
+
+if TYPE_CHECKING:
+    from loligo.methods.contract import Method
 
 CALIBRATED = ("false_alarm_rate", "held_out", "folds")
 """Settings of the calibration."""

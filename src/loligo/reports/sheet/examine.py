@@ -77,7 +77,7 @@ class Examiner:
         (prediction,) = detector.predictions(data)
         if prediction.network_map is not None and not np.isfinite(prediction.network_map).all():
             raise ValueError(f"{path}: the run {self.run.folder} gives it a map that is not a number; train it anew")
-        near = self._near(data.batch([0])[0, 0].numpy()) if isinstance(image, Image) else None
+        near = self._near(data.images([0])[0, 0]) if isinstance(image, Image) else None
         return Case(
             image=image,
             method=marked(self.run.method),
