@@ -44,7 +44,7 @@ def test_deviations_are_those_of_all_maps_at_once_whatever_the_batches() -> None
     deviations.fit(iter([maps[:4], maps[4:8], maps[8:]]))
     mean, deviation = mean_and_deviation(maps)
     torch.testing.assert_close(deviations.std, deviation, rtol=1e-3, atol=0)
-    torch.testing.assert_close(deviations(maps), (maps - mean) / deviation, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(deviations.standardised(maps), (maps - mean) / deviation, rtol=1e-2, atol=1e-3)
 
 
 def test_unusually_similar_windows_count_as_much_as_dissimilar_ones() -> None:

@@ -34,7 +34,7 @@ from loligo.methods.contract import ALONE, Group, Method, Phase, Reduce, Step, T
 from loligo.methods.optimisation import Clock
 from loligo.nn.auto_decoder import Field, nll
 from loligo.nn.heat import pool, smooth
-from loligo.nn.places import mean_and_deviation
+from loligo.nn.places import Deviations
 from loligo.types import Scores
 
 BOUND, PENALTY = 1.0, 1e-4
@@ -104,8 +104,6 @@ class ImplicitField(Method):
     config: ImplicitFieldConfig
     grid: Tensor
     centres: Tensor
-    mean: Tensor
-    deviation: Tensor
 
     def __init__(self, config: ImplicitFieldConfig) -> None:
         super().__init__(config)
@@ -113,9 +111,7 @@ class ImplicitField(Method):
         self.field = Field(config.latent, config.width, config.layers, config.frequencies, config.classes)
         self.codes = nn.Embedding(0, config.latent)  # one a training image, from `prepare` until `fit`
         self.register_buffer("centres", (torch.arange(config.classes) + 0.5) / config.classes)
-        side = config.size if config.image_score == "deviation" else 0
-        self.register_buffer("mean", torch.zeros(1, 1, side, side))
-        self.register_buffer("deviation", torch.ones(1, 1, side, side))
+        self.deviations = Deviations(config.size if config.image_score == "deviation" else 0)
         along = (torch.arange(config.size) + 0.5) / config.size * 2 - 1
         grid = torch.stack(torch.meshgrid(along, along, indexing="ij"), -1)
         self.register_buffer("grid", grid, persistent=False)  # (H, W, 2)
@@ -164,16 +160,14 @@ class ImplicitField(Method):
         self.codes.weight.data = self.codes.weight.data[:0]
         if self.config.image_score == "deviation":
             own = [self._restore(x)[0] for x in reduce.shard(batches)]
-            found = reduce.gather(torch.cat([self.mean[:0], *own]))
-            for buffer, value in zip((self.mean, self.deviation), mean_and_deviation(found), strict=True):
-                buffer.copy_(value)
+            self.deviations.fit([reduce.gather(torch.cat([self.deviations.mean[:0], *own]))])
 
     def forward(self, x: Tensor) -> Scores:
         """Score by the negative log-likelihood of what is seen, given the normal image that is most like it."""
         heat, reconstruction = self._restore(x)
         if self.config.image_score != "deviation":
             return Scores(pool(heat, self.config.image_score), heat, reconstruction)
-        apart = (heat - self.mean) / self.deviation
+        apart = self.deviations.standardised(heat)
         return Scores(apart.square().mean((1, 2, 3)).sqrt(), apart.abs(), reconstruction)
 
     def _restore(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -175,7 +175,7 @@ class RegionInpainting(Method):
         """Score by the superpixels' mean errors, or by their deviation from those of normal images."""
         heat, inpainted = self._inpaint(x)
         if self.config.map == "deviation":
-            heat = self.deviations(heat)
+            heat = self.deviations.standardised(heat)
         count = (self.config.size // self.config.superpixel) ** 2
         regions = slic(x, self.config.superpixel, self.config.contrast)
         heat = pool_regions(heat, regions, count).abs()

@@ -154,7 +154,7 @@ class Riad(Method):
         """Score by the dissimilarity of gradients, or by its deviation from that of normal images."""
         heat, reconstruction = self._compare(x)
         if self.config.map == "deviation":
-            heat = self.deviations(heat).abs()
+            heat = self.deviations.standardised(heat).abs()
         return Scores(pool(heat, self.config.image_score), heat, reconstruction)
 
 

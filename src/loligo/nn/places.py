@@ -64,37 +64,25 @@ class Deviations(nn.Module):
         self.mean.copy_(origin + total / count)
         self.std.copy_(_floored((squares / count - (total / count).square()).clamp(min=0).sqrt()))
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def standardised(self, maps: Tensor) -> Tensor:
         """Return maps (N, 1, size, size) in standard deviations; below 0 is less than usual."""
         return (maps - self.mean) / self.std
 
 
-class Places(nn.Module):
+class Places(Deviations):
     """Score reconstructions by the window that deviates most from normal images."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, size: int, window: int) -> None:
-        super().__init__()
         self.window, self.stride = window, max(1, window // 4)
-        side = (size - window) // self.stride + 1
-        self.register_buffer("mean", torch.zeros(1, 1, side, side))
-        self.register_buffer("std", torch.ones(1, 1, side, side))
+        super().__init__((size - window) // self.stride + 1)
 
     def forward(self, x: Tensor, reconstruction: Tensor) -> Tensor:
         """Compare images (N, C, H, W): (N, 1, side, side), not yet standardised."""
         return dissimilarity(x, reconstruction, self.window, self.stride)
 
-    def fit(self, differences: Iterable[Tensor]) -> None:
-        """Take `mean_and_deviation` of what `forward` gave for normal images."""
-        mean, deviation = mean_and_deviation(torch.cat(list(differences)))
-        self.mean.copy_(mean)
-        self.std.copy_(deviation)
-
     def score(self, x: Tensor, reconstruction: Tensor) -> Scores:
         """Score (N, C, H, W): the largest deviation, and at full size the map of all, in standard deviations."""
-        deviations = (self(x, reconstruction) - self.mean) / self.std
+        deviations = self.standardised(self(x, reconstruction))
         heat = F.interpolate(deviations, x.shape[2:], mode="bilinear")
         return Scores(deviations.amax((1, 2, 3)), heat, reconstruction)
 
@@ -104,7 +92,7 @@ class Places(nn.Module):
         What is reconstructed better than normal images are counts as much as what is reconstructed worse: a diffuse
         opacity is smoother than the lung that it covers, and easier to reconstruct.
         """
-        squares = ((self(x, reconstruction) - self.mean) / self.std).square()
+        squares = self.standardised(self(x, reconstruction)).square()
         return Scores(squares.mean((1, 2, 3)), F.interpolate(squares, x.shape[2:], mode="bilinear"), reconstruction)
 
 
