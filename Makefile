@@ -9,7 +9,7 @@ demo: $(VENV)/ready
 	$(BIN)/loligo demo --out runs/demo
 
 test: $(VENV)/ready-dev check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/nn/test_conv.py tests/nn/test_precision.py
 
 check: $(VENV)/ready-dev

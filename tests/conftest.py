@@ -22,6 +22,15 @@ from loligo.runs.settings import Settings
 from loligo.types import Geometry
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process run the tests of a module or class, or of one method in the contract test: they share a model."""
+    for item in items:
+        given = getattr(item, "callspec", None)
+        name = given.params.get("name", "") if given and item.path.name == "test_contract.py" else ""
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.rsplit("::", 1)[0] + name))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _few_threads() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from conftest import anatomy, write_images
-from loligo import api
+from loligo import api, scoring
 from loligo.calibration import Calibration
 from loligo.cli import main
 from loligo.data import cache
@@ -242,7 +242,7 @@ def test_what_has_no_mood_layout_is_refused_before_it_is_scored(
     def no_score(*_: object) -> None:
         raise AssertionError("scored")
 
-    monkeypatch.setattr(api.scoring, "score_table", no_score)
+    monkeypatch.setattr(scoring, "score_table", no_score)
     paths = [str(manifest["path"][0]), shutil.copy(manifest["path"][1], tmp_path / "0.nii.gz")]
     message = {"two of one name": "two volumes are named 0.nii.gz", "no maps": "score with maps"}.get(case)
     if case == "no volume":

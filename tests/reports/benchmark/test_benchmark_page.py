@@ -141,7 +141,7 @@ def test_published_figures_stand_apart_with_their_source(found: Benchmark, tmp_p
     measured = pd.read_csv(tmp_path / "summary.csv")
     assert 0.876 not in measured.select_dtypes("number").to_numpy()
     known = module.published()
-    assert "ours: from the abstract, without adversarial losses" in apart
+    assert "from the abstract, adversarial losses in our own form" in apart
     assert known["source"].notna().all() and known["auc"].between(0.5, 1).all()
     assert len(known[known["dataset"] == "zhanglab"]) == 17
 
