@@ -16,6 +16,14 @@ from loligo.data.preprocessing import WHITE
 from loligo.methods.contract import Method
 
 
+class Clamp(nn.Module):
+    """ReLU6 as ONNX has it: torch takes most of the time of an export to decompose its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Limit values to [0, 6]."""
+        return x.clamp(0, 6)
+
+
 class Graph(nn.Module):
     """A method with what comes before and after it, for images of any one size a batch."""
 
@@ -31,6 +39,9 @@ class Graph(nn.Module):
             resize = getattr(part, "set_input_size", None)
             if resize and hasattr(part, "pos_embed"):  # of a transformer; OpenVINO would interpolate them otherwise
                 resize(img_size=(self.size, self.size))
+            for name, child in part.named_children():
+                if type(child) is nn.ReLU6:
+                    setattr(part, name, Clamp())
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor, white: Tensor) -> dict[str, Tensor]:
