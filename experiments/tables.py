@@ -21,7 +21,7 @@ from loligo.methods import marked
 from loligo.reports.benchmark import page, words
 
 Row = dict[str, Any]
-ZHANGLAB = ("benchmark_zhanglab", "benchmark_zhanglab_more")
+ZHANGLAB = ("benchmark_zhanglab", "benchmark_zhanglab_more", "benchmark_zhanglab_rest")
 DIGIT_ANATOMY = ("benchmark_digit_anatomy_more", "benchmark_digit_anatomy")
 """Folders of the benchmarks of all methods on a data set; a method of several counts in the first."""
 HEAD = f"""# Results
