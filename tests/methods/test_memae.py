@@ -81,9 +81,9 @@ def test_the_score_is_the_mean_squared_error() -> None:
 def test_by_typicality_what_is_changed_stands_out_at_its_place() -> None:
     model = memae(score="typicality").eval()
     model.fit([X, X.flip(0)])
-    spoilt = X.clone()
-    spoilt[:, :, 20:44, 20:44] = 1
-    normal, abnormal = model(X), model(spoilt)
+    altered = X.clone()
+    altered[:, :, 20:44, 20:44] = 1
+    normal, abnormal = model(X), model(altered)
     assert (abnormal.image > normal.image).all()
     rise = (abnormal.map - normal.map)[:, 0]
     assert (rise[:, 24:40, 24:40].mean((1, 2)) > rise[:, :12].mean((1, 2))).all()

@@ -26,12 +26,12 @@ def test_score_is_the_most_unusual_window_and_the_map_shows_where() -> None:
     torch.manual_seed(0)
     places = Places(32, 8)
     normal = torch.rand(40, 1, 32, 32)
-    rebuilt = (normal + 0.1 * torch.randn_like(normal)).clamp(0, 1)
-    places.fit([places(normal[:20], rebuilt[:20]), places(normal[20:], rebuilt[20:])])
-    torch.testing.assert_close(places.mean, places(normal, rebuilt).mean(0, keepdim=True))
+    reconstructed = (normal + 0.1 * torch.randn_like(normal)).clamp(0, 1)
+    places.fit([places(normal[:20], reconstructed[:20]), places(normal[20:], reconstructed[20:])])
+    torch.testing.assert_close(places.mean, places(normal, reconstructed).mean(0, keepdim=True))
     changed = normal[:2].clone()
     changed[1, :, 4:12, 20:28] = 0
-    scores = places.score(changed, rebuilt[:2])
+    scores = places.score(changed, reconstructed[:2])
     assert scores.image[1] > scores.image[0] + 5
     row, column = divmod(int(scores.map[1, 0].argmax()), 32)
     assert 4 <= row < 12
@@ -50,11 +50,13 @@ def test_deviations_are_those_of_all_maps_at_once_whatever_the_batches() -> None
 def test_unusually_similar_windows_count_as_much_as_dissimilar_ones() -> None:
     torch.manual_seed(0)
     normal = torch.rand(60, 1, 32, 32)
-    rebuilt = normal + 0.1 * torch.randn_like(normal)
+    reconstructed = normal + 0.1 * torch.randn_like(normal)
     comparison = Comparison(32, "unusual")
-    comparison.fit(lambda x: rebuilt[:40] if torch.equal(x, normal[:40]) else rebuilt[40:], [normal[:40], normal[40:]])
+    comparison.fit(
+        lambda x: reconstructed[:40] if torch.equal(x, normal[:40]) else reconstructed[40:], [normal[:40], normal[40:]]
+    )
     better, worse, usual = (
-        comparison(normal[:10], normal[:10] + s * (rebuilt[:10] - normal[:10])).image for s in (0, 2, 1)
+        comparison(normal[:10], normal[:10] + s * (reconstructed[:10] - normal[:10])).image for s in (0, 2, 1)
     )
     assert (better > 2 * usual).all()
     assert (worse > 2 * usual).all()

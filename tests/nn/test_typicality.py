@@ -23,7 +23,7 @@ def seen(count: int, error: float, seed: int) -> tuple[torch.Tensor, torch.Tenso
 
 def test_the_score_is_the_mean_mahalanobis_distance_of_the_places() -> None:
     typicality, normal, new = Typicality(SIZE, SIDE), seen(30, 0.1, 0), seen(3, 0.2, 1)
-    typicality.fit([typicality.describe(*(part[i : i + 7] for part in normal)) for i in range(0, 30, 7)], lambda x: x)
+    typicality.fit(zip(*(part.split(7) for part in normal), strict=True), lambda x: x)
 
     def at(found: tuple[torch.Tensor, ...], n: int, row: int, column: int) -> np.ndarray:
         x, y, distance = (part[n, 0].double().numpy() for part in found)
@@ -42,7 +42,7 @@ def test_the_score_is_the_mean_mahalanobis_distance_of_the_places() -> None:
 
 def test_what_is_reconstructed_unusually_well_scores_above_normal_as_what_is_badly() -> None:
     typicality = Typicality(SIZE, SIDE)
-    typicality.fit([typicality.describe(*seen(50, 0.1, 0))], lambda x: x)
+    typicality.fit([seen(50, 0.1, 0)], lambda x: x)
     normal, well, badly = (typicality.score(*seen(10, error, 1)) for error in (0.1, 0.03, 0.3))
     assert well.image.min() > normal.image.max() and badly.image.min() > normal.image.max()
     assert well.map.shape == (10, 1, SIZE, SIZE)

@@ -126,8 +126,7 @@ class Ganomaly(Method):
         if self.config.score == "local":
             self.places.fit(self.places(x, self._compared(x)[0]) for x in batches)
         elif self.config.score == "typicality":
-            described = (self.typicality.describe(x, *self._compared(x)) for x in reduce.shard(batches))
-            self.typicality.fit(described, reduce.sum)
+            self.typicality.fit(((x, *self._compared(x)) for x in reduce.shard(batches)), reduce.sum)
 
     def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return reconstructions of images (N, C, H, W) in [0, 1], and the features' squared error (N, 1, h, w)."""

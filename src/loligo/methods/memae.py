@@ -113,8 +113,7 @@ class Memae(Method):
         if self.config.score == "local":
             self.places.fit(self.places(x, self._compared(x)[0]) for x in batches)
         elif self.config.score == "typicality":
-            described = (self.typicality.describe(x, *self._compared(x)) for x in reduce.shard(batches))
-            self.typicality.fit(described, reduce.sum)
+            self.typicality.fit(((x, *self._compared(x)) for x in reduce.shard(batches)), reduce.sum)
 
     def forward(self, x: Tensor) -> Scores:
         """Score by the squared error, which is also the map, or by how unusual it is."""

@@ -144,8 +144,7 @@ class Mnad(Method):
         if self.config.score == "local":
             self.places.fit(self.places(x, self._compared(x)[0]) for x in batches)
         elif self.config.score == "typicality":
-            described = (self.typicality.describe(x, *self._compared(x)) for x in reduce.shard(batches))
-            self.typicality.fit(described, reduce.sum)
+            self.typicality.fit(((x, *self._compared(x)) for x in reduce.shard(batches)), reduce.sum)
         else:
             self.standard.fit((self._parts(x, *self._compared(x)) for x in reduce.shard(batches)), reduce.gather)
 

@@ -2,7 +2,7 @@
 
 Two networks translate between unpaired sets, normal to abnormal and back, held together by cycles and discriminators:
 they give each normal image an abnormal source. A diffusive generator then learns to restore the normal image from
-noise, given that source, in four large steps; a discriminator judges each step, as steps so large are not Gaussian. To
+noise, given that source, in four large steps; a discriminator sees each step, as steps so large are not Gaussian. To
 score an image, it is the source: the normal image that is generated from it is subtracted. **Weakly supervised**: it
 learns from abnormal images, too.
 

@@ -35,11 +35,11 @@ class Typicality(nn.Module):
         error = (x - reconstruction).float().square().mean(1, keepdim=True)
         return torch.cat([F.avg_pool2d(error, self.size // self.side), distance.float()], 1).add(FLOOR).log()
 
-    def fit(self, described: Iterable[Tensor], add: Callable[[Tensor], Tensor]) -> None:
-        """Estimate from what `describe` returned of two normal images or more; ``add`` sums over processes."""
+    def fit(self, compared: Iterable[tuple[Tensor, Tensor, Tensor]], add: Callable[[Tensor], Tensor]) -> None:
+        """Estimate from what `describe` takes of two normal images or more; ``add`` sums over processes."""
         moments = self.gaussian.moments()
-        for part in described:
-            moments.add(part)
+        for part in compared:
+            moments.add(self.describe(*part))
         moments.reduce(add)
         self.gaussian.fit(moments, REGULARISATION)
 
